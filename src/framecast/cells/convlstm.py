@@ -1,0 +1,58 @@
+"""ConvLSTM: an LSTM whose matrix products are convolutions, the parent of all cells here.
+
+    (i, f, g, o) = W ∗ [x, h] + b
+    c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
+    h' = σ(o) ⊙ tanh(c')
+
+Reference: Shi et al., "Convolutional LSTM Network: A Machine Learning Approach for Precipitation
+Nowcasting", NeurIPS 2015, doi:10.48550/arXiv.1506.04214.
+
+Differs from the paper: no peephole terms, as in the code released with MS-LSTM.
+Differs from the released code: one convolution over [x, h] and one bias where that has two of each.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from framecast.cells.cell import Cell, State, zeros
+from framecast.cells.gates import JointConv2d, check_kernel, gated_update
+
+
+class ConvLSTM(Cell):
+    """One ConvLSTM layer; state (h, c).
+
+    Raises:
+        ValueError: the kernel is even.
+    """
+
+    def __init__(self, channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        check_kernel(kernel)
+        self.channels = channels
+        self.gates = JointConv2d(2, channels, 4 * channels, kernel)
+
+    def init_state(self, x: Tensor) -> State:
+        """Return zeros for h and c."""
+        return zeros(x), zeros(x)
+
+    def forward(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
+        """Take one step; the zigzag memory is handed on untouched."""
+        h, c = state
+        i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
+        c = gated_update(c, i, f, g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return h, (h, c), memory
+
+
+def column(channels: int, depth: int, *, kernel: int = 3) -> list[Cell]:
+    """Return ``depth`` ConvLSTM layers of ``channels`` channels, from the bottom up."""
+    return [ConvLSTM(channels, kernel) for _ in range(depth)]
+
+
+def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
+    """Return parameters and multiply-accumulates of one layer's step at height x width, as published."""
+    del layer, depth
+    weights = 8 * channels**2 * kernel**2
+    return weights + 8 * channels, weights * height * width

@@ -1,0 +1,65 @@
+"""Arithmetic that every gated cell shares: the gated update and the joint convolution.
+
+    update(i, f, g; c) = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
+
+No cell here adds a forget bias, a peephole or a normalisation layer; the released code has none either.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def gated_update(memory: Tensor, i: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    """Return σ(f) ⊙ memory + σ(i) ⊙ tanh(g), all (B, C, H, W), gates given before their non-linearity."""
+    return torch.sigmoid(f) * memory + torch.sigmoid(i) * torch.tanh(g)
+
+
+class JointConv2d(nn.Conv2d):
+    """One "same" convolution over several concatenated inputs of equal width.
+
+    It computes W₁ ∗ x₁ + W₂ ∗ x₂ + … + b, for which the released code has one convolution per input.
+    It starts from the same random distribution as those: every input's kernel is drawn as if it stood
+    alone, and the bias as the sum of their biases.
+    """
+
+    def __init__(self, sources: int, channels: int, outputs: int, kernel: int, bias: bool = True) -> None:
+        self.sources = sources
+        super().__init__(sources * channels, outputs, kernel, padding=kernel // 2, bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Draw kernels and bias anew from torch's random state."""
+        fan_in = self.weight[0].numel() // self.sources
+        bound = 1 / math.sqrt(fan_in)
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            with torch.no_grad():
+                draws = torch.empty(self.sources, *self.bias.shape).uniform_(-bound, bound)
+                self.bias.copy_(draws.sum(0))
+
+
+def check_kernel(kernel: int) -> None:
+    """Refuse a kernel that cannot keep the size of a frame.
+
+    Raises:
+        ValueError: the kernel is even or below 1; the message names the nearest odd sizes.
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        near = max(1, kernel - 1), max(1, kernel + 1)
+        sizes = str(near[0]) if near[0] == near[1] else f"{near[0]} or {near[1]}"
+        raise ValueError(
+            f"kernel is {kernel} and must be odd and at least 1 to keep the frame size: use {sizes}"
+        )
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse a count below its least value.
+
+    Raises:
+        ValueError: value is not a whole number of at least ``least``.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {value!r} and must be a whole number of at least {least}")

@@ -1,0 +1,70 @@
+"""MK-LSTM: two cell memories that see the world through a 3x3 and a 5x5 kernel (the cell of MS-LSTM).
+
+    (i₃, f₃, g₃, o₃) = W₃ ∗ [x, h]            3x3
+    (i₅, f₅, g₅, o₅) = W₅ ∗ [x, h]            5x5
+    c₃' = σ(f₃) ⊙ c₃ + σ(i₃) ⊙ tanh(g₃)
+    c₅' = σ(f₅) ⊙ c₅ + σ(i₅) ⊙ tanh(g₅)
+    o   = σ(o₃ + o₅ + V₃ ∗ c₃' + V₅ ∗ c₅')    V₃ 3x3, V₅ 5x5
+    h'  = o ⊙ tanh(U ∗ [c₃', c₅'])            U 1x1
+
+Every convolution has a bias; those of the output gate are only ever added and stored as one.
+
+Reference: Ma et al., "MS-LSTM: Exploring Spatiotemporal Multiscale Representations in Video Prediction
+Domain", Applied Soft Computing 147, 2023, doi:10.1016/j.asoc.2023.110731.
+
+Differs from the released code: x and h share one convolution per kernel size, and o₃ + o₅ is computed
+by one 5x5 convolution whose kernel is the sum of both (the 3x3 one padded with zeros).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from framecast.cells.cell import Cell, State, zeros
+from framecast.cells.gates import JointConv2d, gated_update
+
+
+class MKLSTM(Cell):
+    """One multi-kernel LSTM layer; state (h, c₃, c₅)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.gates3 = JointConv2d(2, channels, 3 * channels, 3)
+        self.gates5 = JointConv2d(2, channels, 4 * channels, 5)
+        self.output3 = JointConv2d(2, channels, channels, 3, bias=False)
+        self.memory3 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.memory5 = nn.Conv2d(channels, channels, 5, padding=2, bias=False)
+        self.project = nn.Conv2d(2 * channels, channels, 1)
+
+    def init_state(self, x: Tensor) -> State:
+        """Return zeros for h, c₃ and c₅."""
+        return zeros(x), zeros(x), zeros(x)
+
+    def forward(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
+        """Take one step; the zigzag memory is handed on untouched."""
+        h, c3, c5 = state
+        xh = torch.cat([x, h], 1)
+        # The output gate's 3x3 kernel, padded, becomes part of the last quarter of the 5x5 one.
+        folded = F.pad(self.output3.weight, (1, 1, 1, 1, 0, 0, 3 * self.channels, 0))
+        i3, f3, g3 = self.gates3(xh).chunk(3, 1)
+        i5, f5, g5, o = F.conv2d(xh, self.gates5.weight + folded, self.gates5.bias, padding=2).chunk(4, 1)
+        c3 = gated_update(c3, i3, f3, g3)
+        c5 = gated_update(c5, i5, f5, g5)
+        o = torch.sigmoid(o + self.memory3(c3) + self.memory5(c5))
+        h = o * torch.tanh(self.project(torch.cat([c3, c5], 1)))
+        return h, (h, c3, c5), memory
+
+
+def column(channels: int, depth: int) -> list[Cell]:
+    """Return ``depth`` MK-LSTM layers of ``channels`` channels, from the bottom up."""
+    return [MKLSTM(channels) for _ in range(depth)]
+
+
+def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
+    """Return parameters and multiply-accumulates of one layer's step at height x width, as published."""
+    del kernel, layer, depth
+    weights = (9 * (9 + 25) + 2) * channels**2
+    return weights + 19 * channels, weights * height * width

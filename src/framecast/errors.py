@@ -1,0 +1,41 @@
+"""The errors framecast raises on purpose: each says what is wrong, where, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnknownNameError(ValueError):
+    """A name that is not in a table; the message lists the table and the nearest spelling."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"there is no {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+
+
+class DataError(ValueError):
+    """Data that cannot be used as it is: wrong shape, range, axis order, or a damaged file."""
+
+
+class DatasetNotFoundError(FileNotFoundError):
+    """Files of a data set that are not where they were sought."""
+
+
+class WeightsError(ValueError):
+    """A weights or checkpoint file that is damaged or does not fit the model."""
+
+
+class RunFolderError(FileExistsError):
+    """A run folder that exists already, or lacks what is needed from it."""
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency that is not installed; the message names the pip command."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed: pip install 'framecast[{extra}]'"
+        )

@@ -1,0 +1,143 @@
+"""The contract of a forecaster: past frames in, future frames out.
+
+Shapes are (B, T, C, H, W): samples, frames, channels, height, width. A forecaster knows nothing of data
+sets, files, units, ranks or devices; values are whatever the model was trained on, usually [0, 1].
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Rollout(NamedTuple):
+    """What a roll-out yields for training.
+
+    Attributes:
+        frames: (B, N, C, H, W); ``frames[:, k]`` forecasts ``clip[:, first + k]``.
+        first: the index in the clip of the first forecast frame.
+        penalty: (B,) the model's own penalty, unweighted, or None.
+    """
+
+    frames: Tensor
+    first: int
+    penalty: Tensor | None
+
+
+class Forecaster(nn.Module, ABC):
+    """A model that forecasts frames.
+
+    Attributes:
+        in_channels: channels of the frames it takes.
+        out_channels: channels of the frames it gives.
+    """
+
+    in_channels: int
+    out_channels: int
+
+    @abstractmethod
+    def rollout(self, clip: Tensor, context: int, horizon: int, truth: Tensor | None = None) -> Rollout:
+        """Forecast in the training view.
+
+        Args:
+            clip: (B, T, C, H, W); T is at least ``context``, and ``context + horizon`` where ``truth`` is given.
+            context: number of past frames the model may see.
+            horizon: number of frames to forecast.
+            truth: (B, context + horizon - 1) booleans, True where a step sees the true frame instead of the
+                model's own forecast; None: all of the context and nothing after it.
+
+        Raises:
+            ValueError: a shape, ``context`` or ``horizon`` that the model cannot take.
+        """
+
+    @abstractmethod
+    def forward(self, past: Tensor, horizon: int) -> Tensor:
+        """Forecast (B, horizon, C, H, W) from the past (B, T, C, H, W).
+
+        Raises:
+            ValueError: a shape or ``horizon`` that the model cannot take.
+        """
+
+    @abstractmethod
+    def layers(self) -> dict[str, nn.Module]:
+        """Return the named layers whose outputs are worth looking at, from input to output."""
+
+    def check_frames(self, frames: Tensor) -> None:
+        """Refuse frames that are not a batch of clips of this model's channels.
+
+        Raises:
+            ValueError: not five dimensions, another channel count, no frames, or not floating point.
+        """
+        if frames.ndim != 5:
+            raise ValueError(
+                f"frames have {frames.ndim} dimensions {tuple(frames.shape)} and the model needs five, "
+                "(batch, time, channels, height, width): add the missing ones with frames[None] or [:, :, None]"
+            )
+        if frames.shape[2] != self.in_channels:
+            raise ValueError(
+                f"frames {tuple(frames.shape)} have {frames.shape[2]} channels in dimension 2 and the model takes "
+                f"{self.in_channels}: reorder to (batch, time, channels, height, width) or create the model with "
+                f"in_channels={frames.shape[2]}"
+            )
+        if not frames.shape[1]:
+            raise ValueError("the clip holds no frames: give at least one")
+        if not frames.is_floating_point():
+            raise ValueError(
+                f"frames are {frames.dtype} and the model needs floating point: scale them to [0, 1]"
+            )
+
+
+def check_horizon(horizon: int, context: int = 1) -> None:
+    """Refuse a context or horizon below one.
+
+    Raises:
+        ValueError: ``context`` or ``horizon`` is below 1.
+    """
+    if horizon < 1:
+        raise ValueError(f"horizon is {horizon}: ask for at least one frame")
+    if context < 1:
+        raise ValueError(f"context is {context}: give the model at least one past frame")
+
+
+def check_clip(clip: Tensor, context: int, horizon: int, truth: Tensor | None) -> None:
+    """Refuse a clip (B, T, C, H, W) too short for the roll-out, or sampling choices of the wrong shape.
+
+    Raises:
+        ValueError: the clip is shorter than needed, or ``truth`` is not (B, context + horizon - 1).
+    """
+    check_horizon(horizon, context)
+    needed = context if truth is None else context + horizon
+    if clip.shape[1] < needed:
+        raise ValueError(
+            f"the clip has {clip.shape[1]} frames and context {context} + horizon {horizon} needs {needed}: "
+            "lower one of them or cut longer clips"
+        )
+    steps = context + horizon - 1
+    if truth is not None and tuple(truth.shape) != (clip.shape[0], steps):
+        raise ValueError(
+            f"truth is {tuple(truth.shape)} and must be (batch, steps) = {(clip.shape[0], steps)}"
+        )
+
+
+def pad_frames(frames: Tensor, multiple: int, *, pad: bool, name: str = "the model") -> Tensor:
+    """Pad (B, T, C, H, W) right and bottom by edge replication until ``multiple`` divides height and width.
+
+    Raises:
+        ValueError: ``pad`` is False and the size does not fit; the message names the sizes that would.
+    """
+    height, width = frames.shape[-2:]
+    right, bottom = -width % multiple, -height % multiple
+    if not (right or bottom):
+        return frames
+    if not pad:
+        smaller = height // multiple * multiple, width // multiple * multiple
+        crop = f" or crop to {smaller[0]}x{smaller[1]}" if min(smaller) else ""
+        raise ValueError(
+            f"frames are {height}x{width} and {name} needs multiples of {multiple}: "
+            f"drop pad=False, pad to {height + bottom}x{width + right}{crop}"
+        )
+    padded = F.pad(frames.flatten(0, 1), (0, right, 0, bottom), mode="replicate")
+    return padded.unflatten(0, frames.shape[:2])

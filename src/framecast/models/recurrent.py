@@ -1,0 +1,202 @@
+"""The recurrent forecaster: a 1x1 embedding, a stack of cells, a 1x1 head, fed with its own forecasts.
+
+    x_t  = E ∗ frame_t;   h_t = stack(x_t);   ŷ_{t+1} = R ∗ h_t
+
+The frame at step t is the truth while there is one and ŷ_t afterwards, neither clamped nor detached. Each
+step forecasts the next frame, so a roll-out over S frames yields forecasts of frames 1 … S-1.
+
+Reference: Ma et al., MS-LSTM, Applied Soft Computing 147, 2023, doi:10.1016/j.asoc.2023.110731.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from framecast.cells.cell import Cell, State
+from framecast.cells.gates import check_count
+from framecast.models.forecaster import Forecaster, Rollout, check_clip, check_horizon, pad_frames
+from framecast.models.stack import Skip, Stack, pyramid_scales
+
+Column = Callable[..., list[Cell]]
+
+
+class ForecastState(NamedTuple):
+    """All a recurrent forecaster remembers: a tree of tensors, batch first, to keep between calls.
+
+    Attributes:
+        layers: the states of all cells, from the bottom up.
+        memory: the zigzag memory, or None.
+        canvas: (B, C, H', W') the last forecast on the padded canvas, which the next step is fed with.
+        frame: (B, C, H, W) the same without the padding: the forecast of the next frame.
+    """
+
+    layers: State
+    memory: Tensor | None
+    canvas: Tensor
+    frame: Tensor
+
+
+class RecurrentForecaster(Forecaster):
+    """Any stack of cells as a forecaster of any context, horizon and frame size.
+
+    Args:
+        stack: the recurrent core.
+        in_channels: channels of the frames it takes.
+        out_channels: channels of the frames it gives; where they differ it forecasts one step only.
+        pad: pad frames of any size to the stack's multiple (and crop the result), or refuse them.
+
+    Raises:
+        ValueError: a channel count below one.
+    """
+
+    def __init__(
+        self, stack: Stack, in_channels: int = 1, out_channels: int | None = None, pad: bool = True
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = in_channels if out_channels is None else out_channels
+        check_count("in_channels", self.in_channels)
+        check_count("out_channels", self.out_channels)
+        self.pad = pad
+        self.embed = nn.Conv2d(self.in_channels, stack.channels, 1)
+        self.stack = stack
+        self.head = nn.Conv2d(stack.channels, self.out_channels, 1)
+
+    def layers(self) -> dict[str, nn.Module]:
+        """Return the embedding, the cells from the bottom up, and the head."""
+        cells = {f"layer{i}": cell for i, cell in enumerate(self.stack.cells)}
+        return {"embed": self.embed, **cells, "head": self.head}
+
+    def rollout(self, clip: Tensor, context: int, horizon: int, truth: Tensor | None = None) -> Rollout:
+        """Forecast frames 1 … context + horizon - 1 of the clip, the seen ones included."""
+        self.check_frames(clip)
+        check_clip(clip, context, horizon, truth)
+        self._check_feedback(horizon if truth is None else horizon + context)
+        steps = context + horizon - 1
+        canvas = self._pad(clip[:, :context] if truth is None else clip[:, :steps])
+        layers, memory = self._start(canvas)
+        frames: list[Tensor] = []
+        for step in range(steps):
+            if step == 0 or (truth is None and step < context):
+                frame = canvas[:, step]
+            elif truth is None:
+                frame = frames[-1]
+            else:
+                frame = torch.where(truth[:, step, None, None, None], canvas[:, step], frames[-1])
+            forecast, layers, memory = self._step(frame, layers, memory)
+            frames.append(forecast)
+        height, width = clip.shape[-2:]
+        return Rollout(torch.stack(frames, 1)[..., :height, :width], 1, self.stack.penalty(layers))
+
+    def forward(self, past: Tensor, horizon: int) -> Tensor:
+        """Forecast (B, horizon, C, H, W) from the past (B, T, C, H, W)."""
+        check_horizon(horizon)
+        return self.forecast(self.observe(past), horizon)
+
+    def observe(self, frames: Tensor, state: ForecastState | None = None) -> ForecastState:
+        """Take in frames (B, T, C, H, W), one step each, after those that led to ``state``.
+
+        Raises:
+            ValueError: a shape the model cannot take, or another size or batch than the state's.
+        """
+        self.check_frames(frames)
+        canvas = self._pad(frames)
+        if state is None:
+            layers, memory = self._start(canvas)
+        elif (frames.shape[0], *frames.shape[-2:]) != (state.frame.shape[0], *state.frame.shape[-2:]):
+            raise ValueError(
+                f"frames {tuple(frames.shape)} continue a state of batch {state.frame.shape[0]} and size "
+                f"{state.frame.shape[-2]}x{state.frame.shape[-1]}: batch and size cannot change within a sequence"
+            )
+        else:
+            layers, memory = state.layers, state.memory
+        for step in range(frames.shape[1]):
+            forecast, layers, memory = self._step(canvas[:, step], layers, memory)
+        return ForecastState(layers, memory, forecast, forecast[..., : frames.shape[-2], : frames.shape[-1]])
+
+    def forecast(self, state: ForecastState, horizon: int) -> Tensor:
+        """Forecast (B, horizon, C, H, W) from a state, which stays as it is.
+
+        Raises:
+            ValueError: ``horizon`` is below 1, or above 1 where out_channels differ from in_channels.
+        """
+        check_horizon(horizon)
+        self._check_feedback(horizon)
+        height, width = state.frame.shape[-2:]
+        layers, memory, forecast = state.layers, state.memory, state.canvas
+        frames = [forecast]
+        for _ in range(horizon - 1):
+            forecast, layers, memory = self._step(forecast, layers, memory)
+            frames.append(forecast)
+        return torch.stack(frames, 1)[..., :height, :width]
+
+    def _pad(self, frames: Tensor) -> Tensor:
+        return pad_frames(frames, self.stack.multiple, pad=self.pad, name="this model")
+
+    def _start(self, canvas: Tensor) -> tuple[State, Tensor | None]:
+        x = self._embed(canvas[:, 0])
+        return self.stack.init_state(x), self.stack.init_memory(x)
+
+    def _embed(self, frame: Tensor) -> Tensor:
+        return self.embed(frame).contiguous(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+
+    def _step(
+        self, frame: Tensor, layers: State, memory: Tensor | None
+    ) -> tuple[Tensor, State, Tensor | None]:
+        h, layers, memory = self.stack(self._embed(frame), layers, memory)
+        return self.head(h), layers, memory
+
+    def _check_feedback(self, horizon: int) -> None:
+        if horizon > 1 and self.out_channels != self.in_channels:
+            raise ValueError(
+                f"this model takes {self.in_channels} channels and gives {self.out_channels}, so it cannot be fed "
+                "with its own forecasts: ask for horizon=1, or create it with equal channels"
+            )
+
+
+def build_plain(
+    column: Column,
+    *,
+    in_channels: int = 1,
+    out_channels: int | None = None,
+    hidden: int = 32,
+    layers: int = 6,
+    pad: bool = True,
+    **cell_options: Any,
+) -> RecurrentForecaster:
+    """Build a forecaster of ``layers`` cells of ``hidden`` channels, all at full resolution.
+
+    Raises:
+        ValueError: a count below one, or an option the cell refuses.
+    """
+    check_count("hidden", hidden)
+    check_count("layers", layers)
+    cells = column(hidden, layers, **cell_options)
+    return RecurrentForecaster(Stack(cells, (0,) * layers), in_channels, out_channels, pad)
+
+
+def build_pyramid(
+    column: Column,
+    *,
+    in_channels: int = 1,
+    out_channels: int | None = None,
+    hidden: int = 32,
+    layers: int = 6,
+    skip: Skip = "add",
+    pad: bool = True,
+    **cell_options: Any,
+) -> RecurrentForecaster:
+    """Build a forecaster of an even number of cells in a mirrored pyramid of layers/2 scales.
+
+    Raises:
+        ValueError: an odd or too small number of layers, or an option the cell refuses.
+    """
+    check_count("hidden", hidden)
+    check_count("layers", layers)
+    scales = pyramid_scales(layers)
+    cells = column(hidden, layers, **cell_options)
+    return RecurrentForecaster(Stack(cells, scales, skip), in_channels, out_channels, pad)

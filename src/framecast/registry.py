@@ -1,0 +1,207 @@
+"""The table of names: what exists, where it is built, and the facts that belong to a name.
+
+Nothing is imported until it is asked for. One entry in ``CELLS`` gives two models, the plain column and
+the mirrored pyramid ``ms-<name>``; both then appear on the command line, in the tests and in the docs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from framecast.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from framecast.models.forecaster import Forecaster
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training defaults of a model; the paper's for every recurrent one.
+
+    Attributes:
+        optimizer: "adam" or "adamw".
+        lr: learning rate (for a one-cycle schedule, its peak).
+        weight_decay: decoupled weight decay of "adamw".
+        schedule: "constant", "one-cycle" or "warmup-cosine"; all follow steps.
+        loss: name of the loss, see ``training/losses.py``.
+        sampling: name of the sampling policy, see ``models/sampling.py``.
+        penalty_weight: factor of the model's own penalty.
+        clip_norm: largest norm of the gradient, or None.
+    """
+
+    optimizer: str = "adam"
+    lr: float = 3e-4
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    loss: str = "l1+l2"
+    sampling: str = "scheduled"
+    penalty_weight: float = 0.0
+    clip_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class CellEntry:
+    """A recurrent cell.
+
+    Attributes:
+        column: "module:function" that builds the cells of a stack, ``(channels, depth, *, **options)``.
+        published: "module:function" ``(channels, kernel, layer, depth, height, width)`` that returns the
+            parameters and the multiply-accumulates per step of one layer at its resolution, as the released
+            code and its operation counter have them (dead weights included).
+        title: the name as the paper writes it.
+        paper: authors, venue, year.
+        doi: identifier of the paper.
+        training: training defaults.
+        no_export: why ``torch.export`` cannot take the model, or "".
+        upsampled: how many maps the released pyramid up-samples where the scale changes; its counter counts them.
+    """
+
+    column: str | Callable[..., Any]
+    published: str | Callable[..., tuple[int, int]]
+    title: str
+    paper: str
+    doi: str
+    training: Training = field(default_factory=Training)
+    no_export: str = ""
+    upsampled: int = 1
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A forecaster: a builder and the facts of its name (see ``CellEntry`` and ``Training``)."""
+
+    name: str
+    build: str | Callable[..., Forecaster]
+    title: str
+    paper: str
+    doi: str
+    training: Training = field(default_factory=Training)
+    no_export: str = ""
+    cell: CellEntry | None = None
+
+    def builder(self) -> Callable[..., Forecaster]:
+        """Import and return the function that builds the model from its options."""
+        build = _resolve(self.build)
+        return partial(build, _resolve(self.cell.column)) if self.cell else build
+
+    def options(self) -> dict[str, inspect.Parameter]:
+        """Return the options of the model by name, those of its cell included."""
+        own = inspect.signature(self.builder()).parameters.values()
+        cell = inspect.signature(_resolve(self.cell.column)).parameters.values() if self.cell else ()
+        return {p.name: p for p in (*own, *cell) if p.kind is p.KEYWORD_ONLY}
+
+
+CELLS: dict[str, CellEntry] = {
+    "convlstm": CellEntry(
+        "framecast.cells.convlstm:column",
+        "framecast.cells.convlstm:published",
+        "ConvLSTM",
+        "Shi et al., NeurIPS 2015",
+        "10.48550/arXiv.1506.04214",
+    ),
+    "mk-lstm": CellEntry(
+        "framecast.cells.mklstm:column",
+        "framecast.cells.mklstm:published",
+        "MK-LSTM",
+        "Ma et al., MS-LSTM, Applied Soft Computing 2023",
+        "10.1016/j.asoc.2023.110731",
+    ),
+}
+
+ONE_SHOT: dict[str, ModelEntry] = {}
+
+ALIASES = {"sms-lstm": "ms-convlstm", "tms-lstm": "mk-lstm", "ms-lstm": "ms-mk-lstm"}
+
+DATASETS: dict[str, str | Callable[..., Any]] = {
+    "moving-mnist": "framecast.datasets.moving_mnist:moving_mnist",
+}
+
+
+def _resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:
+    if callable(target):
+        return target
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+def list_models(*, aliases: bool = False) -> list[str]:
+    """Return the names of all models, the paper's aliases too if asked for."""
+    names = [*CELLS, *(f"ms-{name}" for name in CELLS), *ONE_SHOT]
+    return sorted([*names, *ALIASES] if aliases else names)
+
+
+def model_entry(name: str) -> ModelEntry:
+    """Return the facts of a model's name or alias.
+
+    Raises:
+        UnknownNameError: there is no such model; the message lists all and the nearest spelling.
+    """
+    key = name.lower().replace("_", "-")
+    key = ALIASES.get(key, key)
+    if key in ONE_SHOT:
+        return ONE_SHOT[key]
+    plain = key.removeprefix("ms-")
+    if plain not in CELLS:
+        raise UnknownNameError("model", name, list_models(aliases=True))
+    cell, pyramid = CELLS[plain], plain != key
+    return ModelEntry(
+        name=key,
+        build="framecast.models.recurrent:" + ("build_pyramid" if pyramid else "build_plain"),
+        title=f"MS-{cell.title}" if pyramid else cell.title,
+        paper=cell.paper,
+        doi=cell.doi,
+        training=cell.training,
+        no_export=cell.no_export,
+        cell=cell,
+    )
+
+
+def register_cell(name: str, entry: CellEntry) -> None:
+    """Add a cell, and with it the models ``name`` and ``ms-name``.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    key = name.lower().replace("_", "-")
+    if key in CELLS or key in ONE_SHOT or key in ALIASES:
+        raise ValueError(f"the name {key!r} is taken: choose another or remove the existing entry first")
+    CELLS[key] = entry
+
+
+def create_model(name: str, **options: Any) -> Forecaster:
+    """Create a forecaster by name, with untrained weights drawn from torch's random state.
+
+    Args:
+        name: any of ``list_models(aliases=True)``.
+        options: the model's options, such as ``in_channels``, ``hidden``, ``layers``, ``kernel``; see
+            ``framecast models NAME``.
+
+    Raises:
+        UnknownNameError: no such model, or no such option of it.
+        ValueError: an option's value that the model refuses.
+    """
+    entry = model_entry(name)
+    known = entry.options()
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of model {entry.name}", option, known)
+    model = entry.builder()(**options)
+    model.name, model.options = entry.name, dict(options)
+    return model
+
+
+def dataset_builder(name: str) -> Callable[..., Any]:
+    """Return the function that makes the data set of that name.
+
+    Raises:
+        UnknownNameError: there is no such data set.
+    """
+    key = name.lower().replace("_", "-")
+    if key not in DATASETS:
+        raise UnknownNameError("data set", name, DATASETS)
+    return _resolve(DATASETS[key])

@@ -1,0 +1,1 @@
+"""Weights on disk: save and load with a checksum, import published checkpoints, export."""

@@ -1,0 +1,31 @@
+"""Shared fixtures: the reference vectors that travel with the tests, and files that only some machines have."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = Path(__file__).parent / "reference"
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data files beside the checkout, or a skip (a failure where it is required)."""
+    path = Path(os.environ.get("FRAMECAST_SHARED", ROOT.parent / "shared"))
+    if path.is_dir():
+        return path
+    reason = f"{path} is absent: set FRAMECAST_SHARED to the folder of reference data"
+    if os.environ.get("FRAMECAST_REQUIRE_SHARED"):
+        pytest.fail(reason)
+    pytest.skip(reason)
