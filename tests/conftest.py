@@ -1,4 +1,4 @@
-"""Shared fixtures: the reference vectors that travel with the tests, and files that only some machines have."""
+"""Shared fixtures: reference vectors that travel with the tests, and files that only some machines have."""
 
 from __future__ import annotations
 

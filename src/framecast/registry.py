@@ -11,12 +11,19 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from framecast.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from framecast.models.forecaster import Forecaster
+
+
+class ModelSpec(NamedTuple):
+    """What it takes to create a model again: its name and the options it was created with."""
+
+    name: str
+    options: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class CellEntry:
         doi: identifier of the paper.
         training: training defaults.
         no_export: why ``torch.export`` cannot take the model, or "".
-        upsampled: how many maps the released pyramid up-samples where the scale changes; its counter counts them.
+        upsampled: how many maps the released pyramid up-samples where the scale changes.
     """
 
     column: str | Callable[..., Any]
@@ -191,7 +198,7 @@ def create_model(name: str, **options: Any) -> Forecaster:
         if option not in known:
             raise UnknownNameError(f"option of model {entry.name}", option, known)
     model = entry.builder()(**options)
-    model.name, model.options = entry.name, dict(options)
+    model.spec = ModelSpec(entry.name, dict(options))
     return model
 
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from framecast.registry import ModelSpec
+
 
 class Rollout(NamedTuple):
     """What a roll-out yields for training.
@@ -33,10 +35,12 @@ class Forecaster(nn.Module, ABC):
     Attributes:
         in_channels: channels of the frames it takes.
         out_channels: channels of the frames it gives.
+        spec: the name and options it was created with, where it came from the registry.
     """
 
     in_channels: int
     out_channels: int
+    spec: ModelSpec | None = None
 
     @abstractmethod
     def rollout(self, clip: Tensor, context: int, horizon: int, truth: Tensor | None = None) -> Rollout:
@@ -140,4 +144,4 @@ def pad_frames(frames: Tensor, multiple: int, *, pad: bool, name: str = "the mod
             f"drop pad=False, pad to {height + bottom}x{width + right}{crop}"
         )
     padded = F.pad(frames.flatten(0, 1), (0, right, 0, bottom), mode="replicate")
-    return padded.unflatten(0, frames.shape[:2])
+    return padded.view(*frames.shape[:2], *padded.shape[1:])

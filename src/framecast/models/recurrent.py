@@ -153,8 +153,8 @@ class RecurrentForecaster(Forecaster):
     def _check_feedback(self, horizon: int) -> None:
         if horizon > 1 and self.out_channels != self.in_channels:
             raise ValueError(
-                f"this model takes {self.in_channels} channels and gives {self.out_channels}, so it cannot be fed "
-                "with its own forecasts: ask for horizon=1, or create it with equal channels"
+                f"this model takes {self.in_channels} channels and gives {self.out_channels}, so it cannot be "
+                "fed with its own forecasts: ask for horizon=1, or create it with equal channels"
             )
 
 

@@ -84,16 +84,9 @@ def truth_mask(
     in_context, after = policy_named(policy)(progress)
     steps = torch.arange(context + horizon - 1, device=samples.device)
     chance = torch.where(steps < context, in_context, after)
-    draws = uniform(
-        torch.stack(
-            torch.broadcast_tensors(
-                torch.full_like(samples, seed)[:, None],
-                torch.full_like(samples, epoch)[:, None],
-                samples[:, None],
-                steps,
-            )
-        )
-    )
+    shape = (samples.shape[0], steps.shape[0])
+    keys = [torch.full(shape, key, device=samples.device) for key in (seed, epoch)]
+    draws = uniform(torch.stack([*keys, samples[:, None].expand(shape), steps.expand(shape)]))
     return (draws < chance) | (steps == 0)
 
 

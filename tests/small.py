@@ -1,0 +1,35 @@
+"""A small instance of every model, for tests that run over the whole registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import framecast as fc
+from framecast.models.forecaster import Forecaster
+from framecast.registry import ONE_SHOT
+
+CONTEXT, HORIZON = 3, 3
+RECURRENT = [name for name in fc.list_models() if name not in ONE_SHOT]
+
+# Options that make a one-shot model small; a new one needs an entry only if its defaults are large.
+SMALL_ONE_SHOT: dict[str, dict[str, Any]] = {}
+
+
+def small_model(name: str, **options: Any) -> Forecaster:
+    """Create a small model with reproducible weights."""
+    torch.manual_seed(1)
+    if name in ONE_SHOT:
+        chosen: dict[str, Any] = {"context": CONTEXT, "horizon": HORIZON, **SMALL_ONE_SHOT.get(name, {})}
+    else:
+        chosen = {"hidden": 8, "layers": 4}
+    return fc.create_model(name, **{**chosen, **options})
+
+
+def small_clip(
+    batch: int = 2, height: int = 16, width: int = 16, channels: int = 1, seed: int = 0
+) -> torch.Tensor:
+    """Draw a clip (B, CONTEXT + HORIZON, C, H, W) of numbers in [0, 1)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(batch, CONTEXT + HORIZON, channels, height, width, generator=generator)

@@ -1,0 +1,65 @@
+"""Names: helpful errors, aliases, and a cell of one's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import framecast as fc
+from framecast.cells.convlstm import column, published
+from framecast.registry import CELLS, dataset_builder, model_entry
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("sms-lstm", "ms-convlstm"),
+        ("tms-lstm", "mk-lstm"),
+        ("ms-lstm", "ms-mk-lstm"),
+        ("MS_LSTM", "ms-mk-lstm"),
+    ],
+)
+def test_aliases(alias: str, name: str) -> None:
+    assert model_entry(alias).name == name
+    assert fc.create_model(alias, hidden=4).spec.name == name
+
+
+def test_unknown_names_and_options() -> None:
+    with pytest.raises(ValueError, match=r"no model 'ms-lstn'\. Did you mean 'ms-lstm'.*convlstm"):
+        fc.create_model("ms-lstn")
+    with pytest.raises(ValueError, match=r"'hiden'\. Did you mean 'hidden'"):
+        fc.create_model("convlstm", hiden=4)
+    with pytest.raises(ValueError, match="'kernel'"):
+        fc.create_model("ms-lstm", kernel=5)
+    with pytest.raises(ValueError, match="'skip'"):
+        fc.create_model("convlstm", skip="none")
+    with pytest.raises(ValueError, match="Did you mean 'moving-mnist'"):
+        dataset_builder("moving-minst")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden": 0}, "hidden is 0"),
+        ({"layers": 0}, "layers is 0"),
+        ({"in_channels": -1}, "in_channels is -1"),
+        ({"out_channels": 0}, "out_channels is 0"),
+        ({"kernel": 4}, "kernel is 4.*use 3 or 5"),
+        ({"kernel": 0}, "kernel is 0.*use 1"),
+    ],
+)
+def test_bad_option_values(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fc.create_model("convlstm", **options)
+
+
+def test_a_registered_cell_gives_two_models() -> None:
+    fc.register_cell("mine", fc.CellEntry(column, published, "Mine", "me", "none"))
+    try:
+        assert {"mine", "ms-mine"} <= set(fc.list_models())
+        for name in ("mine", "ms-mine"):
+            assert fc.create_model(name, hidden=4, kernel=1)(torch.rand(1, 2, 1, 8, 8), 2).shape[1] == 2
+        with pytest.raises(ValueError, match="taken"):
+            fc.register_cell("mine", CELLS["mine"])
+    finally:
+        del CELLS["mine"]
