@@ -13,24 +13,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from framecast.api import data, evaluate, load, predict, report, train
     from framecast.registry import CellEntry, create_model, list_models, register_cell
     from framecast.weights.importing import import_weights
+    from framecast.weights.saving import save_weights
 
 __version__ = "0.1.0"
-
-_HOMES = {
-    "weights.importing": ("import_weights",),
-    "registry": ("CellEntry", "create_model", "list_models", "register_cell"),
-}
-_HOME_OF = {name: f"framecast.{module}" for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CellEntry",
     "create_model",
+    "data",
+    "evaluate",
     "import_weights",
     "list_models",
+    "load",
+    "predict",
     "register_cell",
+    "report",
+    "save_weights",
+    "train",
 ]
+
+_HOMES = {
+    "api": ("data", "evaluate", "load", "predict", "report", "train"),
+    "registry": ("CellEntry", "create_model", "list_models", "register_cell"),
+    "weights.importing": ("import_weights",),
+    "weights.saving": ("save_weights",),
+}
+_HOME_OF = {name: f"framecast.{module}" for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -36,6 +36,14 @@ class MissingExtraError(ImportError):
     """An optional dependency that is not installed; the message names the pip command."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs {package}, which is not installed: pip install 'framecast[{extra}]'"
-        )
+        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'framecast[{extra}]'")
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse a count below its least value.
+
+    Raises:
+        ValueError: value is not a whole number of at least ``least``.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {value!r} and must be a whole number of at least {least}")

@@ -33,7 +33,7 @@ class Training:
     Attributes:
         optimizer: "adam" or "adamw".
         lr: learning rate (for a one-cycle schedule, its peak).
-        weight_decay: decoupled weight decay of "adamw".
+        weight_decay: of "adam" added to the gradient, of "adamw" decoupled and not on norms and biases.
         schedule: "constant", "one-cycle" or "warmup-cosine"; all follow steps.
         loss: name of the loss, see ``training/losses.py``.
         sampling: name of the sampling policy, see ``models/sampling.py``.
@@ -111,12 +111,82 @@ CELLS: dict[str, CellEntry] = {
         "Shi et al., NeurIPS 2015",
         "10.48550/arXiv.1506.04214",
     ),
+    "trajgru": CellEntry(
+        "framecast.cells.trajgru:column",
+        "framecast.cells.trajgru:published",
+        "TrajGRU",
+        "Shi et al., NeurIPS 2017",
+        "10.48550/arXiv.1706.03458",
+    ),
+    "predrnn": CellEntry(
+        "framecast.cells.predrnn:column",
+        "framecast.cells.predrnn:published",
+        "PredRNN",
+        "Wang et al., NeurIPS 2017",
+        "10.1109/TPAMI.2022.3165153",
+        upsampled=2,
+    ),
+    "predrnn-v2": CellEntry(
+        "framecast.cells.predrnn:column_v2",
+        "framecast.cells.predrnn:published_v2",
+        "PredRNN-V2",
+        "Wang et al., IEEE TPAMI 2023",
+        "10.1109/TPAMI.2022.3165153",
+        Training(sampling="reverse-scheduled", penalty_weight=0.01),
+        upsampled=2,
+    ),
+    "predrnn++": CellEntry(
+        "framecast.cells.predrnnpp:column",
+        "framecast.cells.predrnnpp:published",
+        "PredRNN++",
+        "Wang et al., ICML 2018",
+        "10.48550/arXiv.1804.06300",
+        upsampled=2,
+    ),
+    "mim": CellEntry(
+        "framecast.cells.mim:column",
+        "framecast.cells.mim:published",
+        "MIM",
+        "Wang et al., CVPR 2019",
+        "10.48550/arXiv.1811.07490",
+        upsampled=2,
+    ),
+    "motionrnn": CellEntry(
+        "framecast.cells.motionrnn:column",
+        "framecast.cells.motionrnn:published",
+        "MotionRNN",
+        "Wu et al., CVPR 2021",
+        "10.48550/arXiv.2103.02243",
+        upsampled=2,
+    ),
     "mk-lstm": CellEntry(
         "framecast.cells.mklstm:column",
         "framecast.cells.mklstm:published",
         "MK-LSTM",
         "Ma et al., MS-LSTM, Applied Soft Computing 2023",
         "10.1016/j.asoc.2023.110731",
+    ),
+    "preciplstm": CellEntry(
+        "framecast.cells.preciplstm:column",
+        "framecast.cells.preciplstm:published",
+        "PrecipLSTM",
+        "Ma, Zhang and Liu, IEEE TGRS 2022",
+        "10.1109/TGRS.2022.3198222",
+        upsampled=2,
+    ),
+    "cms-lstm": CellEntry(
+        "framecast.cells.cmslstm:column",
+        "framecast.cells.cmslstm:published",
+        "CMS-LSTM",
+        "Chai et al., ICME 2022",
+        "10.48550/arXiv.2102.03586",
+    ),
+    "modernn": CellEntry(
+        "framecast.cells.modernn:column",
+        "framecast.cells.modernn:published",
+        "MoDeRNN",
+        "Chai et al., ICASSP 2022",
+        "10.48550/arXiv.2110.12978",
     ),
 }
 
@@ -166,6 +236,11 @@ def model_entry(name: str) -> ModelEntry:
         no_export=cell.no_export,
         cell=cell,
     )
+
+
+def paper_name(name: str) -> str:
+    """Return the name the MS-LSTM paper uses for a model, where it has one of its own."""
+    return next((alias for alias, target in ALIASES.items() if target == name), name)
 
 
 def register_cell(name: str, entry: CellEntry) -> None:

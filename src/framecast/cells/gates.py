@@ -53,13 +53,3 @@ def check_kernel(kernel: int) -> None:
         raise ValueError(
             f"kernel is {kernel} and must be odd and at least 1 to keep the frame size: use {sizes}"
         )
-
-
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """Refuse a count below its least value.
-
-    Raises:
-        ValueError: value is not a whole number of at least ``least``.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} is {value!r} and must be a whole number of at least {least}")

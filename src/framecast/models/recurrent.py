@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from framecast.cells.cell import Cell, State
-from framecast.cells.gates import check_count
+from framecast.errors import check_count
 from framecast.models.forecaster import Forecaster, Rollout, check_clip, check_horizon, pad_frames
 from framecast.models.stack import Skip, Stack, pyramid_scales
 

@@ -39,9 +39,7 @@ def fit_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> 
     if missing or unknown:
         parts = [f"{len(missing)} missing, first {missing[0]!r}"] if missing else []
         parts += [f"{len(unknown)} unknown, first {unknown[0]!r}"] if unknown else []
-        raise WeightsError(
-            f"{where} does not fit the model: tensors {'; '.join(parts)}: check its name and options"
-        )
+        raise WeightsError(f"{where} does not fit the model: tensors {'; '.join(parts)}: check its name and options")
     for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:
             raise WeightsError(

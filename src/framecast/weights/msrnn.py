@@ -16,6 +16,8 @@ from torch import Tensor
 from framecast.errors import UnknownNameError, WeightsError
 from framecast.registry import ModelEntry
 from framecast.weights.importing import Translation
+from framecast.weights.msrnn_attention import cmslstm, modernn, preciplstm
+from framecast.weights.msrnn_predrnn import links, mim, motionrnn, predrnn, predrnn_v2, predrnnpp, trajgru
 
 
 class Released:
@@ -47,6 +49,10 @@ class Released:
     def conv(self, ours: str, *convs: str) -> dict[str, Tensor]:
         """Return our convolution of that name: joined kernels, added biases."""
         return {f"{ours}.weight": self.kernel(*convs), f"{ours}.bias": self.bias(*convs)}
+
+    def model(self) -> Released:
+        """Return the tensors of the whole model, where a layer shares one with others."""
+        return Released(self.tensors, "", self.used, self.unused)
 
     def drop(self, *names: str) -> None:
         """Leave out tensors that have no effect, where the checkpoint has them."""
@@ -88,14 +94,33 @@ def _mklstm(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
 
 RULES: dict[str, Callable[[Released, int, int], dict[str, Tensor]]] = {
     "convlstm": _convlstm,
+    "trajgru": trajgru,
+    "predrnn": predrnn,
+    "predrnn-v2": predrnn_v2,
+    "predrnn++": predrnnpp,
+    "mim": mim,
+    "motionrnn": motionrnn,
     "mk-lstm": _mklstm,
+    "preciplstm": preciplstm,
+    "cms-lstm": cmslstm,
+    "modernn": modernn,
 }
-KERNEL_OF = {"convlstm": "_conv_x2h"}
+KERNEL_OF = {
+    "convlstm": "_conv_x2h",
+    "trajgru": "_conv_x2h",
+    "predrnn": "_conv_x2h",
+    "predrnn-v2": "_conv_x2h",
+    "predrnn++": "_conv_x_h_c",
+    "mim": "_conv_x2h",
+    "motionrnn": "_conv_x2h",
+    "preciplstm": "_conv_x2h",
+    "cms-lstm": "_conv_x2h",
+    "modernn": "_conv_x2h",
+}
+OPTIONS_OF: dict[str, Callable[[Released], dict[str, int]]] = {"trajgru": links}
 
 
-def translate(
-    entry: ModelEntry, tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None
-) -> Translation:
+def translate(entry: ModelEntry, tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> Translation:
     """Turn a released state dict into options and tensors of ours.
 
     Raises:
@@ -110,9 +135,7 @@ def translate(
         raise ValueError("source 'ms-rnn' takes no config: the tensors determine the options")
     layers = [int(m[2]) for m in (re.match(r"rnns\.(lstms?)\.(\d+)\.", key) for key in tensors) if m]
     if not layers:
-        raise WeightsError(
-            "the released weights hold no 'rnns.lstm.0.…' tensors: is this a checkpoint of MS-RNN?"
-        )
+        raise WeightsError("the released weights hold no 'rnns.lstm.0.…' tensors: is this a checkpoint of MS-RNN?")
     column = "rnns.lstms" if any(key.startswith("rnns.lstms.") for key in tensors) else "rnns.lstm"
     used: set[str] = set()
     unused: list[str] = []
@@ -135,4 +158,6 @@ def translate(
     }
     if cell in KERNEL_OF:
         options["kernel"] = tensors[f"{column}.0.{KERNEL_OF[cell]}.weight"].shape[-1]
+    if cell in OPTIONS_OF:
+        options |= OPTIONS_OF[cell](Released(tensors, f"{column}.0.", used, unused))
     return Translation(options, ours, unused)

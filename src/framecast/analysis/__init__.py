@@ -1,0 +1,1 @@
+"""Analysis: what forecasts are worth and what they cost."""

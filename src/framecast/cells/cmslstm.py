@@ -1,0 +1,111 @@
+"""CMS-LSTM: a ConvLSTM between a mutual gating of its inputs and an attention over patches of three sizes.
+
+The gating ("context embedding") lets x and h weigh each other; the attention ("spatiotemporal expression")
+lets pixels of h and c find one another inside the whole map, its quarters and its sixteenths.
+
+    x, h ← mutual_gating(x, h; Q ∗ h, R ∗ x)        five rounds, see ``gating.py``
+    (i, f, g, o) = W ∗ [x, h] + b
+    c̃ = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
+    h̃ = σ(o) ⊙ tanh(c̃)
+
+    p  = [h̃ | c̃]                                    side by side, (B, C, H, 2W)
+    pₙ = p + patch_attention(qₙ, kₙ, vₙ)             n = 1, 2, 4: n x n patches, each of h̃ and c̃ together
+    [y_h | y_c] = M ∗ [p₁, p₂, p₄] + d
+    z  = Z ∗ [y_h, y_c] + a                          1x1
+    (i, g, o) = U ∗ [h̃, z] + u
+    c' = (1 - σ(i)) ⊙ c̃ + σ(i) ⊙ tanh(g)
+    h' = σ(o) ⊙ c'                                   no tanh
+
+qₙ, kₙ and vₙ are 1x1 convolutions of p; M is a k x k convolution that also sees across the seam.
+
+Reference: Chai et al., "CMS-LSTM: Context Embedding and Multi-Scale Spatiotemporal Expression LSTM for
+Predictive Learning", ICME 2022, doi:10.48550/arXiv.2102.03586.
+
+Differs from the paper: no layer normalisation, as in the code released with MS-LSTM.
+Differs from the released code: non-square frames work; the attention's weights are never held all at once;
+keys have no bias, which a softmax over the keys cannot see; x and h share one convolution, h̃ and z too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from framecast.cells.attention import patch_attention
+from framecast.cells.cell import Cell, State, zeros
+from framecast.cells.gates import JointConv2d, check_kernel, gated_update
+from framecast.cells.gating import mutual_gating
+
+BANDS = (1, 2, 4)
+
+
+class CMSLSTM(Cell):
+    """One CMS-LSTM layer; state (h, c).
+
+    Raises:
+        ValueError: the kernel is even.
+    """
+
+    multiple = max(BANDS)
+
+    def __init__(self, channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        check_kernel(kernel)
+        self.channels = channels
+        same, scales = kernel // 2, len(BANDS)
+        self.gate_x = nn.Conv2d(channels, channels, kernel, padding=same)
+        self.gate_h = nn.Conv2d(channels, channels, kernel, padding=same)
+        self.gates = JointConv2d(2, channels, 4 * channels, kernel)
+        self.query = nn.Conv2d(channels, scales * channels, 1)
+        self.key = nn.Conv2d(channels, scales * channels, 1, bias=False)
+        self.value = nn.Conv2d(channels, scales * channels, 1)
+        self.merge = nn.Conv2d(scales * channels, channels, kernel, padding=same)
+        self.mix = nn.Conv2d(2 * channels, channels, 1)
+        self.update = JointConv2d(2, channels, 3 * channels, kernel)
+
+    def init_state(self, x: Tensor) -> State:
+        """Return zeros for h and c."""
+        return zeros(x), zeros(x)
+
+    def forward(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
+        """Take one step; the zigzag memory is handed on untouched."""
+        h, c = state
+        x, h = mutual_gating(x, h, self.gate_x, self.gate_h)
+        i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
+        c = gated_update(c, i, f, g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        i, g, o = self.update(torch.cat([h, self._express(h, c)], 1)).chunk(3, 1)
+        i = torch.sigmoid(i)
+        c = (1 - i) * c + i * torch.tanh(g)
+        h = torch.sigmoid(o) * c
+        return h, (h, c), memory
+
+    def _express(self, h: Tensor, c: Tensor) -> Tensor:
+        """Return z (B, C, H, W): what the pixels of h and c find in one another."""
+        pair = torch.cat([h, c], 3)
+        tokens = (conv(pair).chunk(len(BANDS), 1) for conv in (self.query, self.key, self.value))
+        found = [
+            pair + patch_attention(query, key, value, bands, maps=2)
+            for bands, query, key, value in zip(BANDS, *tokens, strict=True)
+        ]
+        merged: Tensor = self.merge(torch.cat(found, 1))
+        z: Tensor = self.mix(torch.cat(merged.chunk(2, 3), 1))
+        return z
+
+
+def column(channels: int, depth: int, *, kernel: int = 3) -> list[Cell]:
+    """Return ``depth`` CMS-LSTM layers of ``channels`` channels, from the bottom up."""
+    return [CMSLSTM(channels, kernel) for _ in range(depth)]
+
+
+def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
+    """Return parameters and multiply-accumulates of one layer's step at height x width, as published.
+
+    The parameters include the keys' biases. The released counter takes 3N - 1 for the softmax of a row of N
+    and nothing for the two products with the attention's weights, which cost far more.
+    """
+    del layer, depth
+    parameters = (19 * kernel**2 + 11) * channels**2 + 27 * channels
+    convolutions = (25 * kernel**2 + 20) * channels**2 * height * width
+    tokens = [(bands**2, 2 * (height // bands) * (width // bands)) for bands in BANDS]
+    return parameters, convolutions + sum(patches * n * (3 * n - 1) for patches, n in tokens)

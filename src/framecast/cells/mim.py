@@ -1,0 +1,86 @@
+"""MIM: the forget gate gives way to two nested memories, one of the change of the input, one of the rest.
+
+    d = x - p                               p: the cell's previous input, zero at the first step
+    (i, f, g) = Wₙ ∗ [d, n]                 n' = σ(f) ⊙ n + σ(i) ⊙ tanh(g)
+    D = σ(Vₙ ∗ [d, n']) ⊙ tanh(n')          MIM-N, non-stationary
+    (i, f, g, o) = Wₛ ∗ [D, c]              s' = σ(f) ⊙ s + σ(i) ⊙ tanh(g)
+    T = σ(o + Vₛ ∗ s') ⊙ tanh(s')           MIM-S, stationary
+    (i, g, o) = W ∗ [x, h]                  c' = T + σ(i) ⊙ tanh(g)
+
+and m' and h' of c' as in PredRNN. The first layer has no layer below to take differences of: it is a PredRNN
+layer. Every convolution has a bias; those that are only ever added are stored as one.
+
+Reference: Wang et al., "Memory in Memory: A Predictive Neural Network for Learning Higher-Order
+Non-Stationarity from Spatiotemporal Dynamics", CVPR 2019, doi:10.48550/arXiv.1811.07490.
+
+Differs from the released code: without the weights that have no effect there (MIM-N and MIM-S of the first
+layer, the forget gate above it). That code calls the layer below for p; here p is what the cell itself saw
+one step ago. In a plain stack the two are the same; in the pyramid ours includes the skip that x includes,
+and the released MS-MIM resamples the lower layer's output without it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from framecast.cells.cell import Cell, State, zeros
+from framecast.cells.gates import JointConv2d, gated_update
+from framecast.cells.predrnn import PredRNN, SpatiotemporalCell, move_bias
+
+
+class MIM(SpatiotemporalCell):
+    """One MIM layer above the first; state (h, c, n, s, p).
+
+    Raises:
+        ValueError: the kernel is even.
+    """
+
+    def __init__(self, channels: int, kernel: int = 3) -> None:
+        super().__init__(channels, kernel, gates=3)
+        self.change = JointConv2d(2, channels, 3 * channels, kernel)
+        self.change_output = JointConv2d(2, channels, channels, kernel)
+        self.steady = JointConv2d(2, channels, 4 * channels, kernel)
+        self.steady_output = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
+        move_bias(self.steady_output, self.steady)
+
+    def init_state(self, x: Tensor) -> State:
+        """Return zeros for h, c, n, s and p."""
+        return zeros(x), zeros(x), zeros(x), zeros(x), zeros(x)
+
+    def step(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, Tensor, State, Tensor]:
+        """Take one step."""
+        h, c, n, s, previous = state
+        difference = x - previous
+        i, f, g = self.change(torch.cat([difference, n], 1)).chunk(3, 1)
+        n = gated_update(n, i, f, g)
+        o = self.change_output(torch.cat([difference, n], 1))
+        change = torch.sigmoid(o) * torch.tanh(n)
+        i, f, g, o = self.steady(torch.cat([change, c], 1)).chunk(4, 1)
+        s = gated_update(s, i, f, g)
+        kept = torch.sigmoid(o + self.steady_output(s)) * torch.tanh(s)
+        i, g, o = self.gates(torch.cat([x, h], 1)).chunk(3, 1)
+        c = kept + torch.sigmoid(i) * torch.tanh(g)
+        m, _ = self.wander(x, memory)
+        h, o = self.expose(o, c, m)
+        return h, o, (h, c, n, s, x.to(previous.dtype)), m
+
+
+def layers(channels: int, depth: int, kernel: int) -> list[SpatiotemporalCell]:
+    """Return a PredRNN layer and ``depth`` - 1 MIM layers, from the bottom up."""
+    return [(MIM if layer else PredRNN)(channels, kernel) for layer in range(depth)]
+
+
+def column(channels: int, depth: int, *, kernel: int = 3) -> list[Cell]:
+    """Return ``depth`` layers of ``channels`` channels, from the bottom up; the first is a PredRNN layer."""
+    return list(layers(channels, depth, kernel))
+
+
+def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
+    """Return parameters and multiply-accumulates of one layer's step at height x width, as published.
+
+    The weights without effect are there, and run, in every layer.
+    """
+    del layer, depth
+    weights = (33 * kernel**2 + 2) * channels**2
+    return weights + 34 * channels, weights * height * width

@@ -1,0 +1,112 @@
+"""PredRNN++: both memories are updated in a cascade (Causal LSTM), and a gradient highway bypasses them.
+
+    (i, f, g) = W₁ ∗ [x, h, c]              c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
+    (ĩ, f̃, g̃) = W₂ ∗ [x, c', m]             m' = σ(f̃) ⊙ tanh(W₃ ∗ m) + σ(ĩ) ⊙ tanh(g̃)        W₃ 1x1
+    h' = tanh(W₅ ∗ [x, c', m']) ⊙ tanh(W₆ ∗ [c', m'])                                         W₆ 1x1
+
+The gradient highway stands before the second layer and hands it z' for x:
+
+    (p, s) = W ∗ [x, z]                     z' = σ(s) ⊙ tanh(p) + (1 - σ(s)) ⊙ z
+
+Reference: Wang et al., "PredRNN++: Towards a Resolution of the Deep-in-Time Dilemma in Spatiotemporal
+Predictive Learning", ICML 2018, doi:10.48550/arXiv.1804.06300.
+
+Differs from the released code: only the second layer has highway weights, where that has them, unused, in
+all other layers too; x and z share a convolution.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from framecast.cells.cell import Cell, State, zeros
+from framecast.cells.gates import JointConv2d, check_kernel, gated_update
+from framecast.cells.predrnn import zigzag_memory
+
+
+class CausalLSTM(Cell):
+    """One Causal LSTM layer; state (h, c).
+
+    Raises:
+        ValueError: the kernel is even.
+    """
+
+    def __init__(self, channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        check_kernel(kernel)
+        self.channels = channels
+        same = kernel // 2
+        self.gates = nn.Conv2d(3 * channels, 3 * channels, kernel, padding=same)
+        self.zigzag = nn.Conv2d(3 * channels, 3 * channels, kernel, padding=same)
+        self.zigzag_project = nn.Conv2d(channels, channels, 1)
+        self.output = nn.Conv2d(3 * channels, channels, kernel, padding=same)
+        self.project = nn.Conv2d(2 * channels, channels, 1)
+
+    def init_state(self, x: Tensor) -> State:
+        """Return zeros for h and c."""
+        return zeros(x), zeros(x)
+
+    def init_memory(self, x: Tensor) -> Tensor | None:
+        """Return zeros for the zigzag memory m."""
+        return zeros(x)
+
+    def forward(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
+        """Take one step."""
+        h, c = state
+        m = zigzag_memory(memory)
+        i, f, g = self.gates(torch.cat([x, h, c], 1)).chunk(3, 1)
+        c = gated_update(c, i, f, g)
+        i, f, g = self.zigzag(torch.cat([x, c, m], 1)).chunk(3, 1)
+        # No term holds m itself, which would keep the sum in float32 under autocast.
+        m = gated_update(torch.tanh(self.zigzag_project(m)).to(m.dtype), i, f, g)
+        o = torch.tanh(self.output(torch.cat([x, c, m], 1)))
+        h = o * torch.tanh(self.project(torch.cat([c, m], 1)))
+        return h, (h, c), m
+
+
+class GradientHighway(Cell):
+    """A Causal LSTM layer behind a gradient highway; state (h, c, z).
+
+    Raises:
+        ValueError: the kernel is even.
+    """
+
+    def __init__(self, channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.channels = channels
+        self.cell = CausalLSTM(channels, kernel)
+        self.highway = JointConv2d(2, channels, 2 * channels, kernel)
+
+    def init_state(self, x: Tensor) -> State:
+        """Return zeros for h, c and z."""
+        return (*self.cell.init_state(x), zeros(x))
+
+    def init_memory(self, x: Tensor) -> Tensor | None:
+        """Return zeros for the zigzag memory m."""
+        return self.cell.init_memory(x)
+
+    def forward(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
+        """Take one step."""
+        *inner, z = state
+        p, s = self.highway(torch.cat([x, z], 1)).chunk(2, 1)
+        s = torch.sigmoid(s)
+        z = s * torch.tanh(p) + (1 - s) * z
+        h, after, memory = self.cell(z, tuple(inner), memory)
+        return h, (*after, z), memory
+
+
+def column(channels: int, depth: int, *, kernel: int = 3) -> list[Cell]:
+    """Return ``depth`` Causal LSTM layers, from the bottom up; the second has the gradient highway."""
+    return [(GradientHighway if layer == 1 else CausalLSTM)(channels, kernel) for layer in range(depth)]
+
+
+def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
+    """Return parameters and multiply-accumulates of one layer's step at height x width, as published.
+
+    Highway weights stand in every layer there and run in the second.
+    """
+    del depth
+    cell, highway = (21 * kernel**2 + 3) * channels**2, 4 * kernel**2 * channels**2
+    run = cell + highway if layer == 1 else cell
+    return cell + highway + 13 * channels, run * height * width

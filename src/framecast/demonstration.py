@@ -1,0 +1,79 @@
+"""The five-minute tour: train a small MS-LSTM on moving digits, score it, forecast unseen frames, report."""
+
+from __future__ import annotations
+
+import io
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from framecast.api import data, evaluate, predict, report, train
+from framecast.reporting.tables import score_table
+from framecast.weights.storage import write_atomically
+
+DATA_OPTIONS = {"size": 32, "context": 5, "horizon": 5}
+TEST_CLIPS = 500
+
+
+def demo(
+    *,
+    out: str | Path | None = None,
+    steps: int = 600,
+    batch: int = 8,
+    hidden: int = 16,
+    lr: float = 2e-3,
+    threads: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> str:
+    """Train a small MS-LSTM at 32x32, 5 -> 5, from scratch; evaluate, forecast, and write a report.
+
+    Args:
+        out: the run folder; None takes the first free one of runs/demo, runs/demo-2, ...
+        steps: optimiser steps.
+        batch: clips per step.
+        hidden: channels of a layer.
+        lr: peak learning rate.
+        threads: threads of the processor; None leaves torch's choice.
+        seed: of weights, order and masks.
+        progress: show progress bars.
+
+    Returns:
+        A small table of scores and the path of the report.
+    """
+    folder = _free_folder() if out is None else Path(out)
+    train(
+        "ms-lstm",
+        "moving-mnist",
+        out=folder,
+        model_options={"hidden": hidden},
+        data_options=DATA_OPTIONS,
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        schedule="one-cycle",
+        clip_norm=1.0,
+        validate_clips=128,
+        validate_every=max(1, steps // 6),
+        threads=threads,
+        seed=seed,
+        progress=progress,
+    )
+    results = evaluate(folder, limit=TEST_CLIPS, threads=threads, progress=progress)
+    unseen = data("moving-mnist", **DATA_OPTIONS)["test"][TEST_CLIPS]["frames"][: DATA_OPTIONS["context"]]
+    saved = io.BytesIO()
+    np.save(saved, unseen.numpy())
+    write_atomically(folder / "unseen.npy", saved.getvalue())
+    predict(folder, folder / "unseen.npy", horizon=2 * DATA_OPTIONS["horizon"], out=folder / "forecast")
+    page = report(folder, out=folder / "report.html")
+    return (
+        f"\n{score_table(results)}\n\n{results['clips']} unseen test clips; good is low MSE and MAE, high PSNR and SSIM\n"
+        f"forecast:  {folder / 'forecast' / 'forecast.gif'}\nreport:    {page}"
+    )
+
+
+def _free_folder() -> Path:
+    """Return the first folder of its kind that is not there yet."""
+    names = (Path("runs") / ("demo" if number == 1 else f"demo-{number}") for number in count(1))
+    return next(path for path in names if not path.exists())

@@ -1,0 +1,147 @@
+"""All a training can be told, with the paper's values as defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from framecast.errors import UnknownNameError, check_count
+from framecast.registry import Training
+
+# What may differ when a run continues: where and how it is computed, never what is computed.
+FREE_ON_RESUME = frozenset(
+    {"minutes", "threads", "workers", "accelerator", "devices", "strategy", "trainer", "log_every", "progress"}
+)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Options of ``framecast train``.
+
+    Args:
+        epochs: passes over the training split; 1 where neither epochs nor steps are given.
+        steps: optimiser steps instead of epochs.
+        minutes: stop early after so many minutes; schedules follow steps all the same.
+        batch: clips per batch, over all devices together.
+        accumulate: batches per optimiser step.
+        optimizer: "adam" or "adamw"; None takes the model's recipe.
+        lr: learning rate; None takes the model's recipe (3e-4 for recurrent models).
+        weight_decay: weight decay; None takes the model's recipe.
+        schedule: "constant", "one-cycle" or "warmup-cosine"; None takes the model's recipe.
+        loss: "l1+l2" (summed over a frame) or "mse"; None takes the model's recipe.
+        sampling: "none", "scheduled" or "reverse-scheduled"; None takes the model's recipe.
+        penalty_weight: weight of the model's own penalty; None takes the model's recipe.
+        clip_norm: largest norm of the gradient, 0 for no limit; None takes the model's recipe.
+        seed: of initial weights, order of the clips and sampling masks.
+        validate_every: batches between validations; None validates each epoch, or ten times where steps are given.
+        validate_clips: use only so many clips of the validation split.
+        patience: stop after so many validations without a better one.
+        save_every: batches between training checkpoints; None saves after each validation.
+        log_every: batches per row of the log.
+        init_from: a run folder or weights file to start from (fine-tuning).
+        precision: of Lightning's Trainer, e.g. "32-true", "bf16-mixed" or "64-true".
+        accelerator: of Lightning's Trainer, e.g. "auto", "cpu" or "gpu".
+        devices: of Lightning's Trainer, a number, a list or "auto".
+        strategy: of Lightning's Trainer, e.g. "auto" or "ddp".
+        workers: processes that prepare clips; 0 prepares them in the main one.
+        threads: threads of the processor to compute with; None leaves torch's choice.
+        progress: show a progress bar.
+        trainer: any further option of Lightning's Trainer.
+
+    Raises:
+        ValueError: epochs and steps both given, or a count below its least value.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 4
+    accumulate: int = 1
+    optimizer: str | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    schedule: str | None = None
+    loss: str | None = None
+    sampling: str | None = None
+    penalty_weight: float | None = None
+    clip_norm: float | None = None
+    seed: int = 0
+    validate_every: int | None = None
+    validate_clips: int | None = None
+    patience: int | None = None
+    save_every: int | None = None
+    log_every: int = 10
+    init_from: str | None = None
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: int | str | list[int] = "auto"
+    strategy: str = "auto"
+    workers: int = 0
+    threads: int | None = None
+    progress: bool = True
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"epochs={self.epochs} and steps={self.steps} are both given: choose one")
+        for name in ("epochs", "steps", "batch", "accumulate", "validate_every", "validate_clips", "patience",
+                     "save_every", "log_every", "threads"):  # fmt: skip
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        check_count("workers", self.workers, least=0)
+        check_count("seed", self.seed, least=0)
+        if self.minutes is not None and self.minutes <= 0:
+            raise ValueError(f"minutes is {self.minutes} and must be above 0")
+
+    def recipe(self, defaults: Training) -> Training:
+        """Return the model's recipe with the options that were given."""
+        own = {name: getattr(self, name) for name in asdict(defaults)}
+        recipe = replace(defaults, **{name: value for name, value in own.items() if value is not None})
+        return replace(recipe, clip_norm=recipe.clip_norm or None)
+
+    def total_batches(self, per_epoch: int) -> int:
+        """Return the batches of the whole training."""
+        if self.steps is not None:
+            return self.steps * self.accumulate
+        return (self.epochs or 1) * per_epoch
+
+    def validation_interval(self, per_epoch: int) -> int:
+        """Return the batches between validations."""
+        if self.validate_every is not None:
+            return self.validate_every
+        if self.steps is not None:
+            return min(per_epoch, -(-self.total_batches(per_epoch) // 10))
+        return per_epoch
+
+
+def training_options(given: Mapping[str, Any]) -> TrainingOptions:
+    """Make options from keyword arguments.
+
+    Raises:
+        UnknownNameError: there is no such option; the message has the nearest spelling.
+        ValueError: an impossible value.
+    """
+    known = {option.name for option in fields(TrainingOptions)}
+    for name in given:
+        if name not in known:
+            raise UnknownNameError("training option", name, known)
+    return TrainingOptions(**given)
+
+
+def resumed_options(saved: Mapping[str, Any], given: TrainingOptions) -> TrainingOptions:
+    """Return the options of a run that continues: the saved ones, but computed where ``given`` says.
+
+    Raises:
+        ValueError: ``given`` asks for another training than the saved one.
+    """
+    before, default = training_options(saved), TrainingOptions()
+    for option in fields(TrainingOptions):
+        new = getattr(given, option.name)
+        changed = new not in (getattr(default, option.name), getattr(before, option.name))
+        if changed and option.name not in FREE_ON_RESUME:
+            raise ValueError(
+                f"a resumed run keeps {option.name}={getattr(before, option.name)} and got {new}: leave it out, or "
+                "start another run with init_from=<this one>"
+            )
+    return replace(before, **{name: getattr(given, name) for name in FREE_ON_RESUME})

@@ -1,0 +1,68 @@
+"""In which order clips are shown: a function of (seed, epoch, batch), whatever workers or ranks there are.
+
+To the loop a training is one long sequence of batches. Batch b belongs to epoch b // per_epoch, whose clips
+are shuffled by (seed, epoch); of every global batch, rank r takes the clips r, r + ranks, r + 2 ranks, …, so
+the ranks together see what one process would. To continue after batch k is to start the sequence at k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from framecast.errors import DataError
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """The clip numbers of one rank's batches, over all epochs.
+
+    A last batch that would be incomplete is left out; every epoch leaves out other clips.
+
+    Raises:
+        DataError: the split is smaller than one batch, or the batch does not divide among the ranks.
+    """
+
+    def __init__(self, clips: int, batch: int, total: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        if clips < batch:
+            raise DataError(f"the training split has {clips} clips, fewer than one batch of {batch}: lower batch")
+        if batch % ranks:
+            raise DataError(f"a batch of {batch} does not divide among {ranks} processes: use a multiple of {ranks}")
+        self.clips, self.batch, self.total, self.seed = clips, batch, total, seed
+        self.rank, self.ranks = rank, ranks
+        self.start = 0
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches of one epoch."""
+        return self.clips // self.batch
+
+    def __len__(self) -> int:
+        """Return the number of batches of the whole training, also when it starts in the middle."""
+        return self.total
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the clip numbers of each batch from ``start`` on."""
+        epoch, order = -1, np.empty(0, np.int64)
+        for number in range(self.start, self.total):
+            if number // self.per_epoch != epoch:
+                epoch = number // self.per_epoch
+                order = np.random.default_rng([self.seed, epoch]).permutation(self.clips)
+            place = number % self.per_epoch * self.batch
+            yield order[place + self.rank : place + self.batch : self.ranks].tolist()
+
+
+class EveryClipOnce(Sampler[int]):
+    """The clip numbers of one rank's share of a split, each clip on exactly one rank."""
+
+    def __init__(self, clips: int, rank: int = 0, ranks: int = 1) -> None:
+        self.numbers = range(rank, clips, ranks)
+
+    def __len__(self) -> int:
+        """Return the number of clips of this rank."""
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield them in order."""
+        return iter(self.numbers)

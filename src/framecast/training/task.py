@@ -1,0 +1,157 @@
+"""The one Lightning task: trains any forecaster by the recipe of its registry entry."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from framecast.datasets.clip import ClipSpec, Sample
+from framecast.errors import UnknownNameError
+from framecast.models.forecaster import Forecaster
+from framecast.models.sampling import policy_named, truth_mask
+from framecast.registry import Training
+from framecast.training.losses import LOSSES
+
+WARMUP_SHARE = 0.2
+COSINE_FLOOR = 1e-3
+
+
+class ForecastTask(lightning.LightningModule):
+    """Roll-out, loss, optimiser and schedule of one training.
+
+    Args:
+        model: the forecaster to train.
+        clips: the facts of the clips it learns from.
+        recipe: optimiser, schedule, loss, sampling and their numbers.
+        seed: of the sampling masks.
+        per_epoch: batches of one epoch.
+        total: batches of the whole training; schedules and sampling follow the share of these that is done.
+        accumulate: batches per optimiser step.
+
+    Raises:
+        UnknownNameError: a name in the recipe that does not exist.
+    """
+
+    def __init__(
+        self,
+        model: Forecaster,
+        clips: ClipSpec,
+        recipe: Training,
+        *,
+        seed: int,
+        per_epoch: int,
+        total: int,
+        accumulate: int = 1,
+    ) -> None:
+        super().__init__()
+        for kind, name, table in (
+            ("loss", recipe.loss, LOSSES),
+            ("optimizer", recipe.optimizer, OPTIMIZERS),
+            ("schedule", recipe.schedule, SCHEDULES),
+        ):
+            if name not in table:
+                raise UnknownNameError(kind, name, table)
+        policy_named(recipe.sampling)
+        self.model, self.clips, self.recipe = model, clips, recipe
+        self.seed, self.per_epoch, self.total, self.accumulate = seed, per_epoch, total, accumulate
+        self.loss = LOSSES[recipe.loss]
+
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        """Return the loss of one batch: of every forecast the roll-out yields, plus the weighted penalty."""
+        frames, context, horizon = batch["frames"], self.clips.context, self.clips.horizon
+        truth = None
+        if self.recipe.sampling != "none":
+            truth = truth_mask(
+                self.recipe.sampling,
+                batch_idx / self.total,
+                seed=self.seed,
+                epoch=batch_idx // self.per_epoch,
+                samples=batch["index"],  # type: ignore[arg-type]  # collated to a tensor
+                context=context,
+                horizon=horizon,
+            )
+        rollout = self.model.rollout(frames, context, horizon, truth)
+        end = rollout.first + rollout.frames.shape[1]
+        valid = batch["valid"][:, rollout.first : end] if "valid" in batch else None
+        loss = self.loss(rollout.frames, frames[:, rollout.first : end], valid)
+        if rollout.penalty is not None and self.recipe.penalty_weight:
+            loss = loss + self.recipe.penalty_weight * rollout.penalty.mean()
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums of a validation."""
+        self._sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: Sample, batch_idx: int) -> None:
+        """Add up loss and squared error of the forecast frames, the model seeing the context only."""
+        del batch_idx
+        frames, context = batch["frames"], self.clips.context
+        forecast = self.model(frames[:, :context], self.clips.horizon)
+        truth = frames[:, context:]
+        valid = batch["valid"][:, context:] if "valid" in batch else None
+        loss = self.loss(forecast, truth, valid)
+        squared = LOSSES["mse"](forecast.clamp(0, 1), truth, valid) * truth[0, 0].numel()
+        self._sums += torch.stack([loss, squared, torch.ones_like(loss)]) * len(frames)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``validation_loss`` and ``validation_mse`` (summed over a frame, averaged over frames and clips)."""
+        sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
+        assert isinstance(sums, Tensor)
+        loss, squared = (sums[:2] / sums[2]).float()
+        self.log("validation_loss", loss)
+        self.log("validation_mse", squared, prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser and, where the recipe has one, the schedule by steps."""
+        optimizer = OPTIMIZERS[self.recipe.optimizer](self.model, self.recipe, self._fused())
+        schedule = SCHEDULES[self.recipe.schedule]
+        if schedule is None:
+            return optimizer
+        steps = max(1, self.total // self.accumulate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule(optimizer, self.recipe, steps), "interval": "step"},
+        }
+
+    def _fused(self) -> bool:
+        # A gradient scaler (16-bit) unscales before clipping, which the fused form cannot.
+        return not str(self.trainer.precision).startswith("16") and self.device.type in ("cpu", "cuda")
+
+
+def _adam(model: nn.Module, recipe: Training, fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+
+
+def _adamw(model: nn.Module, recipe: Training, fused: bool) -> torch.optim.Optimizer:
+    # Norms and biases are one-dimensional, and decaying them only hurts.
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, recipe.lr, fused=fused)
+
+
+def _one_cycle(optimizer: torch.optim.Optimizer, recipe: Training, steps: int) -> Any:
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps)
+
+
+def _warmup_cosine(optimizer: torch.optim.Optimizer, recipe: Training, steps: int) -> Any:
+    del recipe
+    warmup = max(1, round(WARMUP_SHARE * steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        done = (step - warmup) / max(1, steps - warmup)
+        return COSINE_FLOOR + (1 - COSINE_FLOOR) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+OPTIMIZERS = {"adam": _adam, "adamw": _adamw}
+SCHEDULES = {"constant": None, "one-cycle": _one_cycle, "warmup-cosine": _warmup_cosine}

@@ -1,0 +1,110 @@
+"""Save and load a forecaster: one safetensors file with all it takes to forecast again.
+
+The header holds, as JSON, the model's name and options, the clips it was trained on (size, lengths, unit,
+scaling) and a SHA-256 over all of it, tensors included. Any safetensors reader can open the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from framecast.errors import WeightsError
+from framecast.models.forecaster import Forecaster
+from framecast.registry import ModelSpec, create_model
+from framecast.weights.fitting import fit_tensors, named_tensors
+from framecast.weights.storage import write_atomically
+
+FORMAT = "1"
+
+
+def save_weights(model: Forecaster, path: str | Path, *, clips: Mapping[str, Any] | None = None, **facts: Any) -> None:
+    """Save a forecaster's weights, name and options as safetensors.
+
+    Args:
+        model: a forecaster that ``create_model`` made.
+        path: the file to write; an existing one is replaced in one step.
+        clips: ``ClipSpec.to_dict()`` of the clips it was trained on, so that forecasts come in physical units.
+        facts: anything else worth knowing, as plain values.
+
+    Raises:
+        ValueError: the model was not made by ``create_model``, so its name is unknown.
+        OSError: the disk is full or read-only; an older file stays intact.
+    """
+    if model.spec is None:
+        raise ValueError("this model has no name: register it and make it with create_model, so it can be loaded again")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named_tensors(model).items()}
+    header = {"model": model.spec.name, "options": model.spec.options, "clips": clips, "facts": facts}
+    text = json.dumps(header, sort_keys=True)
+    # One key only: safetensors writes several in random order, and equal weights shall be equal files.
+    envelope = {"format": FORMAT, "header": text, "sha256": _digest(text, tensors)}
+    write_atomically(Path(path), save(tensors, {"framecast": json.dumps(envelope, sort_keys=True)}))
+
+
+def load_weights(path: str | Path) -> tuple[Forecaster, dict[str, Any]]:
+    """Load a forecaster in evaluation mode, and its header: model, options, clips, facts.
+
+    Raises:
+        WeightsError: the file is missing, damaged, not one of ours, or does not fit the model it names.
+    """
+    header, tensors = read_weights(path)
+    model = create_model(header["model"], **header["options"])
+    fit_tensors(model, tensors, str(path))
+    model.spec = ModelSpec(header["model"], header["options"])
+    return model.eval(), header
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return header and tensors of a weights file, verified.
+
+    Raises:
+        WeightsError: the file is missing, damaged or not one of ours.
+    """
+    if not Path(path).is_file():
+        raise WeightsError(f"there is no weights file {path}: check the path")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from error
+    envelope = _envelope(path, metadata)
+    found = _digest(envelope["header"], tensors)
+    if found != envelope["sha256"]:
+        raise WeightsError(
+            f"{path} is damaged: its content has sha256 {found} and should have {envelope['sha256']}: fetch it again"
+        )
+    return json.loads(envelope["header"]), tensors
+
+
+def _envelope(path: str | Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    try:
+        envelope = json.loads(metadata.get("framecast", "{}"))
+    except ValueError as error:
+        raise WeightsError(f"{path} is damaged: its header is not JSON: fetch it again") from error
+    if (
+        not isinstance(envelope, dict)
+        or envelope.get("format") != FORMAT
+        or not {"header", "sha256"} <= envelope.keys()
+    ):
+        raise WeightsError(
+            f"{path} is no framecast weights file of format {FORMAT}: for a published checkpoint use import_weights"
+        )
+    return envelope
+
+
+def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,74 @@
+"""Warping and the cells built on it: the equation pixel by pixel, and gradients against differences."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.func import functional_call
+
+from framecast.cells import motionrnn, trajgru
+from framecast.cells.cell import Cell
+from framecast.cells.warp import warp_along
+
+
+def read(a: torch.Tensor, x: float, y: float) -> torch.Tensor:
+    """Interpolate a (C, H, W) between its four neighbours at (x, y), zero outside."""
+    left, top = math.floor(x), math.floor(y)
+    value = torch.zeros(a.shape[0], dtype=a.dtype)
+    for column, row in ((left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)):
+        if 0 <= column < a.shape[2] and 0 <= row < a.shape[1]:
+            value += a[:, row, column] * (1 - abs(x - column)) * (1 - abs(y - row))
+    return value
+
+
+def test_warp_is_its_equation() -> None:
+    height, width = 3, 5
+    a = torch.rand(2, 2, height, width, dtype=torch.float64)
+    flow = 3 * torch.randn(2, 4, 2, height, width, dtype=torch.float64)
+    ours = warp_along(a, flow)
+    for b in range(2):
+        for n in range(4):
+            for y in range(height):
+                for x in range(width):
+                    u, v = flow[b, n, :, y, x].tolist()
+                    at_x = (x + u) * width / (width - 1) - 0.5
+                    at_y = (y + v) * height / (height - 1) - 0.5
+                    torch.testing.assert_close(ours[b, :, n, y, x], read(a[b], at_x, at_y))
+
+
+def test_no_flow_is_not_the_identity() -> None:
+    a = torch.ones(1, 1, 3, 3)
+    unmoved = warp_along(a, torch.zeros(1, 1, 2, 3, 3))[0, 0, 0]
+    torch.testing.assert_close(unmoved, torch.tensor([[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]]))
+
+
+def test_a_map_of_one_pixel_has_no_extent_to_divide_by() -> None:
+    assert warp_along(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 2, 1, 1)).item() == 0.25
+
+
+def test_positions_stay_exact_under_autocast() -> None:
+    a, flow = torch.rand(1, 2, 9, 9), torch.randn(1, 3, 2, 9, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(warp_along(a, flow), warp_along(a, flow.float()))
+        short = warp_along(a.bfloat16(), flow.bfloat16())
+    assert short.dtype == torch.float32
+    torch.testing.assert_close(short, warp_along(a.bfloat16().float(), flow.bfloat16().float()))
+
+
+@pytest.mark.parametrize("cell", [trajgru.column(4, 1, links=2)[0], motionrnn.column(4, 2)[0]])
+def test_gradients_of_cells_that_warp(cell: Cell) -> None:
+    cell = cell.double()
+    names, values = zip(*((name, p.detach().requires_grad_()) for name, p in cell.named_parameters()), strict=True)
+    x = torch.rand(1, 4, 4, 6, dtype=torch.float64, requires_grad=True)
+    # Random states: nothing moves a memory that is zero.
+    state = tuple(torch.randn_like(t).requires_grad_() for t in cell.init_state(x))
+    memory = cell.init_memory(x)
+
+    def step(x: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        before, parameters = rest[: len(state)], dict(zip(names, rest[len(state) :], strict=True))
+        h, after, _ = functional_call(cell, parameters, (x, before, memory))
+        return h, *after
+
+    assert torch.autograd.gradcheck(step, (x, *state, *values), eps=1e-7, atol=1e-5, fast_mode=True)
