@@ -14,7 +14,14 @@ CONTEXT, HORIZON = 3, 3
 RECURRENT = [name for name in fc.list_models() if name not in ONE_SHOT]
 
 # Options that make a one-shot model small; a new one needs an entry only if its defaults are large.
-SMALL_ONE_SHOT: dict[str, dict[str, Any]] = {}
+SMALL_ONE_SHOT: dict[str, dict[str, Any]] = {
+    "earthformer": {"size": (16, 16), "base_units": 16, "encoder_depths": (1, 1), "decoder_depths": (1, 1)},
+    "simvp": {"hid_S": 8, "hid_T": 32, "N_S": 2, "N_T": 2},
+    "simvp-v2": {"hid_S": 8, "hid_T": 16, "N_S": 2, "N_T": 3, "mlp_ratio": 2.0},
+}
+
+# Models whose kernels reach beyond small frames: the side of frames on which every tap of them sees something.
+REACH = {"simvp-v2": 24}
 
 
 def small_model(name: str, **options: Any) -> Forecaster:
@@ -27,9 +34,7 @@ def small_model(name: str, **options: Any) -> Forecaster:
     return fc.create_model(name, **{**chosen, **options})
 
 
-def small_clip(
-    batch: int = 2, height: int = 16, width: int = 16, channels: int = 1, seed: int = 0
-) -> torch.Tensor:
+def small_clip(batch: int = 2, height: int = 16, width: int = 16, channels: int = 1, seed: int = 0) -> torch.Tensor:
     """Draw a clip (B, CONTEXT + HORIZON, C, H, W) of numbers in [0, 1)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(batch, CONTEXT + HORIZON, channels, height, width, generator=generator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small import CONTEXT, HORIZON, RECURRENT, small_clip, small_model
+from small import CONTEXT, HORIZON, REACH, RECURRENT, small_clip, small_model
 
 import framecast as fc
 from framecast.models.recurrent import RecurrentForecaster
@@ -34,7 +34,8 @@ def test_every_element_of_every_parameter_learns(name: str) -> None:
             torch.manual_seed(seed)
             for parameter in model.parameters():
                 torch.nn.init.normal_(parameter, std=0.3)
-        clip = small_clip(batch=3, seed=seed).double()
+        side = REACH.get(name, 16)
+        clip = small_clip(batch=3, height=side, width=side, seed=seed).double()
         rollout = model.rollout(clip, CONTEXT, HORIZON)
         error = rollout.frames - clip[:, rollout.first :]
         loss = (error.square() + error.abs()).sum((2, 3, 4)).mean()
@@ -94,9 +95,7 @@ def test_padding_is_what_one_would_do_by_hand(name: str) -> None:
     for height, width in ((13, 16), (9, 22), (31, 8)):
         clip = small_clip(height=height, width=width)
         size = 32
-        padded = torch.nn.functional.pad(
-            clip.flatten(0, 1), (0, -width % size, 0, -height % size), mode="replicate"
-        )
+        padded = torch.nn.functional.pad(clip.flatten(0, 1), (0, -width % size, 0, -height % size), mode="replicate")
         with torch.no_grad():
             ours = model(clip[:, :CONTEXT], HORIZON)
             assert ours.shape[-2:] == (height, width)

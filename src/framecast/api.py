@@ -26,11 +26,11 @@ from framecast.registry import create_model, dataset_builder, model_entry, paper
 from framecast.reporting.frames import animation
 from framecast.reporting.page import write_report
 from framecast.reporting.tables import score_csv
+from framecast.storage import write_atomically
 from framecast.training.options import resumed_options, training_options
 from framecast.training.run_folder import RunFolder
 from framecast.weights.fitting import fit_tensors
 from framecast.weights.saving import load_weights, read_weights
-from framecast.weights.storage import write_atomically
 
 if TYPE_CHECKING:
     from framecast.training.fitting import Run
@@ -114,8 +114,7 @@ def train(
         "data_options": _plain(clips.options),
         "training": {**asdict(chosen), **asdict(recipe)},
     }
-    folder.start(config, clips.fingerprint())
-    return fit(forecaster, clips, folder, chosen, recipe)
+    return fit(forecaster, clips, folder, chosen, recipe, config)
 
 
 def _resume(folder: RunFolder, model: Any, data_given: Any, chosen: Any) -> Run:
@@ -369,7 +368,7 @@ def _scaled(frames: NDArray[Any], spec: ClipSpec | None, where: str) -> Tensor:
     Raises:
         DataError: NaN, infinite, or outside the scaling's limits.
     """
-    values = torch.from_numpy(np.ascontiguousarray(frames, np.float32))
+    values = torch.from_numpy(np.array(frames, np.float32))
     low, high = spec.scaling.limits if spec else (0.0, 1.0)
     if frames.dtype == np.uint8 and (low, high) == (0.0, 1.0):
         values = values / 255

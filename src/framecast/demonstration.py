@@ -10,7 +10,7 @@ import numpy as np
 
 from framecast.api import data, evaluate, predict, report, train
 from framecast.reporting.tables import score_table
-from framecast.weights.storage import write_atomically
+from framecast.storage import write_atomically
 
 DATA_OPTIONS = {"size": 32, "context": 5, "horizon": 5}
 TEST_CLIPS = 500
@@ -68,7 +68,8 @@ def demo(
     predict(folder, folder / "unseen.npy", horizon=2 * DATA_OPTIONS["horizon"], out=folder / "forecast")
     page = report(folder, out=folder / "report.html")
     return (
-        f"\n{score_table(results)}\n\n{results['clips']} unseen test clips; good is low MSE and MAE, high PSNR and SSIM\n"
+        f"\n{score_table(results)}\n\n"
+        f"{results['clips']} unseen test clips; good is low MSE and MAE, high PSNR and SSIM\n"
         f"forecast:  {folder / 'forecast' / 'forecast.gif'}\nreport:    {page}"
     )
 

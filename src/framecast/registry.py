@@ -190,7 +190,40 @@ CELLS: dict[str, CellEntry] = {
     ),
 }
 
-ONE_SHOT: dict[str, ModelEntry] = {}
+ONE_SHOT: dict[str, ModelEntry] = {
+    "earthformer": ModelEntry(
+        "earthformer",
+        "framecast.models.earthformer:build",
+        "Earthformer",
+        "Gao et al., NeurIPS 2022",
+        "10.48550/arXiv.2207.05833",
+        training=Training(
+            optimizer="adamw",
+            lr=1e-3,
+            weight_decay=1e-5,
+            schedule="warmup-cosine",
+            loss="mse",
+            sampling="none",
+            clip_norm=1.0,
+        ),
+    ),
+    "simvp": ModelEntry(
+        "simvp",
+        "framecast.models.simvp:simvp",
+        "SimVP",
+        "Gao et al., CVPR 2022",
+        "10.1109/CVPR52688.2022.00317",
+        training=Training(lr=1e-3, schedule="one-cycle", loss="mse", sampling="none"),
+    ),
+    "simvp-v2": ModelEntry(
+        "simvp-v2",
+        "framecast.models.simvp:simvp_v2",
+        "SimVPv2",
+        "Tan et al., 2022",
+        "10.48550/arXiv.2211.12509",
+        training=Training(lr=1e-3, schedule="one-cycle", loss="mse", sampling="none"),
+    ),
+}
 
 ALIASES = {"sms-lstm": "ms-convlstm", "tms-lstm": "mk-lstm", "ms-lstm": "ms-mk-lstm"}
 

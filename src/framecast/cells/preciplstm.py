@@ -76,7 +76,7 @@ class PrecipLSTM(Cell):
         everything = torch.cat([near, h, c, s, t, m], 1)
         memories = everything[:, 2 * self.channels :]
         h = torch.sigmoid(self.output(everything)) * torch.tanh(self.project(memories))
-        return h, (h, c, s, t, x), m
+        return h, (h, c, s, t, x.to(previous.dtype)), m
 
 
 def column(channels: int, depth: int, *, kernel: int = 3, window: int = 30) -> list[Cell]:

@@ -54,10 +54,11 @@ def read_idx(path: Path) -> Digits:
         raise DatasetNotFoundError(
             f"there is no idx file {path}: MNIST's are named train-images-idx3-ubyte.gz and t10k-images-idx3-ubyte.gz"
         )
-    packed = path.open("rb").read(2) == b"\x1f\x8b"
     try:
-        with gzip.open(path, "rb") if packed else path.open("rb") as file:
-            head = file.read(_HEADER.size)
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path, "rb") if packed else path.open("rb") as content:
+            head = content.read(_HEADER.size)
             if len(head) < _HEADER.size:
                 raise DataError(f"{path} ends within its 16-byte header: it is truncated, fetch it again")
             magic, count, rows, columns = _HEADER.unpack(head)
@@ -68,7 +69,7 @@ def read_idx(path: Path) -> Digits:
                 )
             size = count * rows * columns
             # One byte more than declared, never the whole of a file that claims little and unpacks to much.
-            pixels = file.read(min(size, _largest(path, packed)) + 1)
+            pixels = content.read(min(size, _largest(path, packed)) + 1)
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path} is damaged: {error}: fetch it again") from error
     if len(pixels) != size:

@@ -132,9 +132,9 @@ class Cuboid(NamedTuple):
 
     def kept(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
         """Return booleans (N, V): the tokens of the boxes that ``join`` keeps."""
-        number = torch.arange(math.prod(self._whole(shape)), dtype=torch.float64, device=device)
+        number = torch.arange(math.prod(self._whole(shape)), dtype=torch.float32, device=device)
         boxes = number.view(1, -1, self.volume, 1)
-        return torch.isin(boxes[0, ..., 0], self.join(boxes, shape))
+        return torch.isin(boxes[0, ..., 0].contiguous(), self.join(boxes, shape).contiguous())
 
     def labels(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor | None:
         """Return integers (N, V), or None where all are equal: tokens see those of equal labels in their box.
@@ -170,8 +170,8 @@ class Cuboid(NamedTuple):
 class RelativeBias(nn.Module):
     """A learned bias for each head and each offset that occurs between a query's and a key's place in a box.
 
-    ``live`` (queries, keys) is True where two of the first places of a box of that size ever meet. Of the
-    released table's ``rows``, one for each offset in the box, ``table`` holds ``entries``.
+    ``live`` (queries, keys) is True where two of the first places of a box of that size ever meet; of the
+    released table, which numbers all offsets in the box, ``table`` holds the rows ``entries``.
     """
 
     def __init__(self, heads: int, size: Shape, live: Tensor) -> None:
@@ -180,7 +180,7 @@ class RelativeBias(nn.Module):
         offset = places[: live.shape[0], None] - places[None, : live.shape[1]] + torch.tensor(size) - 1
         spans = [2 * n - 1 for n in size]
         number = (offset[..., 0] * spans[1] + offset[..., 1]) * spans[2] + offset[..., 2]
-        self.rows, self.entries = math.prod(spans), torch.tensor(sorted(set(number[live].tolist())))
+        self.entries = torch.tensor(sorted(set(number[live].tolist())))
         self.table = nn.Parameter(torch.empty(len(self.entries), heads))
         nn.init.trunc_normal_(self.table, std=0.02)
         lookup = torch.searchsorted(self.entries, number).clamp(max=len(self.entries) - 1)
@@ -203,7 +203,8 @@ class CuboidSelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.cuboid, self.updates = settings, cuboid.fit(shape), vectors and updates
-        self.alone = self.cuboid.volume == 1 and not vectors
+        pairs = _meetings(self.cuboid, shape, self.cuboid, shape, settings.resize_positions)
+        self.alone = not vectors and int(pairs.sum(-1).max()) == 1
         separate = vectors and settings.separate_vectors
         parts = (1 if self.alone else 3) + (0 if not separate else 3 if self.updates else 1)
         self.norm = nn.LayerNorm(units)
@@ -211,8 +212,7 @@ class CuboidSelfAttention(nn.Module):
         self.to_tokens = nn.Linear(units, units)
         self.dropout = nn.Dropout(settings.projection_dropout)
         if not self.alone:
-            live = _live(self.cuboid, shape, self.cuboid, shape, settings.resize_positions)
-            self.bias = RelativeBias(settings.heads, cuboid.size, live)
+            self.bias = RelativeBias(settings.heads, cuboid.size, pairs.any(0))
         if vectors:
             parts = 2 if not self.updates else 6 if separate and settings.vector_self_attention else 3
             self.vector_norm = nn.LayerNorm(units)
@@ -265,7 +265,8 @@ class CuboidCrossAttention(nn.Module):
         self.settings = settings
         self.cuboid = cuboid._replace(size=(shape[0], height, width))
         self.memory = cuboid._replace(size=(frames, height, width))
-        self.alone = self.memory.volume == 1 and not vectors
+        pairs = _meetings(self.cuboid, shape, self.memory, (frames, *shape[1:]), settings.resize_positions)
+        self.alone = not vectors and int(pairs.sum(-1).max()) == 1
         separate = vectors and settings.separate_vectors
         self.from_memory = nn.Linear(units, (1 if self.alone else 2) * units, bias=False)
         self.to_tokens = nn.Linear(units, units)
@@ -273,8 +274,7 @@ class CuboidCrossAttention(nn.Module):
         if not self.alone:
             self.norm = nn.LayerNorm(units)
             self.from_tokens = nn.Linear(units, (2 if separate else 1) * units, bias=False)
-            live = _live(self.cuboid, shape, self.memory, (frames, *shape[1:]), settings.resize_positions)
-            self.bias = RelativeBias(settings.heads, (shape[0] + frames, height, width), live)
+            self.bias = RelativeBias(settings.heads, (shape[0] + frames, height, width), pairs.any(0))
         if separate:
             self.from_vectors = nn.Linear(units, 2 * units, bias=False)
 
@@ -500,10 +500,10 @@ def _score_bias(
     return wall.to(bias.dtype) + bias
 
 
-def _live(cuboid: Cuboid, shape: Sequence[int], memory: Cuboid, memory_shape: Sequence[int], any_size: bool) -> Tensor:
-    """Return booleans (V, V'): the places of which a kept token meets the other in some box of this size."""
-    queries, keys = cuboid.labels(shape), memory.labels(memory_shape)
-    pairs = cuboid.kept(shape)[:, :, None].expand(-1, -1, memory.volume)
-    if queries is not None and keys is not None:
-        pairs = pairs & (queries[:, :, None] == keys[:, None])
-    return torch.ones_like(pairs[0]) if any_size else pairs.any(0)
+def _meetings(queries: Cuboid, shape: Sequence[int], keys: Cuboid, key_shape: Sequence[int], any_size: bool) -> Tensor:
+    """Return booleans (N, V, V'): the kept queries and the keys that meet in each box; all if ``any_size``."""
+    pairs = queries.kept(shape)[:, :, None].expand(-1, -1, keys.volume)
+    labels, key_labels = queries.labels(shape), keys.labels(key_shape)
+    if labels is not None and key_labels is not None:
+        pairs = pairs & (labels[:, :, None] == key_labels[:, None])
+    return torch.ones_like(pairs) if any_size else pairs

@@ -21,9 +21,10 @@ effect are not built.
 
 from __future__ import annotations
 
-import math
+import operator
 import re
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -326,7 +327,8 @@ class Earthformer(Forecaster):
         stages = [(base_units, entry_scale, entry_convs)] if entry_stages is None else entry_stages
         groups = [GROUPS if entry_stages is None else max(1, stage[0] // 4) for stage in stages]
         _check_units(base_units, heads, stages, groups)
-        scale = math.prod(stage[1] for stage in stages)
+        scales = list(accumulate((stage[1] for stage in stages), operator.mul, initial=1))
+        scale, self.exit_scales = scales[-1], scales[-2::-1]
         self.size, self.scale = (size[0], size[1]), scale << (levels - 1)
         self._check_size(*self.size)
 
@@ -353,21 +355,20 @@ class Earthformer(Forecaster):
             self.encoder.append(EncoderLevel(units, shape, boxes[level], depth, settings, level == 0, read))
             self.decoder.append(decoder)
 
-        widths = [in_channels, *(stage[0] for stage in stages)]
-        self.entry = nn.Sequential(
-            *(Shrink(width, *stage, group, padding) for width, stage, group in zip(widths, stages, groups, strict=False))
-        )
+        entries = zip(pairwise([in_channels, *(stage[0] for stage in stages)]), stages, groups, strict=True)
+        self.entry = nn.Sequential(*(Shrink(*ends, *stage[1:], group, padding) for ends, stage, group in entries))
         self.positions = PositionEmbedding(base_units, shapes[0], positions)
         self.queries: PositionEmbedding | str = queries
         if queries == "positions":
             self.queries = PositionEmbedding(units, (horizon, *shapes[-1][1:]), positions)
         self.query = nn.Linear(units, units)
-        self.exit, units = nn.ModuleList(), base_units
-        for stage, group in zip(reversed(stages), reversed(groups), strict=True):
-            convs = exit_convs if entry_stages is None else stage[2]
-            self.exit.append(Grow(units, stage[0], convs, group))
-            units = stage[0]
-        self.head = nn.Linear(widths[1], self.out_channels)
+        exits = [(stage[0], exit_convs if entry_stages is None else stage[2]) for stage in stages]
+        ends = pairwise([base_units, *(units for units, _ in reversed(exits))])
+        self.exit = nn.ModuleList(
+            Grow(*pair, convs, group)
+            for pair, (_, convs), group in zip(ends, reversed(exits), reversed(groups), strict=True)
+        )
+        self.head = nn.Linear(stages[0][0], self.out_channels)
         self.apply(initialise)
         self.vectors = nn.Parameter(torch.empty(vectors, base_units)) if vectors else None
         if self.vectors is not None:
@@ -434,11 +435,8 @@ class Earthformer(Forecaster):
         z = self._queries(x)
         for decoder, memory in zip(reversed(self.decoder), reversed(memories), strict=True):
             z = decoder(z, *memory)
-        sizes = [tuple(frames.shape[-3:])]
-        for stage in self.entry[:-1]:
-            sizes.append(_coarser(sizes[-1], stage.merge.scale))
-        for stage, (_, height, width) in zip(self.exit, reversed(sizes), strict=True):
-            z = stage(z, height, width)
+        for stage, scale in zip(self.exit, self.exit_scales, strict=True):
+            z = stage(z, *_coarser(frames.shape[-3:], scale)[1:])
         return self.head(z).permute(0, 1, 4, 2, 3)  # type: ignore[no-any-return]
 
     def _queries(self, memory: Tensor) -> Tensor:
@@ -469,7 +467,7 @@ class Earthformer(Forecaster):
 build = Earthformer
 
 
-def _coarser(shape: Shape, scale: int) -> Shape:
+def _coarser(shape: Sequence[int], scale: int) -> Shape:
     """Return (T, ⌈H/scale⌉, ⌈W/scale⌉)."""
     return shape[0], -(-shape[1] // scale), -(-shape[2] // scale)
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from framecast.errors import DataError, RunFolderError
 from framecast.reporting.curves import Line, curves
 from framecast.reporting.frames import animation, strip
-from framecast.weights.storage import write_atomically
+from framecast.storage import write_atomically
 
 # Score -> how the page calls it, and whether less is better.
 SCORES = {"mse": ("MSE", True), "mae": ("MAE", True), "psnr": ("PSNR (dB)", False), "ssim": ("SSIM", False)}

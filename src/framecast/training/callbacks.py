@@ -16,11 +16,11 @@ import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from framecast.errors import WeightsError
+from framecast.storage import read_checked, write_checked
 from framecast.training.order import ShuffledBatches
 from framecast.training.run_folder import RunFolder
 from framecast.training.task import ForecastTask
 from framecast.weights.saving import read_weights, save_weights
-from framecast.weights.storage import read_checked, write_checked
 
 KIND = "checkpoint"
 
@@ -98,7 +98,8 @@ class Keeper(lightning.Callback):
         if trainer.strategy.broadcast(self.interrupted or time.monotonic() - self._began > self.seconds):
             trainer.should_stop = True
         validation_follows = self.done % self.validate_every == 0
-        if (self.done % self.save_every == 0 or trainer.should_stop) and not validation_follows:
+        last = self.done == self.batches.total or trainer.should_stop
+        if (last or self.done % self.save_every == 0) and not validation_follows:
             self.save(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

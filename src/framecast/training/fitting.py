@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,12 @@ from framecast.training.order import EveryClipOnce, ShuffledBatches
 from framecast.training.run_folder import RunFolder
 from framecast.training.task import ForecastTask
 
-log = logging.getLogger(__name__)
+QUIET = (
+    ".*does not have many workers.*",
+    ".*dataloader is not resumable.*",
+    ".*smaller than the logging interval.*",
+    ".*LeafSpec.*",
+)
 
 
 class Run(NamedTuple):
@@ -49,26 +54,37 @@ def fit(
     folder: RunFolder,
     options: TrainingOptions,
     recipe: Training,
-    checkpoint: Path | None = None,
+    start: Mapping[str, Any] | Path,
 ) -> Run:
-    """Train a model on a data set into a started run folder, from the beginning or from a training state.
+    """Train a model on a data set.
+
+    Args:
+        model: the forecaster to train.
+        data: the clips to learn from and to validate with.
+        folder: the run folder.
+        options: all a training can be told.
+        recipe: optimiser, schedule, loss and sampling, the options already in it.
+        start: the configuration of a new run, whose folder is made once all else is found right; or the training
+            state to continue from.
 
     Raises:
         DataError: the data set is too small for one batch.
+        RunFolderError: the folder of a new run is not empty.
         UnknownNameError: a name in the recipe that does not exist.
         KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
-    # Made before the task, so that a wrong size is refused before anything is computed.
     probe = ShuffledBatches(len(data["train"]), options.batch, 1, options.seed)
     total, interval = options.total_batches(probe.per_epoch), options.validation_interval(probe.per_epoch)
     task = ForecastTask(
         model, data.spec, recipe, seed=options.seed, per_epoch=probe.per_epoch, total=total,
         accumulate=options.accumulate,
     )  # fmt: skip
+    if isinstance(start, Mapping):
+        folder.start(dict(start), data.fingerprint())
     with _quiet():
-        trainer = _trainer(options, recipe, folder, total, interval)
+        trainer = _trainer(options, recipe, folder, interval)
         batches = ShuffledBatches(
             len(data["train"]), options.batch, total, options.seed, trainer.global_rank, trainer.world_size
         )
@@ -85,7 +101,7 @@ def fit(
             keeper,
         ]
         train, validation = _loaders(data, options, batches)
-        trainer.fit(task, train, validation, ckpt_path=checkpoint)
+        trainer.fit(task, train, validation, ckpt_path=start if isinstance(start, Path) else None)
         if len(validation) and keeper.validated != keeper.done and not keeper.interrupted:
             trainer.validate(task, validation, verbose=False)
         if not folder.weights.exists() and trainer.is_global_zero:
@@ -97,9 +113,7 @@ def fit(
     return Run(folder.path, keeper.done, keeper.done == total, best_score(folder))
 
 
-def _trainer(
-    options: TrainingOptions, recipe: Training, folder: RunFolder, total: int, interval: int
-) -> lightning.Trainer:
+def _trainer(options: TrainingOptions, recipe: Training, folder: RunFolder, interval: int) -> lightning.Trainer:
     callbacks: list[lightning.Callback] = []
     if options.patience:
         callbacks.append(EarlyStopping("validation_mse", patience=options.patience))
@@ -125,7 +139,6 @@ def _trainer(
         "use_distributed_sampler": False,
         "plugins": [CheckedCheckpoints()],
     }
-    del total
     return lightning.Trainer(**{**settings, **options.trainer})
 
 
@@ -168,7 +181,7 @@ def _quiet() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            for message in (".*does not have many workers.*", ".*dataloader is not resumable.*", ".*LeafSpec.*"):
+            for message in QUIET:
                 warnings.filterwarnings("ignore", message)
             yield
     finally:

@@ -11,7 +11,7 @@ from framecast.registry import Training
 
 # What may differ when a run continues: where and how it is computed, never what is computed.
 FREE_ON_RESUME = frozenset(
-    {"minutes", "threads", "workers", "accelerator", "devices", "strategy", "trainer", "log_every", "progress"}
+    {"minutes", "threads", "workers", "accelerator", "devices", "strategy", "trainer", "progress"}
 )
 
 

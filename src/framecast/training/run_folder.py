@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from framecast.errors import RunFolderError
-from framecast.weights.storage import remove_leftovers, write_atomically
+from framecast.storage import remove_leftovers, write_atomically
 
 LIBRARIES = ("framecast", "torch", "lightning", "numpy", "safetensors")
 KEPT_CHECKPOINTS = 2

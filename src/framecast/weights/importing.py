@@ -25,7 +25,12 @@ from framecast.models.forecaster import Forecaster
 from framecast.registry import ModelEntry, create_model, model_entry
 from framecast.weights.fitting import fit_tensors
 
-SOURCES = {"ms-rnn": "framecast.weights.msrnn"}
+SOURCES = {
+    "ms-rnn": "framecast.weights.msrnn",
+    "earthformer": "framecast.weights.earthformer",
+    "simvp": "framecast.weights.official",
+    "openstl": "framecast.weights.official",
+}
 
 
 class UnusedWeightsWarning(UserWarning):

@@ -20,8 +20,8 @@ from torch import Tensor
 from framecast.errors import WeightsError
 from framecast.models.forecaster import Forecaster
 from framecast.registry import ModelSpec, create_model
+from framecast.storage import write_atomically
 from framecast.weights.fitting import fit_tensors, named_tensors
-from framecast.weights.storage import write_atomically
 
 FORMAT = "1"
 

@@ -1,0 +1,57 @@
+# Two commands do everything on a fresh machine with Python 3.11+ and make: `make demo` and `make test`.
+# `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JOBS ?= 2
+
+.PHONY: help setup demo test lint types layers pytest docs wheel test-slow format clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+setup: $(READY) ## create .venv and install the package with everything it is tested with
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
+	touch $(READY)
+
+demo: $(READY) ## train, evaluate, forecast and report in a few minutes
+	$(BIN)/framecast demo
+
+test: lint types layers pytest docs wheel ## all checks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+layers: $(READY)
+	$(BIN)/lint-imports
+
+pytest: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+
+test-slow: $(READY) ## the longer forms of the tests
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --quiet
+
+wheel: $(READY) ## build the wheel and import it from outside the tree
+	$(BIN)/python tools/check_wheel.py
+
+format: $(READY) ## format and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what was built, not what was trained
+	rm -rf dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,289 @@
+"""Training: losses, order, recipes, run folders, and resuming bit for bit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import framecast as fc
+from framecast.errors import DataError, RunFolderError, WeightsError
+from framecast.registry import Training
+from framecast.training import run_folder
+from framecast.training.losses import LOSSES
+from framecast.training.options import TrainingOptions
+from framecast.training.order import EveryClipOnce, ShuffledBatches
+from framecast.training.run_folder import RunFolder
+from framecast.training.task import OPTIMIZERS, SCHEDULES
+
+MODEL: dict[str, Any] = {"hidden": 4, "layers": 2}
+DATA: dict[str, Any] = {"size": 16, "context": 2, "horizon": 2, "clips": 60}
+FAST: dict[str, Any] = {"batch": 4, "progress": False, "validate_every": 4, "log_every": 3}
+
+
+def train(out: Path, **options: Any) -> Any:
+    return fc.train("ms-lstm", "moving-mnist", out=out, model_options=MODEL, data_options=DATA, **{**FAST, **options})
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_losses_by_hand() -> None:
+    forecast, truth = torch.zeros(2, 1, 1, 1, 2), torch.tensor([[0.5, 1.0], [0.0, 2.0]]).view(2, 1, 1, 1, 2)
+    assert LOSSES["l1+l2"](forecast, truth, None) == (0.5 + 0.25 + 1 + 1 + 2 + 4) / 2
+    assert LOSSES["mse"](forecast, truth, None) == (0.25 + 1 + 4) / 4
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_masked_values_change_nothing(name: str) -> None:
+    forecast, truth = torch.rand(2, 3, 1, 4, 4), torch.rand(2, 3, 1, 4, 4)
+    valid = torch.rand(2, 3, 1, 4, 4) > 0.5
+    other = truth.where(valid, torch.tensor(float("nan")))
+    assert torch.equal(LOSSES[name](forecast, truth, valid), LOSSES[name](forecast, other, valid))
+    assert LOSSES[name](forecast, other, torch.zeros_like(valid)) == 0
+    everything = LOSSES[name](forecast, truth, torch.ones_like(valid))
+    torch.testing.assert_close(everything, LOSSES[name](forecast, truth, None))
+
+
+@given(
+    st.integers(4, 40),
+    st.integers(1, 4).map(lambda n: 4 * n),
+    st.integers(1, 30),
+    st.integers(0, 9),
+    st.integers(0, 29),
+)
+def test_order_depends_on_seed_and_batch_alone(clips: int, batch: int, total: int, seed: int, start: int) -> None:
+    if clips < batch:
+        with pytest.raises(DataError, match="fewer than one batch"):
+            ShuffledBatches(clips, batch, total, seed)
+        return
+    whole = ShuffledBatches(clips, batch, total, seed)
+    order = list(whole)
+    assert len(order) == len(whole) == total
+    for ranks in (2, 4):
+        shares = [list(ShuffledBatches(clips, batch, total, seed, rank, ranks)) for rank in range(ranks)]
+        for number, together in enumerate(order):
+            joined = [-1] * batch
+            for rank in range(ranks):
+                joined[rank::ranks] = shares[rank][number]
+            assert joined == together
+    whole.start = min(start, total)
+    assert list(whole) == order[whole.start :]
+    first_epoch = [clip for numbers in order[: clips // batch] for clip in numbers]
+    assert len(set(first_epoch)) == len(first_epoch)
+
+
+def test_a_batch_that_does_not_divide() -> None:
+    with pytest.raises(DataError, match="use a multiple of 4"):
+        ShuffledBatches(100, 6, 1, 0, 0, 4)
+
+
+@given(st.integers(0, 50), st.integers(1, 7))
+def test_every_clip_is_evaluated_once(clips: int, ranks: int) -> None:
+    assert sorted(n for rank in range(ranks) for n in EveryClipOnce(clips, rank, ranks)) == list(range(clips))
+
+
+def test_a_run_leaves_everything_behind(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", epochs=1)
+    assert (run.batches, run.finished) == (9, True)
+    files = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
+    assert files >= {"config.yaml", "provenance.json", "weights.safetensors", "log/train.csv", "log/validation.csv"}
+    assert len(list((run.path / "checkpoints").iterdir())) == 2
+    assert any(name.startswith("tensorboard/events") for name in files)
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert config["model"] == "ms-mk-lstm"
+    assert config["training"]["lr"] == 3e-4
+    assert [row["batch"] for row in rows(run.path / "log/train.csv")] == ["3", "6", "9"]
+    assert [row["batch"] for row in rows(run.path / "log/validation.csv")] == ["4", "8", "9"]
+    assert run.validation_mse == min(float(row["validation_mse"]) for row in rows(run.path / "log/validation.csv"))
+    model = fc.load(run.path)
+    assert not model.training
+    assert model(torch.rand(1, 2, 1, 16, 16), 3).shape == (1, 3, 1, 16, 16)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", steps=60, lr=5e-3, batch=8)
+    losses = [float(row["loss"]) for row in rows(run.path / "log/train.csv")]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_same_seed_same_run_and_other_seed_other_run(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(tmp_path / name, steps=4, seed=seed)
+    same, other = [(tmp_path / name / "weights.safetensors").read_bytes() for name in "abc"][1:]
+    assert (tmp_path / "a/weights.safetensors").read_bytes() == same != other
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"accumulate": 2, "save_every": 2, "validate_every": 4}])
+def test_stop_and_resume_equals_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict) -> None:
+    monkeypatch.setattr(run_folder, "KEPT_CHECKPOINTS", 1000)
+    whole = train(tmp_path / "whole", **{"steps": 9, "save_every": 1, **options}).path
+    points = [path.name for path in RunFolder(whole).saved_checkpoints()]
+    assert len(points) == 9
+    # After a plain batch, after a batch that was validated, across an epoch, and just before the end.
+    for point in (points[8], points[5], points[4], points[1]):
+        part = tmp_path / "part"
+        shutil.copytree(whole, part)
+        for later in RunFolder(part).saved_checkpoints():
+            if later.name > point:
+                later.unlink()
+        fc.train(out=part, resume=True, progress=False)
+        for name in ("weights.safetensors", "log/train.csv", "log/validation.csv"):
+            assert (part / name).read_bytes() == (whole / name).read_bytes(), (point, name)
+        assert RunFolder(part).saved_checkpoints()[0].name == points[0]
+        shutil.rmtree(part)
+
+
+def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/mine.txt").write_text("precious")
+    with pytest.raises(RunFolderError, match=r"never overwritten.*--resume.*another --out"):
+        train(tmp_path / "run", steps=1)
+    assert (tmp_path / "run/mine.txt").read_text() == "precious"
+
+
+def test_what_resume_refuses(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="holds no run"):
+        fc.train(out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="leave out model"):
+        fc.train("ms-lstm", out=tmp_path, resume=True)
+    run = train(tmp_path / "run", steps=2)
+    with pytest.raises(ValueError, match=r"keeps batch=4 and got 8.*init_from"):
+        fc.train(out=run.path, resume=True, batch=8)
+    (run.path / "provenance.json").write_text('{"fingerprint": "other"}')
+    with pytest.raises(DataError, match="fingerprint"):
+        fc.train(out=run.path, resume=True)
+    shutil.rmtree(run.path / "checkpoints")
+    (run.path / "provenance.json").write_text(
+        json.dumps({"fingerprint": fc.data("moving-mnist", **DATA).fingerprint()})
+    )
+    with pytest.raises(WeightsError, match="no training state"):
+        fc.train(out=run.path, resume=True)
+
+
+def test_a_damaged_training_state_falls_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = train(tmp_path / "run", steps=4, save_every=1)
+    newest, previous = RunFolder(run.path).saved_checkpoints()
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    assert fc.train(out=run.path, resume=True, progress=False).finished
+    assert newest.name in caplog.text
+    assert previous.name in caplog.text
+
+
+def test_fine_tuning_starts_from_the_weights(tmp_path: Path) -> None:
+    first = train(tmp_path / "first", steps=4)
+    second = train(tmp_path / "second", steps=1, lr=1e-12, init_from=str(first.path))
+    before, after = (fc.load(path).state_dict() for path in (first.path, second.path))
+    for name in before:
+        torch.testing.assert_close(before[name], after[name], rtol=0, atol=1e-6)
+    with pytest.raises(WeightsError, match=r"'embed.weight' is \(4, 1, 1, 1\) in the file and \(8, 1, 1, 1\)"):
+        fc.train("ms-lstm", "moving-mnist", out=tmp_path / "third", model_options={**MODEL, "hidden": 8},
+                 data_options=DATA, init_from=str(first.path))  # fmt: skip
+    assert not (tmp_path / "third").exists()
+
+
+def test_minutes_stop_early_but_schedules_follow_steps(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", steps=10_000, minutes=1e-9, schedule="one-cycle", validate_every=5000, log_every=1)
+    assert (run.batches, run.finished) == (1, False)
+    assert run.validation_mse is not None
+    assert fc.load(run.path)
+    assert float(rows(run.path / "log/train.csv")[0]["lr"]) == pytest.approx(3e-4 / 25, rel=1e-3)
+
+
+def test_patience(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", steps=100, lr=1e-12, patience=2, validate_every=2)
+    assert run.batches < 100
+
+
+def test_ctrl_c_saves_and_ends_cleanly(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "framecast", "train", "--model", "ms-lstm", "--data", "moving-mnist",
+               "--out", str(out), "--model_options.hidden", "4", "--model_options.layers", "2",
+               "--data_options.size", "16", "--data_options.clips", "60", "--data_options.context", "2",
+               "--data_options.horizon", "2", "--steps", "100000", "--log_every", "1",
+               "--progress", "false"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    log = out / "log/train.csv"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and len(log.read_text().splitlines()) > 3) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    assert fc.load(out)
+    resumed = fc.train(out=out, resume=True, minutes=1e-9, progress=False)
+    assert resumed.batches > 3
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_every_optimizer_and_schedule_runs(tmp_path: Path, optimizer: str, schedule: str) -> None:
+    run = train(tmp_path / "run", steps=5, optimizer=optimizer, schedule=schedule, clip_norm=1.0, weight_decay=0.1,
+                loss="mse", sampling="reverse-scheduled", log_every=1, validate_every=5)  # fmt: skip
+    rates = [float(row["lr"]) for row in rows(run.path / "log/train.csv")]
+    assert (len(set(rates)) == 1) == (schedule == "constant")
+
+
+def test_recipes_and_totals() -> None:
+    recipe = Training(lr=1.0, clip_norm=2.0)
+    assert TrainingOptions(lr=0.5).recipe(recipe) == Training(lr=0.5, clip_norm=2.0)
+    assert TrainingOptions(clip_norm=0).recipe(recipe).clip_norm is None
+    assert TrainingOptions(epochs=3).total_batches(10) == 30
+    assert TrainingOptions(steps=7, accumulate=2).total_batches(10) == 14
+    assert TrainingOptions(steps=1000).validation_interval(500) == 100
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 1, "steps": 1}, "choose one"),
+        ({"batch": 0}, "batch is 0"),
+        ({"epoch": 1}, "Did you mean 'epochs'"),
+        ({"optimizer": "adamm"}, "Did you mean 'adam'"),
+        ({"loss": "l2"}, "no loss 'l2'"),
+        ({"schedule": "cosine"}, "Did you mean 'warmup-cosine'"),
+        ({"sampling": "sheduled"}, "Did you mean 'scheduled'"),
+        ({"minutes": 0}, "minutes is 0"),
+        ({"batch": 64}, "fewer than one batch"),
+        ({"init_from": "nowhere"}, "nowhere"),
+    ],
+)
+def test_impossible_options_leave_no_folder(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, OSError), match=message):
+        train(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_models_and_data_that_do_not_meet(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="in_channels=1"):
+        fc.train("convlstm", "moving-mnist", out=tmp_path / "run", model_options={"in_channels": 3}, data_options=DATA)
+    with pytest.raises(ValueError, match="needs a model"):
+        fc.train(out=tmp_path / "run")
+    with pytest.raises(ValueError, match="made already"):
+        fc.train(fc.create_model("convlstm"), "moving-mnist", out=tmp_path / "run", model_options=MODEL)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere; the disk error is tested by a full device")
+def test_a_read_only_disk(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match="cannot write"):
+        train(tmp_path / "run", steps=1)
