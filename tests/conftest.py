@@ -11,12 +11,20 @@ import torch
 ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "reference"
 
+# One thread each, for the tests and what they start: several share the two cores.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep decoded videos and indices out of the user's cache."""
+    os.environ["FRAMECAST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -174,3 +174,16 @@ def test_a_training_step_of_preciplstm_on_radar_frames_fits_into_16_gb() -> None
     done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, check=True)
     kilobytes = int(done.stdout) if sys.platform != "darwin" else int(done.stdout) // 1024
     assert kilobytes < 12 * 2**20, f"{kilobytes / 2**20:.1f} GiB"
+
+
+@pytest.mark.parametrize("name", ["preciplstm", "cms-lstm", "modernn"])
+def test_options_are_checked(name: str) -> None:
+    small, large = (fc.create_model(name, hidden=4, layers=2, kernel=kernel) for kernel in (3, 5))
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in large.parameters())
+    with pytest.raises(ValueError, match=r"kernel is 4.*use 3 or 5"):
+        fc.create_model(name, hidden=4, layers=2, kernel=4)
+
+
+def test_window_is_checked() -> None:
+    with pytest.raises(ValueError, match="window is 0"):
+        fc.create_model("preciplstm", hidden=4, layers=2, window=0)

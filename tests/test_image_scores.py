@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
-from framecast.models.baselines import BASELINES
-from framecast.scores.image import add_counts, image_counts, image_scores, ssim
+from framecast.registry import make_baselines
+from framecast.scores.family import add_counts, pool_counts
+from framecast.scores.image import image_counts, image_scores, ssim
 
 
 def clips(seed: int, batch: int = 3, frames: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,7 +35,8 @@ def test_by_hand() -> None:
 def test_psnr_is_the_mean_of_frames_not_of_errors() -> None:
     truth = torch.zeros(2, 1, 1, 1, 1)
     forecast = torch.tensor([0.1, 1.0]).view(2, 1, 1, 1, 1)
-    assert image_scores(image_counts(forecast, truth))["psnr"].item() == pytest.approx((20 + 0) / 2, abs=1e-5)
+    scores = image_scores(pool_counts(image_counts(forecast, truth), 0))
+    assert scores["psnr"].item() == pytest.approx((20 + 0) / 2, abs=1e-5)
 
 
 def test_a_perfect_forecast() -> None:
@@ -42,7 +44,7 @@ def test_a_perfect_forecast() -> None:
     scores = image_scores(image_counts(truth, truth))
     assert scores["mse"].eq(0).all()
     assert scores["psnr"].eq(100).all()
-    torch.testing.assert_close(scores["ssim"], torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(scores["ssim"], torch.ones(3, 2, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -69,8 +71,11 @@ def test_ssim_of_frames_smaller_than_its_window_is_undefined() -> None:
 @given(st.integers(0, 1000), st.integers(1, 5))
 def test_scores_of_a_sum_are_the_sum_of_scores(seed: int, cut: int) -> None:
     forecast, truth = clips(seed, batch=6)
-    whole = image_counts(forecast, truth)
-    parts = add_counts(image_counts(forecast[:cut], truth[:cut]), image_counts(forecast[cut:], truth[cut:]))
+    whole, first, second = (
+        pool_counts(image_counts(forecast[part], truth[part]), 0)
+        for part in (slice(None), slice(cut), slice(cut, None))
+    )
+    parts = add_counts(first, second)
     for name, values in whole.items():
         torch.testing.assert_close(parts[name], values, rtol=1e-12, atol=1e-12)
     assert add_counts({}, whole) == whole
@@ -84,5 +89,6 @@ def test_counts_of_different_scores_do_not_add() -> None:
 
 def test_baselines_by_hand() -> None:
     past = torch.tensor([1.0, 2.0, 6.0]).view(1, 3, 1, 1, 1)
-    forecasts = {name: baseline(past, 2).flatten().tolist() for name, baseline in BASELINES.items()}
+    baselines = make_baselines("1", torch.nn.Identity(), torch.nn.Identity())
+    forecasts = {name: baseline(past, 2, None).flatten().tolist() for name, baseline in baselines.items()}
     assert forecasts == {"persistence": [6, 6], "mean frame": [3, 3], "blank frame": [0, 0]}

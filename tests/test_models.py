@@ -54,11 +54,11 @@ def test_every_element_of_every_parameter_learns(name: str) -> None:
 
 @every_model
 def test_batch_rows_are_independent(name: str) -> None:
-    model, clip = small_model(name).eval(), small_clip(batch=3)
+    model, clip = small_model(name).eval().double(), small_clip(batch=3).double()
     with torch.no_grad():
         together = model(clip[:, :CONTEXT], HORIZON)
         alone = torch.cat([model(row[None, :CONTEXT], HORIZON) for row in clip])
-    torch.testing.assert_close(together, alone, rtol=0, atol=2e-6)
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
 
 
 @every_model

@@ -11,6 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import framecast as fc
+from framecast.models.forecaster import Forecaster
+
+pytestmark = pytest.mark.filterwarnings("ignore::framecast.weights.importing.UnusedWeightsWarning")
 
 # file: (name, source). The released model forecasts as many frames as its output holds.
 ONE_SHOT = {
@@ -35,10 +38,8 @@ class Case:
             tensors[key].permute(order) for key in ("input", "output", "probe", "grad_input")
         )
 
-    def imported(self, **config) -> fc.models.forecaster.Forecaster:
-        model = fc.import_weights(
-            self.name, self.weights, source=self.source, config=self.facts["kwargs"] | config
-        )
+    def imported(self, **config: object) -> Forecaster:
+        model = fc.import_weights(self.name, self.weights, source=self.source, config=self.facts["kwargs"] | config)
         return model.eval()
 
 

@@ -18,6 +18,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from small import SMALL_ONE_SHOT
 
 import framecast as fc
 from framecast.errors import DataError, RunFolderError, WeightsError
@@ -249,7 +250,8 @@ def test_recipes_and_totals() -> None:
     assert TrainingOptions(clip_norm=0).recipe(recipe).clip_norm is None
     assert TrainingOptions(epochs=3).total_batches(10) == 30
     assert TrainingOptions(steps=7, accumulate=2).total_batches(10) == 14
-    assert TrainingOptions(steps=1000).validation_interval(500) == 100
+    assert TrainingOptions(steps=1000).validation_interval(500) == 500
+    assert TrainingOptions(steps=7).validation_interval(500) == 7
 
 
 @pytest.mark.parametrize(
@@ -287,3 +289,23 @@ def test_a_read_only_disk(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match="cannot write"):
         train(tmp_path / "run", steps=1)
+
+
+@pytest.mark.parametrize(("weight", "adapter"), [(None, True), (0.0, False)])
+def test_a_penalty_of_no_weight_builds_no_adapter(tmp_path: Path, weight: float | None, adapter: bool) -> None:
+    run = fc.train("predrnn-v2", "moving-mnist", out=tmp_path / "run", model_options=MODEL, data_options=DATA, steps=2,
+                   progress=False, penalty_weight=weight)  # fmt: skip
+    assert any("adapter" in name for name, _ in fc.load(run.path).named_parameters()) == adapter
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert config["training"]["sampling"] == "reverse-scheduled"
+    assert config["training"]["penalty_weight"] == (0.01 if adapter else 0)
+
+
+@pytest.mark.parametrize("name", ["simvp", "earthformer"])
+def test_one_shot_models_train_by_their_own_recipe(tmp_path: Path, name: str) -> None:
+    options = {"context": 2, "horizon": 2, **SMALL_ONE_SHOT.get(name, {})}
+    run = fc.train(name, "moving-mnist", out=tmp_path / "run", model_options=options, data_options=DATA, steps=3,
+                   progress=False, log_every=1)  # fmt: skip
+    rates = {row["lr"] for row in rows(run.path / "log/train.csv")}
+    assert len(rates) == 3
+    assert fc.evaluate(run.path, limit=2, progress=False)["clips"] == 2

@@ -13,7 +13,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from framecast.analysis.counting import cost
     from framecast.api import data, evaluate, load, predict, report, train
+    from framecast.datasets.catalogue import describe_data, list_data
+    from framecast.datasets.checking import check_data
+    from framecast.datasets.converting import convert_data
     from framecast.registry import CellEntry, create_model, list_models, register_cell
     from framecast.weights.importing import import_weights
     from framecast.weights.saving import save_weights
@@ -22,10 +26,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CellEntry",
+    "check_data",
+    "convert_data",
+    "cost",
     "create_model",
     "data",
+    "describe_data",
     "evaluate",
     "import_weights",
+    "list_data",
     "list_models",
     "load",
     "predict",
@@ -36,7 +45,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "analysis.counting": ("cost",),
     "api": ("data", "evaluate", "load", "predict", "report", "train"),
+    "datasets.catalogue": ("describe_data", "list_data"),
+    "datasets.checking": ("check_data",),
+    "datasets.converting": ("convert_data",),
     "registry": ("CellEntry", "create_model", "list_models", "register_cell"),
     "weights.importing": ("import_weights",),
     "weights.saving": ("save_weights",),

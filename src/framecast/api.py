@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import json
 import logging
@@ -18,16 +17,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from framecast.analysis.evaluation import Evaluation, Protocol, evaluate_clips
-from framecast.datasets.clip import SPLITS, ClipData, ClipSpec, Split, spec_from_dict
-from framecast.datasets.own import arrange_frames, read_frames
-from framecast.errors import DataError, RunFolderError, UnknownNameError, check_count
+from framecast.datasets.catalogue import open_data
+from framecast.datasets.clip import SPLITS, ClipData, Split, spec_from_dict
+from framecast.datasets.past import read_past
+from framecast.datasets.scaling import MinMax
+from framecast.errors import DataError, RunFolderError, check_count
 from framecast.models.forecaster import Forecaster
-from framecast.registry import create_model, dataset_builder, model_entry, paper_name
-from framecast.reporting.frames import animation
+from framecast.registry import create_model, model_entry, paper_name
+from framecast.reporting.forecast import Forecast, write_forecast
 from framecast.reporting.page import write_report
 from framecast.reporting.tables import score_csv
 from framecast.storage import write_atomically
-from framecast.training.options import resumed_options, training_options
+from framecast.training.options import TrainingOptions, resumed_options, training_options
 from framecast.training.run_folder import RunFolder
 from framecast.weights.fitting import fit_tensors
 from framecast.weights.saving import load_weights, read_weights
@@ -38,31 +39,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def data(name: str, **options: Any) -> ClipData:
-    """Open a data set by name.
+def data(name: str | Path, **options: Any) -> ClipData:
+    """Open a data set by name, or frames of your own by path.
 
     Args:
-        name: a name of ``framecast.registry.DATASETS``, such as "moving-mnist".
-        options: the data set's own options, see its module.
+        name: a name of ``framecast.registry.DATASETS``, such as "moving-mnist"; or the path of a file or folder of
+            frames, read as ``framecast.datasets.own`` describes.
+        options: the data set's own options, see its module or ``framecast data info NAME``.
 
     Raises:
-        UnknownNameError: no such data set, or no such option of it.
+        UnknownNameError: no such data set and no such path, or no such option of it.
         DatasetNotFoundError: its files are missing.
         DataError: its files or options are not what they should be.
     """
-    build = dataset_builder(name)
-    known = inspect.signature(build).parameters
-    for option in options:
-        if option not in known:
-            raise UnknownNameError(f"option of data set {name}", option, known)
-    opened: ClipData = build(**options)
-    opened.options = options
-    return opened
+    return open_data(name, **options)
 
 
 def train(
     model: str | Forecaster | None = None,
-    data: str | ClipData | None = None,
+    data: str | Path | ClipData | None = None,
     *,
     out: str | Path,
     model_options: Mapping[str, Any] | None = None,
@@ -74,7 +69,7 @@ def train(
 
     Args:
         model: a model's name, or a forecaster that ``create_model`` made.
-        data: a data set's name, or one that ``framecast.data`` opened.
+        data: a data set's name, the path of frames of your own, or what ``framecast.data`` opened.
         out: the run folder; it is never overwritten.
         model_options: options of the model, where it is given by name.
         data_options: options of the data set, where it is given by name.
@@ -99,7 +94,7 @@ def train(
     if model is None or data is None:
         raise ValueError("train needs a model and a data set, or resume=True to continue the run in out")
     torch.manual_seed(chosen.seed)
-    forecaster, clips = _model(model, model_options), _data(data, data_options)
+    forecaster, clips = _model(model, model_options, chosen), _data(data, data_options)
     spec = forecaster.spec
     if spec is None:
         raise ValueError("this model has no name: register it and make it with create_model, so the run can be loaded")
@@ -139,16 +134,21 @@ def _resume(folder: RunFolder, model: Any, data_given: Any, chosen: Any) -> Run:
     return fit(forecaster, clips, folder, options, options.recipe(model_entry(config["model"]).training), checkpoint)
 
 
-def _model(model: str | Forecaster, options: Mapping[str, Any] | None) -> Forecaster:
+def _model(model: str | Forecaster, options: Mapping[str, Any] | None, training: TrainingOptions) -> Forecaster:
     if isinstance(model, str):
-        return create_model(model, **(options or {}))
+        entry = model_entry(model)
+        chosen = dict(options or {})
+        if entry.cell and entry.cell.penalty_option and not training.recipe(entry.training).penalty_weight:
+            # A penalty that weighs nothing needs no weights of its own.
+            chosen.setdefault(entry.cell.penalty_option, False)
+        return create_model(model, **chosen)
     if options:
         raise ValueError("model_options belong to a model given by name; this one is made already")
     return model
 
 
-def _data(given: str | ClipData, options: Mapping[str, Any] | None) -> ClipData:
-    if isinstance(given, str):
+def _data(given: str | Path | ClipData, options: Mapping[str, Any] | None) -> ClipData:
+    if isinstance(given, str | Path):
         return data(given, **(options or {}))
     if options:
         raise ValueError("data_options belong to a data set given by name; this one is open already")
@@ -196,12 +196,16 @@ def load(run: str | Path) -> Forecaster:
 def evaluate(
     run: str | Path,
     *,
-    data: str | ClipData | None = None,
+    data: str | Path | ClipData | None = None,
     data_options: Mapping[str, Any] | None = None,
     split: Split = "test",
     protocol: Protocol = "forecast",
     batch: int = 16,
     limit: int | None = None,
+    scores: list[str] | None = None,
+    score_options: dict[str, Any] | None = None,
+    baselines: list[str] | None = None,
+    bootstrap: int = 1000,
     examples: int = 8,
     out: str | Path | None = None,
     device: str = "auto",
@@ -219,6 +223,10 @@ def evaluate(
         protocol: "forecast", or "as-published" to add the published average over warm-up frames.
         batch: clips forecast at a time.
         limit: only the first so many clips.
+        scores: families of scores, "image" or "rain"; None takes all that suit the data's unit.
+        score_options: options of families, such as {"thresholds": [0.5, 2, 5], "scales": [5, 11]} of "rain".
+        baselines: forecasts to compare with; None takes all that suit the unit and are installed.
+        bootstrap: replicates for 95 % confidence intervals over clips; 0 for none.
         examples: clips to keep as pictures for the report.
         out: folder for results.json, results.csv and examples.npz; None writes into the run folder.
         device: "auto", "cpu", "cuda", ...
@@ -227,11 +235,14 @@ def evaluate(
         progress: show a progress bar.
 
     Returns:
-        What results.json holds: scores per lead time and mean, with counts, of the model and each baseline.
+        What results.json holds: scores per lead time and of all together, with counts and intervals, of the model
+        and each baseline; None where a score is undefined.
 
     Raises:
         RunFolderError: there are no weights, or weights alone and no data.
         DataError: there is no such split, or it is empty.
+        UnknownNameError: no such protocol, score, option of it, or baseline.
+        MissingExtraError: a baseline that was asked for needs a package that is not installed.
     """
     check_count("batch", batch)
     check_count("examples", examples, least=0)
@@ -252,7 +263,10 @@ def evaluate(
     where = _device(device)
     model.to(where)
     name = paper_name(header["model"])
-    evaluation = Evaluation(model, name, clips.spec, protocol, examples)
+    evaluation = Evaluation(
+        model, name, clips.spec, protocol, examples, scores=scores, score_options=score_options, baselines=baselines,
+        bootstrap=bootstrap,
+    )  # fmt: skip
     evaluate_clips(evaluation, loader, len(loader), lambda tensor: tensor.to(where), progress)
     results = {
         "run": file.parent.name,
@@ -273,7 +287,7 @@ def evaluate(
     return results
 
 
-def _evaluation_data(folder: Path, given: str | ClipData | None, options: Mapping[str, Any] | None) -> ClipData:
+def _evaluation_data(folder: Path, given: str | Path | ClipData | None, options: Mapping[str, Any] | None) -> ClipData:
     if given is not None:
         return _data(given, options)
     if not (folder / "config.yaml").is_file():
@@ -317,11 +331,13 @@ def predict(
 
     Args:
         run: a run folder or weights file.
-        frames: the past, an array or the path of an .npy, .npz or .gif file or a folder of PNG files; one clip
+        frames: the past, an array or the path of an .npy, .npz or .gif file, a folder of PNG files, or a folder of
+            radar files (KNMI, ODIM, RADOLAN), of which the last ones at the model's interval are taken; one clip
             (T, H, W) or (T, C, H, W), or many (N, T, H, W) or (N, T, C, H, W). Whole numbers of 8 bits are pictures
-            and divided by 255 where the model was trained on intensities in [0, 1].
+            and divided by 255 where the model was trained on intensities in [0, 1]. NaN, in physical units, is no
+            data: the model takes it as 0, and where the whole past is NaN, so is the forecast.
         horizon: frames to forecast; None takes the horizon it was trained with.
-        out: a folder for forecast.npy and forecast.gif.
+        out: a folder for forecast.npy, forecast.gif and, where the times are known, forecast.nc.
         device: "auto", "cpu", "cuda", ...
         threads: threads of the processor; None leaves torch's choice.
 
@@ -331,55 +347,38 @@ def predict(
     Raises:
         RunFolderError: there are no weights.
         DatasetNotFoundError: there are no frames at the path.
-        DataError: the frames are damaged, hold NaN, lie outside the range the model knows, or have other axes.
+        DataError: the frames are damaged, lie outside the range the model knows, have other axes or gaps in time, or
+            hold NaN where the model was trained on pictures.
         ValueError: ``horizon`` is below 1, or the frames are too small or too few for the model.
     """
     if threads:
         torch.set_num_threads(threads)
     model, header = load_weights(_weights_file(Path(run)))
     spec = spec_from_dict(header["clips"]) if header["clips"] else None
-    many = _past_frames(frames, model.in_channels)
-    past = _scaled(many, spec, "the frames" if not isinstance(frames, str | Path) else str(frames))
+    past = read_past(frames, model.in_channels, spec)
+    if past.note:
+        log.warning(past.note)
     steps = horizon if horizon is not None else (spec.horizon if spec else 1)
     where = _device(device)
     model.to(where)
     with torch.inference_mode():
-        forecast = torch.cat([model(clip[None].to(where), steps).float().cpu() for clip in past])
-    result = (spec.scaling.unscale(forecast) if spec else forecast).numpy()
+        numbers = torch.cat([model(clip[None].to(where), steps).float().cpu() for clip in past.frames])
+    unscale = spec.scaling.unscale if spec else torch.nn.Identity()
+    result = unscale(numbers)
+    if past.valid is not None:
+        # Where the whole past has no data, neither has the forecast.
+        result = result.where(past.valid.any(1, keepdim=True), torch.nan)
     if out is not None:
-        saved = io.BytesIO()
-        np.save(saved, result if len(result) > 1 else result[0])
-        write_atomically(Path(out) / "forecast.npy", saved.getvalue())
-        both = torch.cat([past[:1], forecast[:1]], 1)[0].numpy()
-        write_atomically(Path(out) / "forecast.gif", animation({"": (both, past.shape[1])}))
-    return result if len(result) > 1 else result[0]
-
-
-def _past_frames(frames: str | Path | NDArray[Any] | Tensor, channels: int) -> NDArray[Any]:
-    if isinstance(frames, str | Path):
-        return read_frames(frames, channels)
-    array = frames.detach().cpu().numpy() if isinstance(frames, Tensor) else np.asarray(frames)
-    return arrange_frames(array, channels, "frames")
-
-
-def _scaled(frames: NDArray[Any], spec: ClipSpec | None, where: str) -> Tensor:
-    """Return frames as the model's numbers.
-
-    Raises:
-        DataError: NaN, infinite, or outside the scaling's limits.
-    """
-    values = torch.from_numpy(np.array(frames, np.float32))
-    low, high = spec.scaling.limits if spec else (0.0, 1.0)
-    if frames.dtype == np.uint8 and (low, high) == (0.0, 1.0):
-        values = values / 255
-    if not values.isfinite().all():
-        bad = int((~values.isfinite()).sum())
-        raise DataError(f"{where} holds {bad} values that are NaN or infinite: fill or mask them first")
-    least, most = values.min().item(), values.max().item()
-    if least < low or most > high:
-        hint = " These look like 0-255 pixels: divide by 255, or pass uint8." if 1 < most <= 255 and high == 1 else ""
-        raise DataError(f"{where} lies in [{least:g}, {most:g}] and the model knows [{low:g}, {high:g}].{hint}")
-    return spec.scaling.scale(values) if spec else values
+        seen = unscale(past.frames)
+        before = seen if past.valid is None else seen.where(past.valid, torch.nan)
+        times = None
+        if past.times is not None and spec is not None and spec.interval:
+            ahead = past.times[-1] + np.arange(1, steps + 1) * int(spec.interval)
+            times = np.concatenate([past.times, ahead])
+        unit, scaling = (spec.unit, spec.scaling) if spec else ("1", MinMax())
+        write_forecast(Forecast(before.numpy(), result.numpy(), unit, scaling, times), Path(out))
+    found: NDArray[np.float32] = result.numpy()
+    return found if len(found) > 1 else found[0]
 
 
 def report(results: str | Path | Sequence[str | Path], *, out: str | Path = "report.html") -> Path:

@@ -13,8 +13,17 @@ VERBS = {
     "evaluate": "score a trained model beside the baselines",
     "predict": "forecast the frames that follow",
     "report": "write one HTML page of one or several result folders",
+    "data": "list, describe, check or convert data",
     "models": "list the models, or the options of one",
+    "cost": "count parameters and multiply-accumulates, beside what was published",
     "demo": "train, evaluate, forecast and report on moving digits in a few minutes",
+}
+
+DATA_VERBS = {
+    "list": "the names of all data sets",
+    "info": "what a data set is: source, licence, options; or what there is at a path",
+    "check": "find what would hurt a training",
+    "convert": "turn radar files, archives of them, or any frames into one Zarr",
 }
 
 USAGE_ERROR, INTERRUPTED = 2, 130
@@ -78,7 +87,7 @@ def _train(arguments: list[str]) -> int:
     parser = _parser("train")
     parser.add_argument("--model", type=str | None, help="name of a model, see framecast models")
     parser.add_argument("--model_options", type=dict[str, Any], default={}, help="e.g. --model_options.hidden 16")
-    parser.add_argument("--data", type=str | None, help="name of a data set, e.g. moving-mnist")
+    parser.add_argument("--data", type=str | None, help="name of a data set, e.g. moving-mnist, or a path")
     parser.add_argument("--data_options", type=dict[str, Any], default={}, help="e.g. --data_options.size 32")
     parser.add_argument("--out", type=str, required=True, help="the run folder; never overwritten")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out by its own configuration")
@@ -108,7 +117,7 @@ def _predict(arguments: list[str]) -> int:
 
     parser = _parser("predict")
     parser.add_argument("run", type=str, help="a run folder or weights file")
-    parser.add_argument("frames", type=str, help="the past: .npy, .npz, .gif, or a folder of .png")
+    parser.add_argument("frames", type=str, help="the past: .npy, .npz, .gif, a folder of .png or of radar files")
     parser.add_argument("--out", type=str, default="forecast", help="folder for forecast.npy and forecast.gif")
     parser.add_function_arguments(predict, skip={"run", "frames", "out"})
     values = _values(parser, arguments)
@@ -125,6 +134,44 @@ def _report(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str, default="report.html", help="the page to write")
     values = _values(parser, arguments)
     print(report(values["results"], out=values["out"]))
+    return 0
+
+
+def _data(arguments: list[str]) -> int:
+    from jsonargparse import ArgumentParser
+
+    from framecast.datasets.catalogue import describe_data, list_data
+    from framecast.datasets.checking import check_data
+    from framecast.datasets.converting import convert_data
+
+    options: dict[str, Any] = {"type": dict[str, Any], "default": {}, "help": "e.g. --data_options.context 4"}
+    verbs = {name: ArgumentParser(prog=f"framecast data {name}") for name in ("list", "info", "check", "convert")}
+    verbs["info"].add_argument("name", type=str, help="name of a data set, or a path")
+    verbs["info"].add_argument("--data_options", **options)
+    verbs["check"].add_argument("path", type=str, help="a path, or name of a data set; exit code 1 on errors")
+    verbs["check"].add_argument("--data_options", **options)
+    verbs["check"].add_argument("--frames", type=int, default=600, help="about how many frames of a split to look at")
+    verbs["convert"].add_argument("source", type=str, help="folder or archive of radar files, or anything readable")
+    verbs["convert"].add_argument("target", type=str, help="the Zarr to make")
+    verbs["convert"].add_function_arguments(convert_data, skip={"source", "target"})
+    parser = _parser("data")
+    commands = parser.add_subcommands(dest="what")
+    for name, text in DATA_VERBS.items():
+        commands.add_subcommand(name, verbs[name], help=text)
+    values = _values(parser, arguments)
+    what = values["what"]
+    given = values.get(what) or {}
+    if what == "list":
+        known = list_data()
+        print("\n".join(f"{name:<{max(map(len, known))}}  {text}" for name, text in known.items()))
+    elif what == "info":
+        print(describe_data(given["name"], **given["data_options"]))
+    elif what == "check":
+        report = check_data(given["path"], frames=given["frames"], **given["data_options"])
+        print(report.text())
+        return 0 if report.ok else 1
+    else:
+        print(convert_data(**given).text())
     return 0
 
 
@@ -146,6 +193,46 @@ def _models(arguments: list[str]) -> int:
     return 0
 
 
+def _cost(arguments: list[str]) -> int:
+    from framecast.analysis.counting import cost
+    from framecast.analysis.published import explanation, paper_rows, published_cost
+    from framecast.reporting.tables import text_table
+
+    parser = _parser("cost")
+    parser.add_argument("model", type=str | None, nargs="?", help="name of a model")
+    parser.add_argument("--shape", type=int, nargs=4, metavar=("T", "C", "H", "W"), help="of a clip, e.g. 20 1 64 64")
+    parser.add_argument("--context", type=int | None, help="past frames of the clip; None takes half of it")
+    parser.add_argument("--model_options", type=dict[str, Any], default={}, help="e.g. --model_options.hidden 16")
+    parser.add_argument("--paper", action="store_true", help="the cost tables of the MS-LSTM paper beside ours")
+    values = _values(parser, arguments)
+    if values["paper"]:
+        head = ["table, model", "Params", "ours", "FLOPs", "ours", "", "true Params", "true MACs"]
+        rows = []
+        for row in paper_rows():
+            published, counted = row.published(), row.counted()
+            ours = f"{published.parameters / 1e6:.1f}", f"{published.macs / 1e9:.1f}"
+            same = "" if ours == (row.parameters, row.macs) else "differs"
+            true = f"{counted.parameters:,}", f"{counted.macs / 1e9:.1f} G"
+            rows.append([f"{row.table} {row.name}", f"{row.parameters}M", f"{ours[0]}M", f"{row.macs}G", f"{ours[1]}G",
+                         same, *true])  # fmt: skip
+        print(f"{text_table([head, *rows])}\n\n{explanation()}")
+        return 0
+    if values["model"] is None or not values["shape"]:
+        raise ValueError("cost needs a model and --shape T C H W, or --paper")
+    shape, options = values["shape"], values["model_options"]
+    context = values["context"] or shape[0] // 2
+    counted = cost(values["model"], shape, context, **options)
+    known = {name: options[name] for name in ("hidden", "kernel", "layers") if name in options}
+    convention = published_cost(values["model"], shape, context, **known)
+    rows = [["", "parameters", "multiply-accumulates"], _cost_row("true", counted)]
+    print(text_table(rows + ([_cost_row("published convention", convention)] if convention else [])))
+    return 0
+
+
+def _cost_row(label: str, cost: Any) -> list[str]:
+    return [label, f"{cost.parameters:,}", f"{cost.macs / 1e9:,.3f} G"]
+
+
 def _demo(arguments: list[str]) -> int:
     from framecast.demonstration import demo
 
@@ -160,7 +247,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": _evaluate,
     "predict": _predict,
     "report": _report,
+    "data": _data,
     "models": _models,
+    "cost": _cost,
     "demo": _demo,
 }
 

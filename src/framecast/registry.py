@@ -7,9 +7,11 @@ the mirrored pyramid ``ms-<name>``; both then appear on the command line, in the
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,6 +68,7 @@ class CellEntry:
         training: training defaults.
         no_export: why ``torch.export`` cannot take the model, or "".
         upsampled: how many maps the released pyramid up-samples where the scale changes.
+        penalty_option: the option that, when False, builds the cell without its penalty, or "".
     """
 
     column: str | Callable[..., Any]
@@ -76,6 +79,7 @@ class CellEntry:
     training: Training = field(default_factory=Training)
     no_export: str = ""
     upsampled: int = 1
+    penalty_option: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,14 +97,35 @@ class ModelEntry:
 
     def builder(self) -> Callable[..., Forecaster]:
         """Import and return the function that builds the model from its options."""
-        build = _resolve(self.build)
-        return partial(build, _resolve(self.cell.column)) if self.cell else build
+        build = resolve(self.build)
+        return partial(build, resolve(self.cell.column)) if self.cell else build
 
     def options(self) -> dict[str, inspect.Parameter]:
         """Return the options of the model by name, those of its cell included."""
         own = inspect.signature(self.builder()).parameters.values()
-        cell = inspect.signature(_resolve(self.cell.column)).parameters.values() if self.cell else ()
+        cell = inspect.signature(resolve(self.cell.column)).parameters.values() if self.cell else ()
         return {p.name: p for p in (*own, *cell) if p.kind is p.KEYWORD_ONLY}
+
+
+@dataclass(frozen=True)
+class BaselineEntry:
+    """A forecast that needs no training.
+
+    Attributes:
+        forecast: "module:function" ``(past, horizon, valid)``; for an entry with a unit, "module:class" whose instances
+            are called so and which is made from the functions ``(scale, unscale)`` to and from physical values.
+        unit: the unit it is meant for, or "" for all.
+        package: what must be installed for it to be taken without being asked for.
+    """
+
+    forecast: str | Callable[..., Any]
+    unit: str = ""
+    package: str = ""
+
+    def suits(self, unit: str) -> bool:
+        """Return whether it is computed for data of that unit without being asked for."""
+        installed = not self.package or importlib.util.find_spec(self.package) is not None
+        return installed and self.unit in ("", unit)
 
 
 CELLS: dict[str, CellEntry] = {
@@ -134,6 +159,7 @@ CELLS: dict[str, CellEntry] = {
         "10.1109/TPAMI.2022.3165153",
         Training(sampling="reverse-scheduled", penalty_weight=0.01),
         upsampled=2,
+        penalty_option="decoupling",
     ),
     "predrnn++": CellEntry(
         "framecast.cells.predrnnpp:column",
@@ -229,10 +255,45 @@ ALIASES = {"sms-lstm": "ms-convlstm", "tms-lstm": "mk-lstm", "ms-lstm": "ms-mk-l
 
 DATASETS: dict[str, str | Callable[..., Any]] = {
     "moving-mnist": "framecast.datasets.moving_mnist:moving_mnist",
+    "taxibj": "framecast.datasets.taxibj:taxibj",
+    "kth": "framecast.datasets.kth:kth",
+    "own": "framecast.datasets.own:own",
+    "german-radar": "framecast.datasets.german:german_radar",
+    "knmi": "framecast.datasets.dutch:dutch_radar",
+}
+
+# The unit of rain rates, as every reader spells it.
+RAIN_RATE = "mm/h"
+
+# Families of scores, classes that derive from framecast.scores.family.ScoreFamily.
+SCORES: dict[str, str | Callable[..., Any]] = {
+    "rain": "framecast.scores.rain:RainScores",
+    "image": "framecast.scores.image:ImageScores",
+}
+
+BASELINES: dict[str, BaselineEntry] = {
+    "persistence": BaselineEntry("framecast.models.baselines:persistence"),
+    "mean frame": BaselineEntry("framecast.models.baselines:mean_frame"),
+    "blank frame": BaselineEntry("framecast.models.baselines:blank"),
+    "extrapolation": BaselineEntry("framecast.models.extrapolation:Extrapolation", RAIN_RATE, package="pysteps"),
+}
+
+# Readers of files that hold one frame, ``(path) -> framecast.datasets.windows.Frame``, by the file's name in
+# lower case; the first pattern that matches counts.
+FRAME_READERS: dict[str, str | Callable[..., Any]] = {
+    "rad_nl*.h5": "framecast.datasets.knmi:read_knmi",
+    "*.h5": "framecast.datasets.odim:read_odim",
+    "*.hdf5": "framecast.datasets.odim:read_odim",
+    "*.hdf": "framecast.datasets.odim:read_odim",
+    "*-bin": "framecast.datasets.radolan:read_radolan",
+    "*-bin.gz": "framecast.datasets.radolan:read_radolan",
+    "*-bin.bz2": "framecast.datasets.radolan:read_radolan",
+    "yw2017.002_*": "framecast.datasets.radolan:read_radolan",
+    "de1200_*": "framecast.datasets.radolan:read_radolan",
 }
 
 
-def _resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:
+def resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:
     if callable(target):
         return target
     module, _, name = target.partition(":")
@@ -310,6 +371,66 @@ def create_model(name: str, **options: Any) -> Forecaster:
     return model
 
 
+def frame_reader(file_name: str) -> Callable[..., Any] | None:
+    """Return the reader of one-frame files for a file of that name, or None where no pattern matches."""
+    for pattern, target in FRAME_READERS.items():
+        if fnmatchcase(file_name.lower(), pattern):
+            return resolve(target)
+    return None
+
+
+def score_families(
+    unit: str, names: Sequence[str] | None = None, options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the families of scores by name.
+
+    Args:
+        unit: physical unit of the data.
+        names: of the families; None takes all that suit the unit.
+        options: arguments of families; each goes to those that know it.
+
+    Raises:
+        UnknownNameError: no such family, or an option that none of them knows.
+        ValueError: a family refuses an option's value.
+    """
+    for name in names or ():
+        if name not in SCORES:
+            raise UnknownNameError("score family", name, SCORES)
+    kinds = {name: resolve(SCORES[name]) for name in (SCORES if names is None else names)}
+    chosen = {name: kind for name, kind in kinds.items() if names is not None or kind.suits(unit)}  # type: ignore[attr-defined]
+    known = {name: set(inspect.signature(kind).parameters) for name, kind in chosen.items()}
+    for option in options or ():
+        if not any(option in parameters for parameters in known.values()):
+            raise UnknownNameError("score option", option, set().union(*known.values()))
+    return {
+        name: kind(**{key: value for key, value in (options or {}).items() if key in known[name]})
+        for name, kind in chosen.items()
+    }
+
+
+def make_baselines(
+    unit: str, scale: Callable[..., Any], unscale: Callable[..., Any], names: Sequence[str] | None = None
+) -> dict[str, Callable[..., Any]]:
+    """Return the baselines by name, ready to be called ``(past, horizon, valid)``.
+
+    Args:
+        unit: physical unit of the data.
+        scale: turns physical values into the model's numbers.
+        unscale: turns the model's numbers into physical values.
+        names: of the baselines; None takes all that suit the unit and are installed.
+
+    Raises:
+        UnknownNameError: there is no such baseline.
+        MissingExtraError: one that was asked for needs a package that is not installed.
+    """
+    for name in names or ():
+        if name not in BASELINES:
+            raise UnknownNameError("baseline", name, BASELINES)
+    chosen = [name for name, entry in BASELINES.items() if entry.suits(unit)] if names is None else names
+    made = {name: resolve(BASELINES[name].forecast) for name in chosen}
+    return {name: made[name](scale, unscale) if BASELINES[name].unit else made[name] for name in chosen}
+
+
 def dataset_builder(name: str) -> Callable[..., Any]:
     """Return the function that makes the data set of that name.
 
@@ -319,4 +440,4 @@ def dataset_builder(name: str) -> Callable[..., Any]:
     key = name.lower().replace("_", "-")
     if key not in DATASETS:
         raise UnknownNameError("data set", name, DATASETS)
-    return _resolve(DATASETS[key])
+    return resolve(DATASETS[key])

@@ -2,15 +2,19 @@
 
 Protocols, by name:
 
-- ``forecast``: the frames after the context, which is what a user gets.
+- ``forecast``: the frames after the context, which is what a user gets. Scores of all lead times together are
+  those of their pooled counts.
 - ``as-published``: also the convention of the code released with MS-LSTM, which averages over all frames the
-  model yields, the warm-up inside the context included, and adds 1e-5 under the logarithm of the PSNR.
+  model yields, the warm-up inside the context included, takes undefined rain scores as 0, and adds 1e-5 under
+  the logarithm of the PSNR.
+
+What is masked enters neither the past nor any score.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,51 +22,94 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from framecast.analysis.bootstrap import poisson_weights
+from framecast.analysis.tally import PublishedTally, Tally
 from framecast.datasets.clip import ClipSpec, Sample
-from framecast.errors import UnknownNameError
-from framecast.models.baselines import BASELINES
+from framecast.errors import UnknownNameError, check_count
 from framecast.models.forecaster import Forecaster
-from framecast.scores.image import Counts, add_counts, image_counts, image_scores
+from framecast.registry import make_baselines, score_families
+from framecast.scores.family import Compared, masked
 
 Protocol = Literal["forecast", "as-published"]
 PROTOCOLS = ("forecast", "as-published")
+LARGEST_HALF = 60_000.0
 
 
 class Evaluation:
-    """The sums of an evaluation so far, of one model and the baselines."""
+    """The sums of an evaluation so far, of one model and the baselines.
 
-    def __init__(self, model: Forecaster, name: str, spec: ClipSpec, protocol: Protocol, examples: int) -> None:
+    Args:
+        model: the forecaster.
+        name: what it is called in the results.
+        spec: the facts of the clips.
+        protocol: "forecast" or "as-published".
+        examples: clips to keep for the report.
+        scores: families of scores by name; None takes those that suit the unit.
+        score_options: options of families, such as thresholds.
+        baselines: by name; None takes those that suit the unit and are installed.
+        bootstrap: replicates for confidence intervals; 0 for none.
+
+    Raises:
+        UnknownNameError: a name or option that does not exist.
+        MissingExtraError: a baseline that was asked for needs a package that is not installed.
+        ValueError: an impossible option.
+    """
+
+    def __init__(
+        self,
+        model: Forecaster,
+        name: str,
+        spec: ClipSpec,
+        protocol: Protocol = "forecast",
+        examples: int = 0,
+        *,
+        scores: Sequence[str] | None = None,
+        score_options: Mapping[str, Any] | None = None,
+        baselines: Sequence[str] | None = None,
+        bootstrap: int = 0,
+    ) -> None:
         if protocol not in PROTOCOLS:
             raise UnknownNameError("protocol", protocol, PROTOCOLS)
+        check_count("bootstrap", bootstrap, least=0)
         self.model, self.name, self.spec, self.protocol = model, name, spec, protocol
-        self.wanted = examples
+        self.wanted, self.replicates = examples, bootstrap
         self.clips = 0
         self.seconds = 0.0
-        self.counts: dict[str, Counts] = {name: {}, **{baseline: {} for baseline in BASELINES}}
-        self.published: Counts = {}
+        self.families = score_families(spec.unit, scores, score_options)
+        self.baselines = make_baselines(spec.unit, spec.scaling.scale, spec.scaling.unscale, baselines)
+        self.tallies = {forecast: Tally(self.families) for forecast in (name, *self.baselines)}
+        self.published = PublishedTally(self.families)
         self.examples: dict[str, list[Tensor]] = {}
 
-    def add(self, frames: Tensor) -> None:
-        """Add a batch of clips (B, T, C, H, W) in [0, 1].
+    def add(self, batch: Sample) -> None:
+        """Add a batch of clips (B, T, C, H, W) in [0, 1], collated.
 
         Raises:
             ValueError: the protocol needs forecasts of the warm-up frames and the model makes none.
         """
-        context, horizon = self.spec.context, self.spec.horizon
-        past, truth = frames[:, :context], frames[:, context : context + horizon]
+        context, length = self.spec.context, self.spec.length
+        valid = batch.get("valid")
+        if valid is not None and valid.all():
+            valid = None
+        frames = masked(batch["frames"], valid)
+        past, truth = frames[:, :context], frames[:, context:length]
+        past_valid, truth_valid = (None, None) if valid is None else (valid[:, :context], valid[:, context:length])
         began = time.perf_counter()
-        forecasts = {self.name: self._forecast(frames)}
+        forecasts = {self.name: self._forecast(frames, valid)}
         self.seconds += time.perf_counter() - began
-        forecasts |= {name: baseline(past, horizon) for name, baseline in BASELINES.items()}
+        forecasts |= {name: make(past, self.spec.horizon, past_valid) for name, make in self.baselines.items()}
+        weights = (
+            poisson_weights(torch.as_tensor(batch["index"]).tolist(), self.replicates) if self.replicates else None
+        )
         for name, forecast in forecasts.items():
-            self.counts[name] = add_counts(self.counts[name], image_counts(forecast, truth))
-        kept = self.wanted - min(self.wanted, self.clips)
-        if kept:
-            for name, shown in {"past": past, "truth": truth, **forecasts}.items():
-                self.examples.setdefault(name, []).append(shown[:kept].float().cpu())
+            self.tallies[name].add(self._compared(forecast, truth, truth_valid), weights)
+        self._keep(batch, {"past": past, "truth": truth, **forecasts})
         self.clips += len(frames)
 
-    def _forecast(self, frames: Tensor) -> Tensor:
+    def _compared(self, forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Compared:
+        return Compared(forecast, truth, valid, self.spec.scaling.unscale)
+
+    def _forecast(self, frames: Tensor, valid: Tensor | None) -> Tensor:
         context, horizon = self.spec.context, self.spec.horizon
         if self.protocol == "forecast":
             return self.model(frames[:, :context], horizon)  # type: ignore[no-any-return]
@@ -72,39 +119,53 @@ class Evaluation:
                 f"protocol 'as-published' averages over warm-up frames, and {self.name} forecasts none: "
                 "use protocol='forecast'"
             )
-        truth = frames[:, 1 : context + horizon]
-        counts = image_counts(rollout.frames, truth)
-        mean_squared = (rollout.frames.float().clamp(0, 1) - truth).square().mean((2, 3, 4)).double()
-        counts["psnr"] = (-10 * (mean_squared + 1e-5).log10()).sum(0).cpu()
-        self.published = add_counts(self.published, counts)
+        later = slice(1, context + horizon)
+        self.published.add(self._compared(rollout.frames, frames[:, later], None if valid is None else valid[:, later]))
         return rollout.frames[:, context - 1 :]
 
+    def _keep(self, batch: Sample, shown: Mapping[str, Tensor]) -> None:
+        """Keep the first clips for the report, in physical units, with mask and times."""
+        kept = self.wanted - min(self.wanted, self.clips)
+        if not kept:
+            return
+        for name, frames in shown.items():
+            values = self.spec.scaling.unscale(frames[:kept].float().clamp(0, 1))
+            self.examples.setdefault(name, []).append(values.cpu())
+        for extra in ("valid", "times"):
+            if extra in batch:
+                self.examples.setdefault(extra, []).append(batch[extra][:kept].cpu())
+
     def results(self) -> dict[str, Any]:
-        """Return scores per lead time and their mean, with the counts they come from, as plain values."""
+        """Return scores per lead time and of all together, with the counts they come from, as plain values."""
         found: dict[str, Any] = {
             "protocol": self.protocol,
             "clips": self.clips,
             "context": self.spec.context,
             "horizon": self.spec.horizon,
             "seconds_per_clip": self.seconds / max(1, self.clips),
-            "forecasts": {name: _plain(counts) for name, counts in self.counts.items()},
+            "bootstrap": self.replicates,
+            "scores": {
+                name: info._asdict() for family in self.families.values() for name, info in family.info().items()
+            },
+            "notes": [family.note for family in self.families.values() if family.note],
+            "forecasts": {name: tally.results() for name, tally in self.tallies.items()},
         }
-        if self.published:
-            found["as_published"] = {self.name: _plain(self.published)}
+        for name, baseline in self.baselines.items():
+            if hasattr(baseline, "fallbacks"):
+                found["forecasts"][name]["fallbacks"] = baseline.fallbacks
+        if self.protocol == "as-published":
+            found["as_published"] = {self.name: self.published.results()}
         return found
 
     def shown(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the example clips by name: past, truth, and each forecast, (N, T, C, H, W) float16."""
-        return {name: torch.cat(parts).numpy().astype(np.float16) for name, parts in self.examples.items()}
-
-
-def _plain(counts: Counts) -> dict[str, Any]:
-    scores = image_scores(counts)
-    return {
-        "mean": {name: values.mean().item() for name, values in scores.items()},
-        "per_lead": {name: values.tolist() for name, values in scores.items()},
-        "counts": {name: values.tolist() for name, values in counts.items()},
-    }
+        """Return the example clips: past, truth and each forecast (N, T, C, H, W) in physical units, valid, times."""
+        low, high = self.spec.scaling.limits
+        small = max(abs(low), abs(high)) < LARGEST_HALF
+        arrays = {name: torch.cat(parts).numpy() for name, parts in self.examples.items()}
+        return {
+            name: array.astype(np.float16) if small and array.dtype == np.float32 else array
+            for name, array in arrays.items()
+        }
 
 
 @torch.inference_mode()
@@ -121,4 +182,5 @@ def evaluate_clips(
         progress: show a progress bar.
     """
     for batch in tqdm(batches, total=total, desc="evaluate", disable=not progress, leave=False):
-        evaluation.add(move(batch["frames"]))
+        moved = {name: move(value) if isinstance(value, Tensor) else value for name, value in batch.items()}
+        evaluation.add(moved)  # type: ignore[arg-type]

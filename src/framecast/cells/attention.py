@@ -18,15 +18,44 @@ References: Ma, Zhang and Liu, "PrecipLSTM", TGRS 60, 2022, doi:10.1109/TGRS.202
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+
+
+@torch.library.custom_op("framecast::local_attention", mutates_args=())
+def _attend(query: Tensor, key: Tensor, value: Tensor, window: int, tile: int) -> Tensor:
+    return _tiled_attention(query, key, value, window, tile).contiguous()
+
+
+@_attend.register_fake
+def _shape(query: Tensor, key: Tensor, value: Tensor, window: int, tile: int) -> Tensor:
+    del key, window, tile
+    return query.new_empty((*query.shape[:1], value.shape[1], *query.shape[2:]))
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int, int], output: Tensor) -> None:
+    del output
+    *maps, ctx.window, ctx.tile = inputs
+    ctx.save_for_backward(*maps)
+
+
+def _again(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    with torch.enable_grad():
+        query, key, value = (m.detach().requires_grad_() for m in ctx.saved_tensors)
+        found = _tiled_attention(query, key, value, ctx.window, ctx.tile)
+    return *torch.autograd.grad(found, (query, key, value), gradient), None, None
+
+
+_attend.register_autograd(_again, setup_context=_keep)
 
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int = 30, tile: int = 12) -> Tensor:
     """Attend from each pixel to the window around it; all maps (B, C, H, W).
+
+    One operation to torch, so that it is counted, exported and recomputed as a whole.
 
     Args:
         query: q.
@@ -35,9 +64,7 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int = 30,
         window: side K of the window.
         tile: largest side of a tile of queries; it changes time and memory, not the result.
     """
-    return checkpoint(  # type: ignore[no-any-return]
-        _tiled_attention, query, key, value, window, tile, use_reentrant=False, preserve_rng_state=False
-    )
+    return _attend(query, key, value, window, tile)  # type: ignore[no-any-return]
 
 
 def _tiled_attention(query: Tensor, key: Tensor, value: Tensor, window: int, tile: int) -> Tensor:

@@ -64,9 +64,9 @@ def zeros(x: Tensor, channels: int | None = None) -> Tensor:
 
     Memories add up over many steps, so under autocast they are kept in float32; otherwise they follow x.
     """
-    dtype = (
-        torch.float32 if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64 else x.dtype
-    )
+    device = x.device.type
+    mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    dtype = torch.float32 if mixed and x.dtype != torch.float64 else x.dtype
     if channels is None or channels == x.shape[1]:
         return torch.zeros_like(x, dtype=dtype)
     return x.new_zeros((x.shape[0], channels, *x.shape[2:]), dtype=dtype)

@@ -50,6 +50,4 @@ def check_kernel(kernel: int) -> None:
     if kernel < 1 or kernel % 2 == 0:
         near = max(1, kernel - 1), max(1, kernel + 1)
         sizes = str(near[0]) if near[0] == near[1] else f"{near[0]} or {near[1]}"
-        raise ValueError(
-            f"kernel is {kernel} and must be odd and at least 1 to keep the frame size: use {sizes}"
-        )
+        raise ValueError(f"kernel is {kernel} and must be odd and at least 1 to keep the frame size: use {sizes}")

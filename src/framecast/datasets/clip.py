@@ -14,6 +14,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from framecast.datasets.grid import Grid, grid_from_dict
 from framecast.datasets.scaling import MinMax, Scaling, scaling_from_dict
 from framecast.errors import DataError
 
@@ -50,6 +51,7 @@ class ClipSpec:
         unit: physical unit of the unscaled values; "1" for image intensities in [0, 1].
         scaling: between physical values and [0, 1].
         interval: seconds between frames, or None where frames have no time.
+        grid: how frames of files were cropped and resized, or None where they are taken as they are.
     """
 
     height: int
@@ -60,6 +62,7 @@ class ClipSpec:
     unit: str = "1"
     scaling: Scaling = field(default_factory=MinMax)
     interval: float | None = None
+    grid: Grid | None = None
 
     @property
     def length(self) -> int:
@@ -68,12 +71,14 @@ class ClipSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a file; ``spec_from_dict`` reads them."""
-        return {**asdict(self), "scaling": self.scaling.to_dict()}
+        grid = self.grid.to_dict() if self.grid else None
+        return {**asdict(self), "scaling": self.scaling.to_dict(), "grid": grid}
 
 
 def spec_from_dict(facts: dict[str, Any]) -> ClipSpec:
     """Make a spec from what ``ClipSpec.to_dict`` returned."""
-    return ClipSpec(**{**facts, "scaling": scaling_from_dict(facts["scaling"])})
+    grid = grid_from_dict(facts["grid"]) if facts.get("grid") else None
+    return ClipSpec(**{**facts, "scaling": scaling_from_dict(facts["scaling"]), "grid": grid})
 
 
 class ClipSet(Dataset[Sample], ABC):
@@ -101,12 +106,14 @@ class ClipData:
         options: the options it was opened with.
         spec: size, channels, lengths, unit, scaling.
         splits: the clips by split.
+        notes: what was found or decided while opening that the user should know, such as gaps and nodata.
     """
 
     name: str
     options: dict[str, Any]
     spec: ClipSpec
     splits: dict[Split, ClipSet]
+    notes: list[str] = field(default_factory=list)
 
     def __getitem__(self, split: Split) -> ClipSet:
         """Return a split.

@@ -1,132 +1,266 @@
-"""Read frames of your own: .npy, .npz, GIF, or a folder of PNG pictures."""
+"""Your own frames: arrays, HDF5, NetCDF, Zarr, videos, folders of pictures or of clips.
+
+What is read:
+
+- ``.npy``, ``.npz``, ``.h5``: one array, its axes named by ``axes`` or guessed (``arrays.py``);
+- ``.nc``, ``.zarr``: a variable whose axes are named or recognised by CF conventions (``cf.py``);
+- ``.avi``, ``.mp4`` and other videos, decoded into a cache (``video.py``); ``.gif``;
+- a folder of PNG frames, in the natural order of their names (``pictures.py``);
+- a folder of radar files of one frame each (``radar_files.py``);
+- a folder of clips, each a file or folder of these; or with folders ``train``, ``test`` and perhaps
+  ``validation`` of such clips, which then are the splits.
+
+Stored numbers become physical values, and what means no data is masked (``packing.py``). With time stamps, clips
+stand at exactly one interval and never span a gap. Frames are dealt to the splits before clips are cut
+(``splits.py``); the scaling is fitted on the frames to learn from and on no others.
+"""
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageSequence, UnidentifiedImageError
 
-from framecast.errors import DataError, DatasetNotFoundError
+from framecast.datasets.clip import SPLITS, ClipData, ClipSet, ClipSpec, Split, check_lengths
+from framecast.datasets.joined import JoinedSource, check_alike
+from framecast.datasets.layout import Layout
+from framecast.datasets.limits import find_limits
+from framecast.datasets.opening import describe_files, open_parts
+from framecast.datasets.scaling import SCALINGS, MinMax, Scaling, scaling_from_dict
+from framecast.datasets.splits import Blocks, Shares, check_shares, deal, windows_in
+from framecast.datasets.timeaxis import look_at_steps, snap_times
+from framecast.datasets.windows import WindowedClips
+from framecast.errors import DataError, UnknownNameError, check_count
 
-Frames = NDArray[Any]
+SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test",),
+}
+SCALING_OF_UNIT = {"mm/h": "dbz-pixel"}
+"""What scaling="auto" takes for a unit: a few showers must not squeeze all other rain to nothing."""
 
-MOST_UNPACKED = 200
+
+Box = tuple[int, int, int, int]
 
 
-def read_frames(path: str | Path, channels: int) -> Frames:
-    """Read frames as (N, T, C, H, W), in the values of the file.
+class _Share(NamedTuple):
+    """The frames of one split."""
+
+    source: JoinedSource
+    blocks: list[range]
+
+
+def own(
+    path: str | Path,
+    *,
+    context: int = 10,
+    horizon: int = 10,
+    stride: int = 1,
+    interval: int | None = None,
+    step: int = 1,
+    tolerance: int = 0,
+    shares: Sequence[float] = (0.7, 0.1, 0.2),
+    scaling: str | Mapping[str, Any] = "auto",
+    variable: str | None = None,
+    time: str | None = None,
+    y: str | None = None,
+    x: str | None = None,
+    channel: str | None = None,
+    axes: str | None = None,
+    channels: int | None = None,
+    size: int | Sequence[int] | None = None,
+    crop: Sequence[int] | None = None,
+    nodata: float | None = None,
+    unit: str | None = None,
+) -> ClipData:
+    """Open frames of your own.
 
     Args:
-        path: an .npy or .npz file of (T, H, W), (T, C, H, W), (N, T, H, W) or (N, T, C, H, W); a GIF; or a folder
-            of PNG files that sort by name into time.
-        channels: 1 turns pictures to grey, 3 to colour; arrays must have them.
+        path: a file or folder, see the module.
+        context: past frames of a clip.
+        horizon: frames of a clip to forecast.
+        stride: frames from the start of a clip to the start of the next.
+        interval: seconds between frames, where there are time stamps; None takes the most common step.
+        step: take every so many frames: a clip's frames are ``step`` intervals apart.
+        tolerance: seconds by which a time stamp may miss a multiple of the interval.
+        shares: of the frames for training, validation and test, in the order of time.
+        scaling: "none" for values in [0, 1]; "min-max", fitted on the training frames; another kind by name, or
+            with its numbers, e.g. {"kind": "min-max", "low": 0, "high": 60}; "auto": pixels as they are, rain rates
+            as dBZ pixels, others "none" where they lie in [0, 1] and "min-max" where not.
+        variable: name of the array, in a file of several.
+        time: name of the time axis or array of time stamps; "none" takes frames as equally spaced.
+        y: name of the axis of rows.
+        x: name of the axis of columns.
+        channel: name of the axis of channels.
+        axes: the axes of an array without names, by letters: T, H, W, and where there are, C and N.
+        channels: 1 turns pictures and videos to grey, 3 to colour; None leaves them.
+        size: side, or height and width, to which pictures and videos are resized.
+        crop: first row, one after the last, first column, one after the last, of the frames as read.
+        nodata: a stored number that means no data, besides those the file names.
+        unit: unit of the values, instead of the one the file gives.
 
     Raises:
-        DatasetNotFoundError: there is nothing at the path, or no picture in the folder.
-        DataError: the file is damaged, holds no numbers, or its axes cannot be told apart.
+        DatasetNotFoundError: there is nothing at the path, or nothing that can be read.
+        DataError: a file is damaged or unclear, options do not fit it, or it is too short for one clip.
+        MissingExtraError: the files need a package that is not installed.
+        UnknownNameError: there is no such scaling.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _pictures(path, channels)
-    if not path.is_file():
-        raise DatasetNotFoundError(f"there is nothing at {path}: give an .npy, .npz or .gif file or a folder of PNGs")
-    suffix = path.suffix.lower()
-    if suffix == ".gif":
-        return _gif(path, channels)
-    if suffix not in (".npy", ".npz"):
-        raise DataError(f"{path} ends in {suffix or 'nothing'}: frames are read from .npy, .npz, .gif or a folder")
-    return arrange_frames(_array(path), channels, str(path))
+    check_lengths(context, horizon)
+    for name, value in {"stride": stride, "step": step}.items():
+        check_count(name, value)
+    layout = Layout(variable, time, y, x, channel, axes, channels, _pair(size), nodata, unit)
+    path, notes = Path(path), list[str]()
+    share_of = _dealt(path, layout, _box(crop), check_shares(shares), notes)
+    seconds = _interval(share_of, interval, tolerance, notes)
+    length = context + horizon
+    windows = {
+        split: windows_in(share.blocks, share.source.times, length, (seconds or 0) * step, stride, step)
+        for split, share in share_of.items()
+    }
+    train = share_of["train"]
+    if not len(windows["train"]):
+        raise DataError(_too_short(path, train, length, step, seconds))
+    chosen = _scaling(scaling, train, describe_files(path), notes)
+    splits: dict[Split, ClipSet] = {
+        split: WindowedClips(share.source, windows[split], chosen) for split, share in share_of.items()
+    }
+    first = train.source.parts[0]
+    pace = seconds if seconds is not None else first.interval
+    frames, height, width = train.source.shape
+    spec = ClipSpec(
+        height, width, frames, context, horizon, first.unit, chosen, None if pace is None else float(pace * step)
+    )
+    return ClipData("own", {}, spec, splits, notes)
 
 
-def arrange_frames(array: Frames, channels: int, where: str) -> Frames:
-    """Bring an array of frames to (N, T, C, H, W) by its number of dimensions and the channel count.
-
-    Raises:
-        DataError: not numbers, not three to five dimensions, or no axis of that many channels where one must be.
-    """
-    if array.dtype.kind not in "uifb":
-        raise DataError(f"{where} holds {array.dtype} and frames are numbers: convert them to float32 or uint8")
-    if array.ndim == 3 and channels == 1:
-        arranged = array[None, :, None]
-    elif array.ndim == 4 and array.shape[1] == channels:
-        arranged = array[None]
-    elif array.ndim == 4 and channels == 1:
-        arranged = array[:, :, None]
-    elif array.ndim == 5 and array.shape[2] == channels:
-        arranged = array
-    else:
-        raise DataError(
-            f"{where} is {array.shape} and must be (T, H, W), (T, C, H, W), (N, T, H, W) or (N, T, C, H, W) with "
-            f"C = {channels}: reorder it, e.g. with numpy.moveaxis"
-        )
-    if not all(arranged.shape):
-        raise DataError(f"{where} is {array.shape}: it holds no frames")
-    return arranged
+def _pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or min(pair) < 1:
+        raise DataError(f"size is {size}: give a side, or height and width, in pixels")
+    return pair[0], pair[1]
 
 
-def _array(path: Path) -> Frames:
-    try:
-        if path.suffix.lower() == ".npz":
-            _check_archive(path)
-        content = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            if len(content.files) != 1:
-                names = ", ".join(content.files) or "none"
-                raise DataError(f"{path} holds {len(content.files)} arrays ({names}): save exactly one")
-            return np.asarray(content[content.files[0]])
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} cannot be read: {error}: it is truncated, damaged or holds objects") from error
+def _box(crop: Sequence[int] | None) -> Box | None:
+    if crop is None:
+        return None
+    if len(crop) != 4:
+        raise DataError(f"crop is {tuple(crop)}: give rows from, to, columns from, to")
+    return crop[0], crop[1], crop[2], crop[3]
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse an archive that unpacks to far more than its size before anything is unpacked."""
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > MOST_UNPACKED * path.stat().st_size:
-        raise DataError(
-            f"{path} would unpack to {unpacked} bytes, over {MOST_UNPACKED} times its size: save it as .npy instead"
-        )
+def _dealt(path: Path, layout: Layout, crop: Box | None, shares: Shares, notes: list[str]) -> dict[Split, _Share]:
+    """Open the files and deal their frames to the splits."""
+    folders = {
+        split: next((path / name for name in names if (path / name).is_dir()), None)
+        for split, names in SPLIT_FOLDERS.items()
+    }
+    if folders["train"] is None or folders["test"] is None:
+        source = JoinedSource(open_parts(path, layout), crop)
+        notes += _notes_of(source)
+        return {split: _Share(source, blocks) for split, blocks in deal(source.sequences, shares).items()}
+    sources = {split: JoinedSource(open_parts(folder, layout), crop) for split, folder in folders.items() if folder}
+    for source in sources.values():
+        check_alike(sources["train"].parts[0], source.parts[0])
+    notes += [f"the folders {', '.join(sources)} are the splits", *_notes_of(sources["train"])]
+    dealt = {split: _Share(source, source.sequences) for split, source in sources.items()}
+    if "validation" not in dealt:
+        learn = shares[0] + shares[1]
+        parts: Blocks = deal(sources["train"].sequences, (shares[0] / learn, shares[1] / learn, 0.0))
+        dealt["train"] = _Share(sources["train"], parts["train"])
+        dealt["validation"] = _Share(sources["train"], parts["validation"])
+        notes.append("there is no folder validation: these clips are taken from the training ones")
+    return {split: dealt[split] for split in SPLITS}
 
 
-def _pictures(folder: Path, channels: int) -> Frames:
-    files = sorted(folder.glob("*.png"))
-    if not files:
-        raise DatasetNotFoundError(f"{folder} holds no .png file: give a folder of frames that sort by name into time")
-    pictures = [_picture(file, channels) for file in files]
-    if len({picture.shape for picture in pictures}) > 1:
-        sizes = sorted({f"{p.shape[1]}x{p.shape[2]}" for p in pictures})
-        raise DataError(f"{folder} holds pictures of {', '.join(sizes)}: frames of a clip have one size")
-    return np.stack(pictures)[None]
+def _notes_of(source: JoinedSource) -> list[str]:
+    """Return what the files say, those of the first for all that say the same."""
+    said = dict.fromkeys(note for part in source.parts[:20] for note in part.notes)
+    clips = len(source.sequences)
+    return [*said, *([f"{clips} sequences: no clip spans two of them"] if clips > 1 else [])]
 
 
-def _picture(file: Path, channels: int) -> Frames:
-    try:
-        with Image.open(file) as image:
-            return _pixels(image, channels)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} cannot be read as a picture: {error}") from error
+def _interval(share_of: dict[Split, _Share], wanted: int | None, tolerance: int, notes: list[str]) -> int | None:
+    """Return the seconds between frames, or None where there are no time stamps; snap the stamps if asked."""
+    sources = list({id(share.source): share.source for share in share_of.values()}.values())
+    if sources[0].times is None:
+        if wanted is not None:
+            raise DataError(f"interval is {wanted} s and the frames have no time stamps: give step instead")
+        if sources[0].parts[0].interval is None:
+            notes.append("there are no time stamps: frames are taken as equally spaced, and gaps cannot be seen")
+        return None
+    steps = look_at_steps(_stamps(sources[0]))
+    seconds = wanted or steps.interval
+    if seconds is None:
+        raise DataError("there is one frame only: a clip needs several")
+    check_count("interval", seconds)
+    for source in sources if tolerance else []:
+        assert source.times is not None
+        source.times = snap_times(source.times, seconds, tolerance)
+        steps = look_at_steps(_stamps(source))
+    notes.append(f"{steps.share:.1%} of the steps in time are {steps.interval} s")
+    if steps.gaps:
+        notes.append(f"{steps.gaps} gaps in time, the longest {steps.longest} s: no clip spans one")
+    return seconds
 
 
-def _gif(path: Path, channels: int) -> Frames:
-    try:
-        with Image.open(path) as image:
-            frames = [_pixels(frame, channels) for frame in ImageSequence.Iterator(image)]
-    except (UnidentifiedImageError, OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a GIF: {error}") from error
-    return np.stack(frames)[None]
+def _stamps(source: JoinedSource) -> Any:
+    """Return the time stamps of the first sequence, of which others are expected to have the steps."""
+    assert source.times is not None
+    first = source.sequences[0]
+    return source.times[first.start : first.stop]
 
 
-def _pixels(image: Image.Image, channels: int) -> Frames:
-    modes = {1: "L", 3: "RGB"}
-    if channels not in modes:
-        raise DataError(f"pictures have 1 or 3 channels and the model takes {channels}: give an array instead")
-    pixels = np.asarray(image.convert(modes[channels]))
-    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+def _too_short(path: Path, train: _Share, length: int, step: int, seconds: int | None) -> str:
+    longest = max((len(block) for block in train.blocks), default=0)
+    message = f"{path}: no clip of {length} frames fits the training part, whose longest run has {longest} frames"
+    if seconds is not None and longest >= length:
+        message += f" but none of {length} at {seconds * step} s without a gap: give interval= or tolerance="
+    return f"{message}: lower context, horizon or step, or use longer recordings"
+
+
+def _scaling(option: str | Mapping[str, Any], train: _Share, facts: str, notes: list[str]) -> Scaling:
+    """Return the scaling asked for, fitted where it must be."""
+    first = train.source.parts[0]
+    if isinstance(option, Mapping):
+        return scaling_from_dict(dict(option))
+    if option not in ("auto", "none", *SCALINGS):
+        raise UnknownNameError("scaling", option, ("auto", "none", *SCALINGS))
+    known = SCALING_OF_UNIT.get(first.unit, "")
+    if option == "auto" and known in SCALINGS:
+        notes.append(f"scaling {known}, for values in {first.unit}")
+        return SCALINGS[known]()
+    if option not in ("auto", "none", "min-max"):
+        return SCALINGS[option]()
+    if option == "auto" and first.pixels:
+        return MinMax()
+    if option == "none":
+        _check_unit_range(train, first.where)
+        return MinMax()
+    low, high = find_limits(train.source, train.blocks, f"{facts} {first.where} {first.packing} {train.source.inside}")
+    if np.isnan(low):
+        raise DataError(f"{first.where}: the training part has no data at all, only NaN or nodata")
+    if option == "auto" and low >= 0 and high <= 1:
+        notes.append(f"values of the training part lie in [{low:g}, {high:g}] and are taken as they are")
+        return MinMax()
+    if low == high:
+        notes.append(f"all values of the training part are {low:g}")
+        high = low + 1
+    notes.append(f"scaling min-max from [{low:g}, {high:g}], the range of the training part")
+    return MinMax(low, high)
+
+
+def _check_unit_range(train: _Share, where: str) -> None:
+    """Refuse values outside [0, 1] where no scaling is wanted, by a look at three frames of each block."""
+    for block in train.blocks[:20]:
+        values = train.source.read(np.array(sorted({block[0], block[len(block) // 2], block[-1]})))
+        finite = values[np.isfinite(values)]
+        if len(finite) and (finite.min() < 0 or finite.max() > 1):
+            raise DataError(
+                f"{where} has values in [{finite.min():g}, {finite.max():g}] and scaling 'none' takes [0, 1]: use "
+                "scaling='min-max', or divide 0-255 pixels by 255"
+            )

@@ -7,7 +7,7 @@ data. A window is the numbers of the frames of one clip.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,20 @@ Numbers = NDArray[np.int64]
 Values = NDArray[np.float32]
 
 
+class Frame(NamedTuple):
+    """One frame of one file, as the readers of ``framecast.registry.FRAME_READERS`` return it.
+
+    Attributes:
+        values: (C, H, W) float32 in the unit, NaN where there is no data.
+        time: seconds since 1970 UTC for which the frame holds; of an accumulation, its end.
+        unit: physical unit of the values, such as "mm/h".
+    """
+
+    values: Values
+    time: int
+    unit: str
+
+
 class FrameSource(ABC):
     """Frames that are read when they are asked for.
 
@@ -30,11 +44,18 @@ class FrameSource(ABC):
         times: (N,) int64 seconds since 1970 UTC, rising; None where the frames have no time.
         shape: (C, H, W) of a frame.
         count: N, the number of frames.
+        complete: whether every pixel of every frame is data, so that clips need no mask.
     """
 
     times: Numbers | None
     shape: tuple[int, int, int]
     count: int
+    complete: bool = False
+
+    @property
+    def sequences(self) -> list[range]:
+        """Runs of frames that belong together, such as one video; no clip spans two of them."""
+        return [range(self.count)]
 
     @abstractmethod
     def read(self, numbers: Numbers) -> Values:
@@ -134,9 +155,12 @@ class WindowedClips(ClipSet):
             raise IndexError(f"clip {index} of {len(self)}")
         numbers = self.windows[index]
         values = torch.from_numpy(self.source.read(numbers))
-        valid = ~values.isnan()
-        frames = self.scaling.scale(values.nan_to_num(0.0)).clamp(0, 1).where(valid, torch.tensor(0.0))
-        sample: Sample = {"frames": frames, "index": index, "valid": valid}
+        if self.source.complete:
+            sample: Sample = {"frames": self.scaling.scale(values).clamp(0, 1), "index": index}
+        else:
+            valid = ~values.isnan()
+            frames = self.scaling.scale(values.nan_to_num(0.0)).clamp(0, 1).where(valid, torch.tensor(0.0))
+            sample = {"frames": frames, "index": index, "valid": valid}
         if self.source.times is not None:
             sample["times"] = torch.from_numpy(self.source.times[numbers])
         return sample

@@ -121,7 +121,10 @@ class Cuboid(NamedTuple):
         return self._boxes(extend(x, self._whole(x.shape[1:4]), self.padding))
 
     def join(self, boxes: Tensor, shape: Sequence[int]) -> Tensor:
-        """Return the tokens (B, T, H, W, C) of the boxes (B, N, V, C); the inverse of ``cut``."""
+        """Return the tokens (B, T, H, W, C) of the boxes (B, N, V, C): undo ``cut``.
+
+        Padding "nearest" is undone by the nearest token, too, which need not be the one it came from.
+        """
         whole, samples, units = self._whole(shape), boxes.shape[0], boxes.shape[-1]
         counts = (n // b for n, b in zip(whole, self.size, strict=True))
         order = (0, 4, 1, 5, 2, 6, 3, 7) if self.dilated else (0, 1, 4, 2, 5, 3, 6, 7)

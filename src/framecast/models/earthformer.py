@@ -21,10 +21,10 @@ effect are not built.
 
 from __future__ import annotations
 
-import operator
+import math
 import re
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +44,8 @@ from framecast.models.cuboid import (
     self_block,
     stretch,
 )
-from framecast.models.forecaster import Forecaster, Rollout, check_clip, check_horizon
+from framecast.models.oneshot import OneShotForecaster
 
-Names = str | Sequence[str]
 Pattern = Callable[..., list[Cuboid]]
 
 POSITIONS = ("t+h+w", "t+hw")
@@ -106,13 +105,23 @@ CROSS_PATTERNS: dict[str, Pattern] = {
 }
 
 
+class Stage(NamedTuple):
+    """A stage of the entry, which the exit undoes: channels, scale, 3x3 convolutions there and back, groups."""
+
+    units: int
+    scale: int
+    convs: int
+    exit_convs: int
+    groups: int
+
+
 class Shrink(nn.Module):
     """A stage of the entry: 3x3 convolutions of every frame, then patches merged."""
 
-    def __init__(self, inputs: int, outputs: int, scale: int, convs: int, groups: int, padding: str) -> None:
+    def __init__(self, inputs: int, stage: Stage, padding: str) -> None:
         super().__init__()
-        self.convs = _convs(inputs, outputs, convs, groups)
-        self.merge = PatchMerge(outputs, outputs, scale, padding)
+        self.convs = _convs(inputs, stage.units, stage.convs, stage.groups)
+        self.merge = PatchMerge(stage.units, stage.units, stage.scale, padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, T, ⌈H/scale⌉, ⌈W/scale⌉, C') of (B, T, H, W, C)."""
@@ -122,10 +131,10 @@ class Shrink(nn.Module):
 class Grow(nn.Module):
     """A stage of the exit: up-sampling, then 3x3 convolutions of every frame."""
 
-    def __init__(self, inputs: int, outputs: int, convs: int, groups: int) -> None:
+    def __init__(self, inputs: int, stage: Stage) -> None:
         super().__init__()
         self.up = UpSample(inputs, inputs)
-        self.convs = _convs(inputs, outputs, convs, groups)
+        self.convs = _convs(inputs, stage.units, stage.exit_convs, stage.groups)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """Return (B, T, height, width, C') of (B, T, H, W, C)."""
@@ -212,7 +221,7 @@ class DecoderLevel(nn.Module):
         return x
 
 
-class Earthformer(Forecaster):
+class Earthformer(OneShotForecaster):
     """Cuboid attention for clips of one length and size; the defaults are the released ones for Moving MNIST.
 
     Args:
@@ -269,13 +278,13 @@ class Earthformer(Forecaster):
         heads: int = 4,
         encoder_depths: Sequence[int] = (4, 4),
         decoder_depths: Sequence[int] = (4, 4),
-        encoder_patterns: Names = "axial",
-        decoder_patterns: Names = "axial",
-        cross_patterns: Names = "cross_1x1",
+        encoder_patterns: str | Sequence[str] = "axial",
+        decoder_patterns: str | Sequence[str] = "axial",
+        cross_patterns: str | Sequence[str] = "cross_1x1",
         entry_scale: int = 2,
         entry_convs: int = 2,
         exit_convs: int = 1,
-        entry_stages: Sequence[tuple[int, int, int]] | None = None,
+        entry_stages: Sequence[Sequence[int]] | None = None,
         positions: str = "t+hw",
         decoder_positions: bool = False,
         resize_positions: bool = False,
@@ -315,20 +324,21 @@ class Earthformer(Forecaster):
         )
         self.in_channels = in_channels
         self.out_channels = in_channels if out_channels is None else out_channels
-        self.context, self.horizon, self.resize_positions = context, horizon, resize_positions
-        for name in ("in_channels", "out_channels", "context", "horizon"):
-            check_count(name, getattr(self, name))
+        self.context, self.block, self.resize_positions = context, horizon, resize_positions
+        counts = {"in_channels": in_channels, "out_channels": self.out_channels}
+        for name, count in {**counts, "context": context, "horizon": horizon}.items():
+            check_count(name, count)
         check_choice("kind of positions", positions, POSITIONS)
         check_choice("kind of queries", queries, QUERIES)
         levels = len(encoder_depths)
         _check_levels("decoder_depths", decoder_depths, levels)
         for depth in (*encoder_depths, *decoder_depths):
             check_count("an entry of encoder_depths or decoder_depths", depth)
-        stages = [(base_units, entry_scale, entry_convs)] if entry_stages is None else entry_stages
-        groups = [GROUPS if entry_stages is None else max(1, stage[0] // 4) for stage in stages]
-        _check_units(base_units, heads, stages, groups)
-        scales = list(accumulate((stage[1] for stage in stages), operator.mul, initial=1))
-        scale, self.exit_scales = scales[-1], scales[-2::-1]
+        stages = _stages(entry_stages) or [Stage(base_units, entry_scale, entry_convs, exit_convs, GROUPS)]
+        _check_units(base_units, heads, stages)
+        if len(size) != 2:
+            raise ValueError(f"size is {tuple(size)} and must be (height, width), such as (64, 64)")
+        scale = math.prod(stage.scale for stage in stages)
         self.size, self.scale = (size[0], size[1]), scale << (levels - 1)
         self._check_size(*self.size)
 
@@ -355,20 +365,20 @@ class Earthformer(Forecaster):
             self.encoder.append(EncoderLevel(units, shape, boxes[level], depth, settings, level == 0, read))
             self.decoder.append(decoder)
 
-        entries = zip(pairwise([in_channels, *(stage[0] for stage in stages)]), stages, groups, strict=True)
-        self.entry = nn.Sequential(*(Shrink(*ends, *stage[1:], group, padding) for ends, stage, group in entries))
         self.positions = PositionEmbedding(base_units, shapes[0], positions)
         self.queries: PositionEmbedding | str = queries
         if queries == "positions":
             self.queries = PositionEmbedding(units, (horizon, *shapes[-1][1:]), positions)
         self.query = nn.Linear(units, units)
-        exits = [(stage[0], exit_convs if entry_stages is None else stage[2]) for stage in stages]
-        ends = pairwise([base_units, *(units for units, _ in reversed(exits))])
-        self.exit = nn.ModuleList(
-            Grow(*pair, convs, group)
-            for pair, (_, convs), group in zip(ends, reversed(exits), reversed(groups), strict=True)
-        )
-        self.head = nn.Linear(stages[0][0], self.out_channels)
+        self.entry, self.exit, width = nn.Sequential(), nn.ModuleList(), in_channels
+        for stage in stages:
+            self.entry.append(Shrink(width, stage, padding))
+            width = stage.units
+        for stage in reversed(stages):
+            self.exit.append(Grow(width, stage))
+            width = stage.units
+        self.head = nn.Linear(width, self.out_channels)
+        self.exit_scales = [math.prod(stage.scale for stage in stages[:i]) for i in reversed(range(len(stages)))]
         self.apply(initialise)
         self.vectors = nn.Parameter(torch.empty(vectors, base_units)) if vectors else None
         if self.vectors is not None:
@@ -381,53 +391,20 @@ class Earthformer(Forecaster):
         stages = {f"exit{stage}": module for stage, module in enumerate(self.exit)}
         return {"entry": self.entry, **encoder, **dict(reversed(decoder.items())), **stages, "head": self.head}
 
-    def rollout(self, clip: Tensor, context: int, horizon: int, truth: Tensor | None = None) -> Rollout:
-        """Forecast the frames after the context.
+    def fit_size(self, frames: Tensor) -> Tensor:
+        """Return the frames as they are.
 
         Raises:
-            ValueError: as ``forward``, or ``truth`` is given: this model has no step that could see it.
+            ValueError: another size than the model's without ``resize_positions``, or one too small.
         """
-        self.check_frames(clip)
-        if truth is not None:
-            raise ValueError(
-                "this model forecasts all frames at once and cannot see true ones between: use truth=None "
-                "(sampling 'none')"
-            )
-        check_clip(clip, context, horizon, truth)
-        return Rollout(self(clip[:, :context], horizon), context, None)
+        self._check_size(*frames.shape[-2:])
+        return frames
 
-    def forward(self, past: Tensor, horizon: int) -> Tensor:
-        """Forecast (B, horizon, C', H, W) from the past (B, T, C, H, W), of which the last frames count.
-
-        Raises:
-            ValueError: fewer frames than ``context``, another or too small a size, or a longer horizon where the
-                model cannot be fed with its own forecasts.
-        """
-        self.check_frames(past)
-        check_horizon(horizon)
-        if past.shape[1] < self.context:
-            raise ValueError(
-                f"the past has {past.shape[1]} frames and this model was built for context={self.context}: give "
-                f"{self.context} or more, or create it with context={past.shape[1]}"
-            )
-        self._check_size(*past.shape[-2:])
-        if horizon > self.horizon and self.in_channels != self.out_channels:
-            raise ValueError(
-                f"this model takes {self.in_channels} channels and gives {self.out_channels}, so it cannot be fed "
-                f"with its own forecasts: ask for horizon={self.horizon}, or create it with equal channels"
-            )
-        frames = past[:, -self.context :]
-        blocks = [self._block(frames)]
-        while len(blocks) * self.horizon < horizon:
-            frames = torch.cat([frames, blocks[-1]], 1)[:, -self.context :]
-            blocks.append(self._block(frames))
-        return torch.cat(blocks, 1)[:, :horizon]
-
-    def _block(self, frames: Tensor) -> Tensor:
-        """Forecast (B, horizon, C', H, W) from exactly the context."""
+    def forecast_block(self, frames: Tensor) -> Tensor:
+        """Forecast (B, horizon, C', H, W) from (B, context, C, H, W)."""
         x = self.entry(frames.permute(0, 1, 3, 4, 2))
         x = x + self.positions(*x.shape[2:4])
-        vectors = None if self.vectors is None else self.vectors.expand(len(x), -1, -1)
+        vectors = None if self.vectors is None else self.vectors.repeat(len(x), 1, 1)
         memories = []
         for encoder in self.encoder:
             x, vectors = encoder(x, vectors)
@@ -441,7 +418,7 @@ class Earthformer(Forecaster):
 
     def _queries(self, memory: Tensor) -> Tensor:
         """Return the decoder's first tokens (B, horizon, H, W, C), of the coarsest memory's size."""
-        shape = (len(memory), self.horizon, *memory.shape[2:])
+        shape = (len(memory), self.block, *memory.shape[2:])
         if isinstance(self.queries, PositionEmbedding):
             tokens = self.queries(*memory.shape[2:4])
         elif self.queries == "nearest":
@@ -482,7 +459,7 @@ def _convs(inputs: int, outputs: int, count: int, groups: int) -> nn.Sequential:
 
 
 def _boxes(
-    option: str, names: Names, table: dict[str, Pattern], shapes: Sequence[Shape], padding: str
+    option: str, names: str | Sequence[str], table: dict[str, Pattern], shapes: Sequence[Shape], padding: str
 ) -> list[list[Cuboid]]:
     """Return the cuts of each level by the name of its pattern."""
     names = [names] * len(shapes) if isinstance(names, str) else names
@@ -499,28 +476,41 @@ def _pattern(name: str, table: dict[str, Pattern], shape: Shape) -> list[Cuboid]
 
 
 def _check_levels(option: str, values: Sequence[object], levels: int) -> None:
-    if len(values) != levels or not levels:
+    if not levels:
+        raise ValueError("encoder_depths is empty: give an entry for at least one level, such as (4, 4)")
+    if len(values) != levels:
         raise ValueError(
-            f"{option} has length {len(values)} and encoder_depths {levels}: there is one entry of each for each "
-            f"level, so give {option} {max(1, levels)}"
+            f"{option} has length {len(values)} and encoder_depths {levels}: both have an entry for every level, so "
+            f"give {option} {levels} entries"
         )
 
 
-def _check_units(units: int, heads: int, stages: Sequence[tuple[int, int, int]], groups: Sequence[int]) -> None:
-    for stage, group in zip(stages, groups, strict=True):
-        for name, count in zip(("channels", "scale", "convolutions"), stage, strict=True):
-            check_count(f"{name} of the entry", count)
-        if stage[0] % group:
-            factor = GROUPS if group == GROUPS else 4
-            nearest = max(factor, round(stage[0] / factor) * factor)
+def _stages(entry_stages: Sequence[Sequence[int]] | None) -> list[Stage]:
+    stages = []
+    for stage in entry_stages or ():
+        if len(stage) != 3:
+            raise ValueError(f"{tuple(stage)} in entry_stages must be (channels, scale, convolutions), as (64, 2, 2)")
+        units, scale, convs = stage
+        stages.append(Stage(units, scale, convs, convs, max(1, units // 4)))
+    return stages
+
+
+def _check_units(units: int, heads: int, stages: Sequence[Stage]) -> None:
+    for stage in stages:
+        check_count("channels of the entry", stage.units)
+        check_count("scale of the entry", stage.scale)
+        check_count("convolutions of the entry", stage.convs)
+        check_count("convolutions of the exit", stage.exit_convs, 0)
+        if stage.units % stage.groups:
+            factor = GROUPS if stage.groups == GROUPS else 4
             raise ValueError(
-                f"the entry has {stage[0]} channels (base_units={units}) and GroupNorm needs a multiple of {factor}: "
-                f"use {nearest}"
+                f"the entry has {stage.units} channels (base_units={units}) and its GroupNorm needs a multiple of "
+                f"{factor}: use {max(factor, round(stage.units / factor) * factor)}"
             )
-    if stages[-1][0] != units:
+    if stages[-1].units != units:
         raise ValueError(
-            f"entry_stages end with {stages[-1][0]} channels and the encoder starts with base_units={units}: make "
-            "them equal"
+            f"entry_stages end with {stages[-1].units} channels and the encoder starts with base_units={units}: "
+            f"use base_units={stages[-1].units}"
         )
     if units % heads:
         fits = [n for n in range(1, units + 1) if units % n == 0]

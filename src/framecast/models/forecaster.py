@@ -89,9 +89,7 @@ class Forecaster(nn.Module, ABC):
         if not frames.shape[1]:
             raise ValueError("the clip holds no frames: give at least one")
         if not frames.is_floating_point():
-            raise ValueError(
-                f"frames are {frames.dtype} and the model needs floating point: scale them to [0, 1]"
-            )
+            raise ValueError(f"frames are {frames.dtype} and the model needs floating point: scale them to [0, 1]")
 
 
 def check_horizon(horizon: int, context: int = 1) -> None:
@@ -121,9 +119,7 @@ def check_clip(clip: Tensor, context: int, horizon: int, truth: Tensor | None) -
         )
     steps = context + horizon - 1
     if truth is not None and tuple(truth.shape) != (clip.shape[0], steps):
-        raise ValueError(
-            f"truth is {tuple(truth.shape)} and must be (batch, steps) = {(clip.shape[0], steps)}"
-        )
+        raise ValueError(f"truth is {tuple(truth.shape)} and must be (batch, steps) = {(clip.shape[0], steps)}")
 
 
 def pad_frames(frames: Tensor, multiple: int, *, pad: bool, name: str = "the model") -> Tensor:

@@ -53,9 +53,7 @@ class RecurrentForecaster(Forecaster):
         ValueError: a channel count below one.
     """
 
-    def __init__(
-        self, stack: Stack, in_channels: int = 1, out_channels: int | None = None, pad: bool = True
-    ) -> None:
+    def __init__(self, stack: Stack, in_channels: int = 1, out_channels: int | None = None, pad: bool = True) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = in_channels if out_channels is None else out_channels
@@ -138,16 +136,12 @@ class RecurrentForecaster(Forecaster):
         return pad_frames(frames, self.stack.multiple, pad=self.pad, name="this model")
 
     def _start(self, canvas: Tensor) -> tuple[State, Tensor | None]:
-        x = self._embed(canvas[:, 0])
+        # Only size, type and device of the first input matter here: a view costs nothing.
+        x = canvas[:, 0, :1].expand(-1, self.stack.channels, -1, -1)
         return self.stack.init_state(x), self.stack.init_memory(x)
 
-    def _embed(self, frame: Tensor) -> Tensor:
-        return self.embed(frame).contiguous(memory_format=torch.channels_last)  # type: ignore[no-any-return]
-
-    def _step(
-        self, frame: Tensor, layers: State, memory: Tensor | None
-    ) -> tuple[Tensor, State, Tensor | None]:
-        h, layers, memory = self.stack(self._embed(frame), layers, memory)
+    def _step(self, frame: Tensor, layers: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
+        h, layers, memory = self.stack(self.embed(frame), layers, memory)
         return self.head(h), layers, memory
 
     def _check_feedback(self, horizon: int) -> None:

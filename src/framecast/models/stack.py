@@ -35,9 +35,7 @@ def pyramid_scales(layers: int) -> tuple[int, ...]:
     """
     if layers < 2 or layers % 2:
         near = f"{max(2, layers - 1)} or {layers + 1}" if layers > 1 else "2"
-        raise ValueError(
-            f"a pyramid mirrors its layers, so it needs an even number >= 2 and got {layers}: use {near}"
-        )
+        raise ValueError(f"a pyramid mirrors its layers, so it needs an even number >= 2 and got {layers}: use {near}")
     down = range(layers // 2)
     return (*down, *reversed(down))
 
@@ -53,26 +51,18 @@ class Stack(Cell):
     def __init__(self, cells: Sequence[Cell], scales: Sequence[int], skip: Skip = "add") -> None:
         super().__init__()
         if len(cells) != len(scales) or not cells:
-            raise ValueError(
-                f"a stack needs one scale per cell and got {len(cells)} cells, {len(scales)} scales"
-            )
+            raise ValueError(f"a stack needs one scale per cell and got {len(cells)} cells, {len(scales)} scales")
         if any(abs(a - b) > 1 for a, b in pairwise(scales)) or scales[0] or min(scales):
-            raise ValueError(
-                f"scales start at 0 and move by at most one from layer to layer; got {tuple(scales)}"
-            )
+            raise ValueError(f"scales start at 0 and move by at most one from layer to layer; got {tuple(scales)}")
         if len({cell.channels for cell in cells}) > 1:
-            raise ValueError(
-                "all cells of a stack have one width; got " + str([cell.channels for cell in cells])
-            )
+            raise ValueError("all cells of a stack have one width; got " + str([cell.channels for cell in cells]))
         if skip not in ("add", "none"):
             raise ValueError(f"skip is {skip!r} and must be 'add' or 'none'")
         self.cells = nn.ModuleList(cells)
         self.scales = tuple(scales)
         self.skip = skip
         self.channels = cells[0].channels
-        self.multiple = math.lcm(
-            *(cell.multiple * 2**scale for cell, scale in zip(cells, scales, strict=True))
-        )
+        self.multiple = math.lcm(*(cell.multiple * 2**scale for cell, scale in zip(cells, scales, strict=True)))
         probe = torch.empty(1, self.channels, self.multiple, self.multiple)
         self._widths = [len(cell.init_state(self._view(probe, scale))) for cell, scale in self._layers()]
 
@@ -120,9 +110,7 @@ class Stack(Cell):
 
     def penalty(self, state: State) -> Tensor | None:
         """Return the sum of the cells' penalties (B,), or None where no cell has one."""
-        parts = [
-            cell.penalty(part) for (cell, _), part in zip(self._layers(), self._per_cell(state), strict=True)
-        ]
+        parts = [cell.penalty(part) for (cell, _), part in zip(self._layers(), self._per_cell(state), strict=True)]
         present = [part for part in parts if part is not None]
         return torch.stack(present).sum(0) if present else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,21 @@ from PIL import Image, ImageDraw
 
 Picture = NDArray[np.uint8]
 Frames = NDArray[Any]
+Painter = Callable[[Frames], Picture]
 
 PAST, FORECAST = (120, 120, 120), (214, 96, 28)
-BORDER = 2
+NO_DATA = 180
+BORDER, LINE = 2, 14
 
 
 def to_picture(frame: Frames) -> Picture:
-    """Turn a frame (C, H, W) in [0, 1] into a picture (H, W, 3); more than three channels show the first."""
-    pixels = np.clip(np.nan_to_num(frame.astype(np.float32)), 0, 1)
+    """Turn a frame (C, H, W) in [0, 1] into a picture (H, W, 3); more than three channels show the first.
+
+    Where there is no data (NaN) it is grey.
+    """
+    pixels = np.clip(frame.astype(np.float32), 0, 1) * 255
     channels = pixels if len(pixels) == 3 else np.repeat(pixels[:1], 3, 0)
-    return (np.moveaxis(channels, 0, -1) * 255).round().astype(np.uint8)
+    return np.nan_to_num(np.moveaxis(channels, 0, -1), nan=NO_DATA).round().astype(np.uint8)
 
 
 def enlarge(picture: Picture, least: int) -> Picture:
@@ -29,10 +35,18 @@ def enlarge(picture: Picture, least: int) -> Picture:
     return picture.repeat(factor, 0).repeat(factor, 1)
 
 
-def strip(rows: list[Frames], gap: int = 1, least: int = 48) -> bytes:
-    """Return a PNG with one row of frames per entry (T, C, H, W) in [0, 1]; shorter rows end at the right."""
-    columns = max(len(row) for row in rows)
-    cells = [[enlarge(to_picture(frame), least) for frame in row] for row in rows]
+def strip(rows: list[Frames], gap: int = 1, least: int = 48, *, columns: int = 0, paint: Painter = to_picture) -> bytes:
+    """Return a PNG with one row of frames per entry (T, C, H, W).
+
+    Args:
+        rows: frames in time; shorter rows end at the right.
+        gap: white pixels between frames.
+        least: pixels of a frame's shorter side.
+        columns: frames that a row has room for, where it is more than the longest row.
+        paint: turns a frame into a picture; by default, one in [0, 1].
+    """
+    columns = max(columns, *(len(row) for row in rows))
+    cells = [[enlarge(paint(frame), least) for frame in row] for row in rows]
     height, width = cells[0][0].shape[:2]
     sheet = np.full((len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
     for y, row in enumerate(cells):
@@ -48,36 +62,52 @@ def _png(pixels: Picture) -> bytes:
     return content.getvalue()
 
 
-def animation(panels: dict[str, tuple[Frames, int]], milliseconds: int = 250, least: int = 160) -> bytes:
+def animation(
+    panels: dict[str, tuple[Frames, int]],
+    milliseconds: int = 250,
+    least: int = 160,
+    *,
+    paint: Painter = to_picture,
+    captions: Sequence[str] = (),
+    foot: Callable[[int], Picture] | None = None,
+) -> bytes:
     """Return a GIF of panels side by side.
 
     Args:
-        panels: title -> frames (T, C, H, W) in [0, 1] and the number of them that are past; past frames have a
-            grey border, forecasts an orange one.
+        panels: title -> frames (T, C, H, W) and the number of them that are past; past frames have a grey border,
+            forecasts an orange one.
         milliseconds: per frame.
         least: pixels of a panel's shorter side.
+        paint: turns a frame into a picture; by default, one in [0, 1].
+        captions: a line of text per frame, such as its time.
+        foot: makes a picture of a given width to stand below, such as a colour scale.
     """
     length = max(len(frames) for frames, _ in panels.values())
     pictures = []
     for step in range(length):
         cells = [
-            _panel(title, frames[min(step, len(frames) - 1)], PAST if step < past else FORECAST, least)
+            _panel(title, paint(frames[min(step, len(frames) - 1)]), PAST if step < past else FORECAST, least)
             for title, (frames, past) in panels.items()
         ]
-        pictures.append(Image.fromarray(np.concatenate(cells, 1)))
+        sheet = np.concatenate(cells, 1)
+        head = [_line(captions[step], sheet.shape[1])] if captions else []
+        below = [foot(sheet.shape[1])] if foot else []
+        pictures.append(Image.fromarray(np.concatenate([*head, sheet, *below])))
     palette = [picture.quantize(64, dither=Image.Dither.NONE) for picture in pictures]
     content = io.BytesIO()
     palette[0].save(content, "GIF", save_all=True, append_images=palette[1:], duration=milliseconds, loop=0)
     return content.getvalue()
 
 
-def _panel(title: str, frame: Frames, colour: tuple[int, int, int], least: int) -> Picture:
-    picture = enlarge(to_picture(frame), least)
+def _panel(title: str, picture: Picture, colour: tuple[int, int, int], least: int) -> Picture:
+    picture = enlarge(picture, least)
     framed = np.full((picture.shape[0] + 2 * BORDER, picture.shape[1] + 2 * BORDER, 3), colour, np.uint8)
     framed[BORDER:-BORDER, BORDER:-BORDER] = picture
-    if not title:
-        return framed
-    sheet = Image.new("RGB", (framed.shape[1], framed.shape[0] + 14), "white")
-    sheet.paste(Image.fromarray(framed), (0, 14))
-    ImageDraw.Draw(sheet).text((2, 1), title, fill="black")
+    return np.concatenate([_line(title, framed.shape[1]), framed]) if title else framed
+
+
+def _line(words: str, width: int) -> Picture:
+    """Return a line of text of a given width."""
+    sheet = Image.new("RGB", (width, LINE), "white")
+    ImageDraw.Draw(sheet).text((2, 1), words, fill="black")
     return np.asarray(sheet)

@@ -1,4 +1,4 @@
-"""Results as text tables."""
+"""Results as text tables. Which scores there are, and how they are called, stands in the results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SCORES = ("mse", "mae", "psnr", "ssim")
+UNDEFINED = "–"
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
@@ -20,25 +20,38 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def shown_score(value: float | None) -> str:
+    """Return a score with four digits, a dash where it is undefined."""
+    return UNDEFINED if value is None else f"{value:.4g}"
+
+
 def score_table(results: Mapping[str, Any]) -> str:
-    """Return the mean scores of an evaluation as a small text table."""
+    """Return the main scores of an evaluation as small text tables, one for each kind."""
     named = [
         *results["forecasts"].items(),
         *((f"{name}, as published", found) for name, found in results.get("as_published", {}).items()),
     ]
-    rows = [[name, *(f"{found['mean'][score]:.4g}" for score in SCORES)] for name, found in named]
-    return text_table([["forecast", *(score.upper() for score in SCORES)], *rows])
+    kinds: dict[str, list[str]] = {}
+    for score, info in results["scores"].items():
+        if info["main"]:
+            kinds.setdefault(info["table"], []).append(score)
+    tables = []
+    for scores in kinds.values():
+        rows = [[name, *(shown_score(found["mean"][score]) for score in scores)] for name, found in named]
+        tables.append(text_table([["forecast", *(results["scores"][score]["label"] for score in scores)], *rows]))
+    return "\n\n".join(tables)
 
 
 def score_csv(results: Mapping[str, Any]) -> str:
-    """Return the scores of an evaluation per lead time, and their mean, as CSV."""
+    """Return the scores of an evaluation per lead time, and of all together, as CSV; undefined ones are empty."""
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(["forecast", "protocol", "lead", "clips", *SCORES])
+    names = list(results["scores"])
+    writer.writerow(["forecast", "protocol", "lead", "clips", *names])
     blocks = {"forecast": results["forecasts"], "as-published": results.get("as_published", {})}
     for protocol, block in blocks.items():
         for name, found in block.items():
-            leads = zip(*(found["per_lead"][score] for score in SCORES), strict=True)
-            for lead, scores in [*enumerate(leads, 1), ("mean", [found["mean"][score] for score in SCORES])]:
+            leads = zip(*(found["per_lead"][score] for score in names), strict=True)
+            for lead, scores in [*enumerate(leads, 1), ("mean", [found["mean"][score] for score in names])]:
                 writer.writerow([name, protocol, lead, results["clips"], *scores])
     return content.getvalue()

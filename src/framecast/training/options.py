@@ -34,7 +34,7 @@ class TrainingOptions:
         penalty_weight: weight of the model's own penalty; None takes the model's recipe.
         clip_norm: largest norm of the gradient, 0 for no limit; None takes the model's recipe.
         seed: of initial weights, order of the clips and sampling masks.
-        validate_every: batches between validations; None validates each epoch, or ten times where steps are given.
+        validate_every: batches between validations; None validates after each epoch and at the end.
         validate_clips: use only so many clips of the validation split.
         patience: stop after so many validations without a better one.
         save_every: batches between training checkpoints; None saves after each validation.
@@ -110,9 +110,7 @@ class TrainingOptions:
         """Return the batches between validations."""
         if self.validate_every is not None:
             return self.validate_every
-        if self.steps is not None:
-            return min(per_epoch, -(-self.total_batches(per_epoch) // 10))
-        return per_epoch
+        return min(per_epoch, self.total_batches(per_epoch))
 
 
 def training_options(given: Mapping[str, Any]) -> TrainingOptions:

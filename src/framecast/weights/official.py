@@ -44,6 +44,11 @@ GSTA: Rules = {
     r"hid\.enc\.(\d+)\.reduction\.": r"translator.\1.reduction.",
 }
 TRANSLATORS = {"simvp": ("IncepU", INCEP_U), "simvp-v2": ("gSTA", GSTA)}
+ONLY_IN_CONFIG = ("drop", "drop_path", "mlp_ratio")  # of gSTA; the ratio cannot always be told from rounded widths
+ARGUMENTS = (
+    *("shape_in", "in_shape", "hid_S", "hid_T", "N_S", "N_T", "model_type", "incep_ker", "groups"),
+    *("spatio_kernel_enc", "spatio_kernel_dec", "act_inplace", *ONLY_IN_CONFIG),
+)
 
 
 def translate(entry: ModelEntry, tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> Translation:
@@ -129,20 +134,18 @@ def _gsta(ours: Mapping[str, Tensor]) -> dict[str, Any]:
 def _configured(kind: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that only the config knows, after comparing the others."""
     told = dict(config)
-    told.pop("act_inplace", None)  # changes no number
+    for name in told:
+        if name not in ARGUMENTS:
+            raise UnknownNameError("argument of the released constructor", name, ARGUMENTS)
     for shape in ("shape_in", "in_shape"):
         if shape in told:
-            told["context"], told["in_channels"] = told.pop(shape)[:2]
-    named = str(told.pop("model_type", kind))
-    if named.lower() != kind.lower():
+            told["context"], told["in_channels"] = told[shape][:2]
+    if (named := str(told.get("model_type", kind))).lower() != kind.lower():
         raise WeightsError(f"the config says model_type={named!r} and the model has {kind}: check its name")
-    if kind == "IncepU" and options["groups"] == 1:
+    if options.get("groups") == 1:
         told.pop("groups", None)  # the released block replaces groups that do not divide the channels by 1
-    only_here: dict[str, Any] = {name: told.pop(name) for name in ("drop", "drop_path", "mlp_ratio") if name in told}
-    for name, value in told.items():
-        if name not in options:
-            raise UnknownNameError("argument of the released constructor", name, {*options, *only_here})
-        ours = options[name]
-        if (list(value) if isinstance(ours, list) else value) != ours:
-            raise WeightsError(f"the config says {name}={value} and the tensors {ours}: use the config they came with")
-    return only_here if kind == "gSTA" else {}  # IncepU has none of these
+    for name in told.keys() & options.keys() - set(ONLY_IN_CONFIG):
+        said, ours = told[name], options[name]
+        if (list(said) if isinstance(ours, list) else said) != ours:
+            raise WeightsError(f"the config says {name}={said} and the tensors {ours}: use the config they came with")
+    return {name: told[name] for name in ONLY_IN_CONFIG if name in told and kind == "gSTA"}

@@ -1,0 +1,116 @@
+"""The past that a forecast starts from: arrays, files, or the last frames of a folder of radar files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from framecast.datasets.clip import ClipSpec
+from framecast.datasets.radar_files import radar_folder
+from framecast.datasets.radar_parts import holds_radar
+from framecast.datasets.reading import arrange_frames, read_frames
+from framecast.datasets.windows import Numbers, Values
+from framecast.errors import DataError
+
+
+class Past(NamedTuple):
+    """Frames a forecast starts from.
+
+    Attributes:
+        frames: (N, T, C, H, W) in the model's range, 0 where there is no data.
+        valid: booleans of that shape, False where there is no data; None where all is data.
+        times: (T,) int64 seconds since 1970 UTC, or None.
+        note: what the user should know, such as the share without data, or "".
+    """
+
+    frames: Tensor
+    valid: Tensor | None
+    times: Numbers | None
+    note: str
+
+
+def read_past(frames: str | Path | NDArray[Any] | Tensor, channels: int, spec: ClipSpec | None) -> Past:
+    """Return frames as the model's numbers.
+
+    Args:
+        frames: an array or a path; of a folder of radar files the last ones at the model's interval are taken, cut
+            and resized as for its training.
+        channels: of the model.
+        spec: the facts of the clips it was trained on, or None where they are not known.
+
+    Raises:
+        DatasetNotFoundError: there are no frames at the path.
+        DataError: the frames are damaged, have other axes, lie outside the range the model knows, have gaps in time,
+            or hold NaN where it was trained on pictures.
+    """
+    times = None
+    if isinstance(frames, str | Path):
+        where, path = str(frames), Path(frames)
+        if spec is not None and path.is_dir() and holds_radar(path):
+            array, times = last_frames(path, spec)
+        else:
+            array = read_frames(path, channels)
+    else:
+        where = "the frames"
+        array = frames.detach().cpu().numpy() if isinstance(frames, Tensor) else np.asarray(frames)
+        array = arrange_frames(array, channels, "frames")
+    return _scaled(array, spec, times, where)
+
+
+def last_frames(folder: Path, spec: ClipSpec) -> tuple[Values, Numbers]:
+    """Return the last frames of a folder at the model's interval, (1, context, C, H, W) in physical units, and times.
+
+    Raises:
+        DataError: a frame is missing, or the files have another unit or size than the model was trained on.
+    """
+    source = radar_folder(folder)
+    if source.unit != spec.unit:
+        raise DataError(f"{folder} holds {source.unit} and the model was trained on {spec.unit}: give {spec.unit}")
+    assert source.times is not None
+    step = int(spec.interval or np.diff(source.times).min(initial=1))
+    wanted = source.times[-1] - step * np.arange(spec.context)[::-1]
+    numbers = np.searchsorted(source.times, wanted)
+    missing = wanted[source.times[numbers] != wanted]
+    if len(missing):
+        stamp = np.datetime64(int(missing[0]), "s")
+        raise DataError(
+            f"{folder} ends at {np.datetime64(int(source.times[-1]), 's')} and the model needs {spec.context} frames "
+            f"at steps of {step // 60} minutes up to there: {stamp} is missing; add it or leave out the last files"
+        )
+    frames = source.read(numbers)
+    if frames.shape[-2:] != (spec.height, spec.width) and spec.grid is not None:
+        frames = spec.grid.apply(frames, spec.scaling)
+    if frames.shape[1:] != (spec.channels, spec.height, spec.width):
+        raise DataError(
+            f"{folder} gives frames of {frames.shape[1:]} and the model was trained on "
+            f"{(spec.channels, spec.height, spec.width)}: give files of the same product"
+        )
+    return frames[None], wanted
+
+
+def _scaled(frames: NDArray[Any], spec: ClipSpec | None, times: Numbers | None, where: str) -> Past:
+    values = torch.from_numpy(np.array(frames, np.float32))
+    low, high = spec.scaling.limits if spec else (0.0, 1.0)
+    if frames.dtype == np.uint8 and (low, high) == (0.0, 1.0):
+        values = values / 255
+    valid, note = None, ""
+    if not values.isfinite().all():
+        bad = int((~values.isfinite()).sum())
+        gaps = spec is not None and spec.unit != "1" and not values.isinf().any() and bad < values.numel()
+        if not gaps:
+            raise DataError(f"{where} holds {bad} values that are NaN or infinite: fill or mask them first")
+        valid = ~values.isnan()
+        note = f"{where}: {bad / values.numel():.1%} of the past holds no data and is taken as 0 by the model"
+        values = values.where(valid, torch.tensor(low))
+    least, most = values.min().item(), values.max().item()
+    saturates = spec is not None and spec.scaling.saturates
+    if least < low or (most > high and not saturates):
+        hint = " These look like 0-255 pixels: divide by 255, or pass uint8." if 1 < most <= 255 and high == 1 else ""
+        raise DataError(f"{where} lies in [{least:g}, {most:g}] and the model knows [{low:g}, {high:g}].{hint}")
+    numbers = spec.scaling.scale(values) if spec else values
+    return Past(numbers if valid is None else numbers.where(valid, torch.tensor(0.0)), valid, times, note)

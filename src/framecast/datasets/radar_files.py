@@ -1,0 +1,57 @@
+"""A folder of radar files, one map each, in any format of ``framecast.registry.FRAME_READERS``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from framecast.datasets.knmi import knmi_time, read_knmi
+from framecast.datasets.odim import odim_time, read_odim
+from framecast.datasets.radolan import radolan_time, read_radolan
+from framecast.datasets.sources import FolderSource
+from framecast.datasets.windows import Frame
+from framecast.errors import DatasetNotFoundError
+from framecast.registry import frame_reader
+
+# Reader -> how to get the time of a file without its values; other readers read the whole file for it.
+TIMES: dict[Callable[..., Frame], Callable[[Path], int]] = {
+    read_knmi: knmi_time,
+    read_odim: odim_time,
+    read_radolan: radolan_time,
+}
+
+
+def radar_files(folder: str | Path) -> list[Path]:
+    """Return the files in a folder, and below it, that have a reader, by name."""
+    return sorted(path for path in Path(folder).rglob("*") if frame_reader(path.name) and path.is_file())
+
+
+def radar_folder(folder: str | Path) -> FolderSource:
+    """Return the frames of a folder in the order of their times.
+
+    Raises:
+        DatasetNotFoundError: it holds no file that has a reader.
+        DataError: a file cannot be read, or two have one time.
+    """
+    files = radar_files(folder)
+    if not files:
+        raise DatasetNotFoundError(
+            f"{folder} holds no radar file: give a folder of RADOLAN, ODIM HDF5 or KNMI HDF5 composites with their "
+            "official names"
+        )
+    return FolderSource(files, read_radar, radar_time)
+
+
+def read_radar(path: Path) -> Frame:
+    """Read a file by the reader that its name asks for."""
+    reader = frame_reader(path.name)
+    assert reader is not None, path
+    frame: Frame = reader(path)
+    return frame
+
+
+def radar_time(path: Path) -> int:
+    """Return the time of a file, from its header where its format allows."""
+    reader = frame_reader(path.name)
+    assert reader is not None, path
+    return TIMES[reader](path) if reader in TIMES else read_radar(path).time

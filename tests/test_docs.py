@@ -1,0 +1,83 @@
+"""The README and the docs tell the truth: their code runs, their tree is the real one."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import framecast
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCKS = [
+    pytest.param(page, code, id=f"{page.relative_to(ROOT)}-{number}")
+    for page in PAGES
+    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
+]
+MODULES = [m.name for m in pkgutil.walk_packages(framecast.__path__, "framecast.") if not m.name.endswith("__main__")]
+
+
+@pytest.mark.parametrize(("page", "code"), BLOCKS)
+def test_python_blocks_run(page: Path, code: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, f"{page}:\n{done.stderr}"
+
+
+def test_the_readme_shows_the_real_tree() -> None:
+    shown = subprocess.run(
+        [sys.executable, "tools/readme_tree.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert shown in (ROOT / "README.md").read_text(), "run: python tools/readme_tree.py --write"
+
+
+def test_relative_links_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_no_path_or_host_of_a_machine() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    for name in files:
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".cff", ""} and path.is_file():
+            assert not re.search(r"(?<![\w.])/(work|root|home)/", path.read_text()), name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_names_of_functions_and_modules_differ(module: str) -> None:
+    loaded = importlib.import_module(module)
+    parts = {part for name in MODULES for part in name.split(".")}
+    own = [
+        name
+        for name, value in vars(loaded).items()
+        if inspect.isfunction(value) and value.__module__ == module and not name.startswith("_")
+    ]
+    assert not parts & set(own)
+
+
+def test_public_functions_survive_the_import_of_every_module() -> None:
+    for module in MODULES:
+        importlib.import_module(module)
+    for name in framecast.__all__:
+        assert callable(getattr(framecast, name)), name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_classes_are_abstract_or_final(module: str) -> None:
+    """A class that can be instantiated is not a base of another, except where a class adds to a whole one."""
+    loaded = importlib.import_module(module)
+    for name, value in vars(loaded).items():
+        if inspect.isclass(value) and value.__module__ == module:
+            for base in value.__mro__[1:]:
+                if base.__module__.startswith("framecast") and not inspect.isabstract(base):
+                    assert issubclass(base, BaseException), (
+                        f"{name} derives from {base.__name__}, which is not abstract"
+                    )

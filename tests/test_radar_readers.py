@@ -1,0 +1,344 @@
+"""Readers of radar files: literal values of miniature files, the real files, and every kind of damage."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from makers.radar import CLUTTER, NODATA, SECONDARY, knmi_file, odim_file, radolan_bytes, rydl_file, seconds
+
+from framecast.datasets.knmi import knmi_time, read_knmi
+from framecast.datasets.odim import odim_time, read_odim
+from framecast.datasets.radolan import radolan_time, read_radolan, read_radolan_forecasts
+from framecast.datasets.rydl import RydlSource
+from framecast.errors import DataError, DatasetNotFoundError, MissingExtraError
+
+NAN = np.nan
+# Row 0 is in the south: 1.00 and 0.01 mm in 5 minutes, no data; clutter of 0.05 mm, 0.02 mm, flagged secondary, dry.
+RAW = [[100, 1, NODATA], [CLUTTER | 5, SECONDARY | 2, 0]]
+NORTH_UP = [[NAN, 0.24, 0], [12, 0.12, NAN]]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRAMECAST_CACHE", str(tmp_path / "cache"))
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+# ---- RADOLAN
+
+
+@pytest.mark.parametrize("pack", [lambda raw: raw, gzip.compress, bz2.compress], ids=["plain", "gz", "bz2"])
+def test_radolan_by_hand(tmp_path: Path, pack: Any) -> None:
+    path = write(tmp_path / "raa01-ry_10000-1408102050-dwd---bin", pack(radolan_bytes(RAW)))
+    frame = read_radolan(path)
+    assert frame.values.dtype == np.float32
+    np.testing.assert_allclose(frame.values, [NORTH_UP], rtol=1e-6)
+    assert (frame.time, frame.unit) == (seconds("2014-08-10T20:50"), "mm/h")
+    assert radolan_time(path) == frame.time
+    np.testing.assert_allclose(read_radolan(path, keep_clutter=True).values[0, 0, 0], 0.6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [
+        ({"product": "RW", "precision": 1, "interval": "INT  60"}, 10.0),
+        ({"product": "SF", "precision": 1, "interval": "INT1440"}, 10 / 24),
+        ({"product": "YW", "interval": "INT   5U0", "extra": "VV 000MF 00000002VR2017.002"}, 12.0),
+        ({"product": "W1", "precision": 1, "interval": "INT   1U1"}, 10 / 24),
+        ({"product": "RV", "extra": "VV 060MF 00000008", "tail": "MS 25<deasb,deboo,dedrs,deeis>", "version": 5}, 12.0),
+        ({"tail": "ST 12<boo 12,ros 3>"}, 12.0),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_radolan_products_in_mm_per_hour(tmp_path: Path, options: dict[str, Any], rate: float) -> None:
+    frame = read_radolan(write(tmp_path / "file", radolan_bytes(RAW, **options)))
+    assert frame.values[0, 1, 0] == pytest.approx(rate, rel=1e-6)
+    ahead = 3600 if "VV 060" in options.get("extra", "") else 0
+    assert frame.time == seconds("2014-08-10T20:50") + ahead
+
+
+def damaged(kind: str) -> bytes:
+    whole = radolan_bytes(RAW)
+    packed = gzip.compress(whole)
+    return {
+        "empty": b"",
+        "no end": whole.replace(b"\x03", b" "),
+        "cut": whole[:-3],
+        "longer": whole + b"\0",
+        "declared": radolan_bytes(RAW, by=900),
+        "grid": whole.replace(b"GP   2x   3", b"GP   3x   3"),
+        "token": whole.replace(b"SW   2.13.1", b"XY   2.13.1"),
+        "missing": whole.replace(b"INT   5", b""),
+        "date": radolan_bytes(RAW, stamp="322050"),
+        "other": b"GIF89a" + whole,
+        "site": whole.replace(b"10000", b"10001"),
+        "minutes": radolan_bytes(RAW, interval="INT   0"),
+        "reflectivity": radolan_bytes(RAW, product="RX"),
+        "gzip cut": packed[:-9],
+        "gzip flipped": packed[:60] + bytes([packed[60] ^ 0xFF]) + packed[61:],
+        "gzip head": b"\x1f\x8b\x08" + b"\xff" * 40,
+        "bz2 cut": bz2.compress(whole)[:-5],
+        "tar": b"x" * 257 + b"ustar" + b"\0" * 300,
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("empty", r"is empty \(0 bytes\)"),
+        ("no end", "no end of header"),
+        ("cut", "cut or changed on the way"),
+        ("longer", "cut or changed on the way"),
+        ("declared", r"declares 900 bytes \(BY\).*size is wrong"),
+        ("grid", r"3x3 \(GP\).*size is wrong"),
+        ("token", "unknown token in its header at 'XY   2.13.1"),
+        ("missing", "header without INT"),
+        ("date", "has the date 322050"),
+        ("other", "begins with 'GIF89a"),
+        ("minutes", "over 0 minutes"),
+        ("site", "radar site 10001"),
+        ("reflectivity", "product RX, which is not rain"),
+        ("gzip cut", "is damaged.*fetch it again"),
+        ("gzip flipped", "is damaged|cut or changed|header"),
+        ("gzip head", "is damaged.*fetch it again"),
+        ("bz2 cut", "is damaged.*fetch it again"),
+        ("tar", "tar archive.*read_radolan_forecasts"),
+    ],
+)
+def test_damaged_radolan_files(tmp_path: Path, kind: str, message: str) -> None:
+    path = write(tmp_path / "raa01-ry_10000-1408102050-dwd---bin", damaged(kind))
+    with pytest.raises(DataError, match=message) as error:
+        read_radolan(path)
+    assert str(path) in str(error.value)
+
+
+def test_every_flipped_header_byte_is_an_error_or_the_same_values(tmp_path: Path) -> None:
+    whole = radolan_bytes(RAW)
+    expected = read_radolan(write(tmp_path / "file", whole)).values
+    for position in range(whole.index(b"\x03") + 1):
+        flipped = whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :]
+        try:
+            values = read_radolan(write(tmp_path / "file", flipped)).values
+        except DataError:
+            continue
+        # Precision and interval are numbers of the format: another digit is another product, of the same shape.
+        assert values.shape == expected.shape
+
+
+def test_radolan_forecast_archives(tmp_path: Path) -> None:
+    def archive(*members: bytes) -> Path:
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w:bz2") as file:
+            for number, member in enumerate(members):
+                facts = tarfile.TarInfo(f"DE1200_RV_{number:03}")
+                facts.size = len(member)
+                file.addfile(facts, io.BytesIO(member))
+        return write(tmp_path / "DE1200_RV.tar.bz2", content.getvalue())
+
+    steps = [radolan_bytes(RAW, product="RV", extra=f"VV {minutes:03}MF 00000008") for minutes in (10, 0, 5)]
+    frames = read_radolan_forecasts(archive(*steps))
+    assert [frame.time - frames[0].time for frame in frames] == [0, 300, 600]
+    np.testing.assert_allclose(frames[0].values, [NORTH_UP], rtol=1e-6)
+    with pytest.raises(DataError, match=r"DE1200_RV.tar.bz2:DE1200_RV_001.*cut or changed"):
+        read_radolan_forecasts(archive(steps[0], steps[1][:-2]))
+    with pytest.raises(DataError, match="holds no file"):
+        read_radolan_forecasts(archive())
+    with pytest.raises(DataError, match="cannot be read as a tar archive"):
+        read_radolan_forecasts(write(tmp_path / "no.tar.bz2", bz2.compress(b"nothing" * 99)))
+
+
+def test_radolan_without_wradlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wradlib.io.radolan", None)
+    with pytest.raises(MissingExtraError, match=r"wradlib.*pip install 'framecast\[radar\]'"):
+        read_radolan(write(tmp_path / "file", radolan_bytes(RAW)))
+
+
+def test_the_real_radolan_files(shared: Path) -> None:
+    path = shared / "data/dwd/raa01-ry_10000-1408102050-dwd---bin.gz"
+    frame = read_radolan(path)
+    # By the format's description alone: header to byte 3, twelve bits, row 0 in the south.
+    content = gzip.decompress(path.read_bytes())
+    raw = np.frombuffer(content, "<u2", offset=content.index(b"\x03") + 1).reshape(900, 900)[::-1]
+    expected = np.where(raw & 0x2000, np.nan, (raw & 0xFFF) * 0.12)
+    np.testing.assert_allclose(frame.values[0], expected, rtol=1e-6)
+    assert np.nanmax(frame.values) == pytest.approx(129.48, abs=1e-3)
+    frames = read_radolan_forecasts(shared / "data/dwd/DE1200_RV2210180700.tar.bz2")
+    assert len(frames) == 25
+    assert (frames[0].time, frames[-1].time) == (seconds("2022-10-18T07:00"), seconds("2022-10-18T09:00"))
+    assert frames[0].values.shape == (1, 1200, 1100)
+
+
+# ---- ODIM
+
+
+@pytest.mark.parametrize("where", ["data", "dataset"])
+@pytest.mark.parametrize("text", [False, True])
+def test_odim_by_hand(tmp_path: Path, where: str, text: bool) -> None:
+    pixels = np.array([[0, 5, 65535], [20, 50, 1]], np.uint16)
+    path = odim_file(tmp_path / "a.hdf5", pixels, where=where, text=text)
+    frame = read_odim(path)
+    np.testing.assert_allclose(frame.values, [[[0, 0.5, NAN], [2, 5, 0.1]]], rtol=1e-6)
+    assert (frame.time, frame.unit) == (seconds("2025-09-22T05:40"), "mm/h") == (odim_time(path), "mm/h")
+
+
+def test_odim_quantities(tmp_path: Path) -> None:
+    pixels = np.array([[0, 6]], np.uint16)
+    quarter = odim_file(tmp_path / "a.h5", pixels, start="20250922 0530")
+    assert read_odim(quarter).values[0, 0, 1] == pytest.approx(0.6 * 6)
+    rate = odim_file(tmp_path / "b.h5", pixels, quantity="RATE", start="20250922 0540")
+    assert read_odim(rate).values[0, 0, 1] == pytest.approx(0.6)
+    echo = odim_file(tmp_path / "c.h5", np.array([[0, 300]], np.uint16), quantity="DBZH")
+    # 30 dBZ: (10^3 / 256)^(1 / 1.42)
+    assert read_odim(echo).values[0, 0].tolist() == [0, pytest.approx((1000 / 256) ** (1 / 1.42), rel=1e-5)]
+    opera = odim_file(tmp_path / "d.h5", np.array([[-9999000, 1.5]], np.float32), quantity="RATE", gain=1,
+                      nodata=-9999000)  # fmt: skip
+    assert np.isnan(read_odim(opera).values[0, 0, 0])
+
+
+def test_damaged_odim_files(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 3), np.uint16)
+    with pytest.raises(DataError, match="holds VRAD and rain is read from RATE"):
+        read_odim(odim_file(tmp_path / "a.h5", pixels, quantity="VRAD"))
+    with pytest.raises(DataError, match=r"adds up rain over 0 s"):
+        read_odim(odim_file(tmp_path / "b.h5", pixels, start="20250922 0540"))
+    with pytest.raises(DataError, match=r"20251322.*should be YYYYMMDDHHMMSS"):
+        read_odim(odim_file(tmp_path / "c.h5", pixels, end="20251322 0540"))
+    with pytest.raises(DataError, match=r"where a map \(rows, columns\)"):
+        read_odim(odim_file(tmp_path / "d.h5", pixels[0]))
+    with pytest.raises(DataError, match="no ODIM HDF5 composite"):
+        read_odim(odim_file(tmp_path / "e.h5", pixels), dataset="dataset2")
+    path = odim_file(tmp_path / "f.h5", pixels)
+    with h5py.File(path, "a") as file:
+        del file["dataset1/data1/what"].attrs["gain"]
+    with pytest.raises(DataError, match="lacks the attribute gain"):
+        read_odim(path)
+    with h5py.File(path, "a") as file:
+        file["dataset1/data1/what"].attrs["gain"] = b"much"
+    with pytest.raises(DataError, match="gain = much, which is no number"):
+        read_odim(path)
+    with h5py.File(path, "a") as file:
+        file["dataset1/data1/what"].attrs["gain"] = [1.0, 2.0]
+    with pytest.raises(DataError, match="2 values in the attribute gain"):
+        read_odim(path)
+
+
+def test_the_real_odim_file(shared: Path) -> None:
+    frame = read_odim(shared / "data/dwd/raa01-rw_10000-latest-dwd---bin.hdf5")
+    assert frame.values.shape == (1, 1200, 1100)
+    assert frame.time == seconds("2025-09-22T05:40")
+    assert np.nanmax(frame.values) == pytest.approx(15.8)
+    assert np.isnan(frame.values).mean() == pytest.approx(0.4353, abs=1e-4)
+
+
+# ---- KNMI
+
+
+def test_knmi_by_hand(tmp_path: Path) -> None:
+    when = seconds("2010-08-26T00:05")
+    path = knmi_file(tmp_path, [[0, 100], [65535, 1]], when)
+    frame = read_knmi(path)
+    np.testing.assert_allclose(frame.values, [[[0, 12], [NAN, 0.12]]], rtol=1e-6)
+    assert (frame.time, frame.unit) == (when, "mm/h") == (knmi_time(path), "mm/h")
+    hourly = knmi_file(tmp_path / "hour", [[100]], when, minutes=60, formula=b"GEO=0.010000*PV+0.500000")
+    assert read_knmi(hourly).values[0, 0, 0] == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"formula": b"GEO=exp(PV)"}, r"calibration 'GEO=exp\(PV\)'"),
+        ({"end": b"26-AOU-2010;00:05:00.000"}, "26-AOU-2010.*should be like"),
+        ({"end": b"32-AUG-2010;00:05:00.000"}, "32-AUG-2010"),
+        ({"end": b"25-AUG-2010;00:05:00.000"}, "which is no time"),
+    ],
+)
+def test_damaged_knmi_files(tmp_path: Path, facts: dict[str, bytes], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_knmi(knmi_file(tmp_path, [[0]], seconds("2010-08-26T00:05"), **facts))
+
+
+def test_the_real_knmi_files(shared: Path) -> None:
+    path = shared / "data/knmi/RAD_NL25_RAP_5min_201008260100.h5"
+    frame = read_knmi(path)
+    assert frame.time == seconds("2010-08-26T01:00")
+    with h5py.File(path) as file:
+        pixels = file["image1/image_data"][()]
+    np.testing.assert_allclose(frame.values[0], np.where(pixels == 65535, np.nan, pixels * 0.12), rtol=1e-6)
+
+
+# ---- any HDF5
+
+
+@pytest.mark.parametrize("read", [read_knmi, read_odim, knmi_time, odim_time], ids=lambda read: read.__name__)
+def test_files_that_are_no_hdf5(tmp_path: Path, read: Any) -> None:
+    with pytest.raises(DatasetNotFoundError, match="no file"):
+        read(tmp_path / "nowhere.h5")
+    for content in (b"", b"not HDF5", b"\x89HDF\r\n\x1a\n" + b"\0" * 200):
+        with pytest.raises(DataError, match="cannot be read as HDF5"):
+            read(write(tmp_path / "a.h5", content))
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["something"] = 1
+    with pytest.raises(DataError, match="it is no"):
+        read(tmp_path / "b.h5")
+
+
+def test_cut_and_flipped_hdf5(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    pixels = np.arange(10_000, dtype=np.uint16).reshape(100, 100)
+    odim_file(path, pixels)
+    with h5py.File(path, "a") as file:
+        del file["dataset1/data1/data"]
+        file.create_dataset("dataset1/data1/data", data=pixels, compression="gzip", fletcher32=True)
+    whole = path.read_bytes()
+    expected = read_odim(path).values
+    with pytest.raises(DataError, match="cannot be read as HDF5"):
+        read_odim(write(path, whole[: len(whole) // 2]))
+    generator = np.random.default_rng(0)
+    caught = 0
+    for position in generator.integers(len(whole) // 2, len(whole), 60):
+        try:
+            values = read_odim(write(path, whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :]))
+        except DataError:
+            caught += 1
+        else:
+            assert np.array_equal(values.values, expected, equal_nan=True)
+    assert caught
+
+
+# ---- RYDL
+
+
+def test_rydl_by_hand(tmp_path: Path) -> None:
+    maps = {"201606010005": [[0, 0.01], [1, -1]], "201606010000": [[NAN, np.inf], [0, 2]]}
+    source = RydlSource(rydl_file(tmp_path / "RYDL.hdf5", maps))
+    assert (source.count, source.shape) == (2, (1, 2, 2))
+    assert source.times.tolist() == [seconds("2016-06-01T00:00"), seconds("2016-06-01T00:05")]
+    expected = [[[[NAN, NAN], [0, 24]]], [[[0, 0.12], [12, NAN]]]]
+    np.testing.assert_allclose(source.read(np.array([0, 1])), expected, rtol=1e-6)
+    source.close()
+
+
+def test_damaged_rydl(tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match=r"RYDL\.hdf5"):
+        RydlSource(tmp_path / "RYDL.hdf5")
+    for key, message in {"rain": "the key 'rain'", "201613010000": "no time"}.items():
+        with pytest.raises(DataError, match=message):
+            RydlSource(rydl_file(tmp_path / f"{key}.hdf5", {key: [[0]]}))
+    with pytest.raises(DataError, match="no keys"):
+        RydlSource(rydl_file(tmp_path / "empty.hdf5", {}))
+    mixed = RydlSource(rydl_file(tmp_path / "mixed.hdf5", {"201606010000": [[0]], "201606010005": [[0, 1]]}))
+    with pytest.raises(DataError, match=r"201606010005 is \(1, 2\).*sizes are mixed"):
+        mixed.read(np.array([1]))
