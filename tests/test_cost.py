@@ -9,7 +9,7 @@ from small import CONTEXT, HORIZON, SMALL_ONE_SHOT, small_model
 import framecast as fc
 from framecast import cli
 from framecast.analysis.counting import count_cost
-from framecast.analysis.published import paper_rows, published_cost
+from framecast.analysis.paper_costs import paper_rows, published_cost
 from framecast.cells.attention import local_attention
 from framecast.registry import CELLS, ONE_SHOT
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from makers.kth import kth_folder, moving_bar, video_file
 
 import framecast as fc
-from framecast.datasets.kth import MOVING, Segment, clamp, kth, read_segments, split_of, windows_of
+from framecast.datasets.kth import MOVING, Segment, clamp, open_kth, read_segments, split_of, windows_of
 from framecast.datasets.pictures import resize_frames
 from framecast.datasets.video import cached_video, decode_into_cache
 from framecast.errors import DataError, DatasetNotFoundError, MissingExtraError
@@ -110,7 +110,7 @@ def test_runs_beyond_the_last_frame_are_cut() -> None:
 
 
 def test_splits_by_person(root: Path) -> None:
-    data = kth(root=root, **SMALL)
+    data = open_kth(root=root, **SMALL)
     # runs 1-25 and 26-45: walking every 10, running every 3
     per_person = (2 + 2) + (6 + 5)
     assert {split: len(clips) for split, clips in data.splits.items()} == {
@@ -125,7 +125,7 @@ def test_splits_by_person(root: Path) -> None:
 
 
 def test_no_clip_spans_two_runs_or_videos(root: Path) -> None:
-    data = kth(root=root, **SMALL)
+    data = open_kth(root=root, **SMALL)
     for clips in data.splits.values():
         video, place = np.divmod(clips.windows, 45)
         assert (video == video[:, :1]).all()
@@ -133,24 +133,24 @@ def test_no_clip_spans_two_runs_or_videos(root: Path) -> None:
 
 
 def test_actions(root: Path) -> None:
-    assert len(kth(root=root, actions=["walking"], **SMALL)["train"]) == 4
+    assert len(open_kth(root=root, actions=["walking"], **SMALL)["train"]) == 4
     with pytest.raises(ValueError, match="Did you mean 'jogging'"):
-        kth(root=root, actions=["joging"], **SMALL)
+        open_kth(root=root, actions=["joging"], **SMALL)
     with pytest.raises(DatasetNotFoundError, match="videos of boxing"):
-        kth(root=root, actions=["boxing"], **SMALL)
+        open_kth(root=root, actions=["boxing"], **SMALL)
 
 
 def test_persons_for_validation(root: Path) -> None:
-    data = kth(root=root, validation_persons=(1,), **SMALL)
+    data = open_kth(root=root, validation_persons=(1,), **SMALL)
     assert float(data["validation"][0]["frames"][0].min()) < float(data["train"][0]["frames"][0].min())
     with pytest.raises(DataError, match="must be of 1 to 16"):
-        kth(root=root, validation_persons=(17,), **SMALL)
+        open_kth(root=root, validation_persons=(17,), **SMALL)
 
 
 def test_a_run_beyond_the_end_is_cut_and_told(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "mine.txt").write_text("person01_walking_d1 38 99\nperson02_walking_d1 1 20\n")
     with caplog.at_level(logging.WARNING):
-        data = kth(root=root, segments=tmp_path / "mine.txt", **SMALL)
+        data = open_kth(root=root, segments=tmp_path / "mine.txt", **SMALL)
     assert len(data["train"]) == 1
     assert data["train"].windows.max() == 44
     assert "1 runs end beyond" in caplog.text
@@ -160,11 +160,11 @@ def test_a_run_beyond_the_end_is_cut_and_told(root: Path, tmp_path: Path, caplog
 def test_lists_in_the_root_are_found(root: Path, tmp_path: Path) -> None:
     video_file(tmp_path / "walking/person01_walking_d1_uncomp.avi", moving_bar(30), "mpeg4", "yuv420p")
     (tmp_path / "train_data_list.txt").write_text("person01_walking_d1 1 30\n")
-    assert len(kth(root=tmp_path, **SMALL)["train"]) == 3
+    assert len(open_kth(root=tmp_path, **SMALL)["train"]) == 3
     (tmp_path / "train_data_list_trimmed.txt").write_text("person01_walking_d1 1 10\n")
-    assert len(kth(root=tmp_path, **SMALL)["train"]) == 1, "the trimmed list takes the place of the other"
+    assert len(open_kth(root=tmp_path, **SMALL)["train"]) == 1, "the trimmed list takes the place of the other"
     (tmp_path / "00sequences.txt").write_text("person01_walking_d1 1-18\n")
-    assert len(kth(root=tmp_path, **SMALL)["train"]) == 2
+    assert len(open_kth(root=tmp_path, **SMALL)["train"]) == 2
 
 
 def test_missing_files(tmp_path: Path, root: Path) -> None:
@@ -174,13 +174,13 @@ def test_missing_files(tmp_path: Path, root: Path) -> None:
         assert part in str(error.value)
     video_file(tmp_path / "person01_walking_d1_uncomp.avi", moving_bar(9), "mpeg4", "yuv420p")
     with pytest.raises(DatasetNotFoundError, match=r"00sequences\.txt: not found"):
-        kth(root=tmp_path, **SMALL)
+        open_kth(root=tmp_path, **SMALL)
     with pytest.raises(DatasetNotFoundError, match=r"mine.txt: not found"):
-        kth(root=tmp_path, segments="mine.txt", **SMALL)
+        open_kth(root=tmp_path, segments="mine.txt", **SMALL)
     with pytest.raises(DatasetNotFoundError, match="there is no list"):
         read_segments([tmp_path / "nowhere.txt"])
     with pytest.raises(DataError, match="no run is as long as a clip of 60"):
-        kth(root=root, context=30, horizon=30, size=8, progress=False)
+        open_kth(root=root, context=30, horizon=30, size=8, progress=False)
 
 
 # ---- decoding
@@ -188,7 +188,7 @@ def test_missing_files(tmp_path: Path, root: Path) -> None:
 
 def test_the_real_clip(shared: Path) -> None:
     folder = shared / "data/kth"
-    data = kth(root=folder, segments=folder / "train_data_list_trimmed.txt", progress=False)
+    data = open_kth(root=folder, segments=folder / "train_data_list_trimmed.txt", progress=False)
     frames = data["train"][0]["frames"]
     assert frames.shape == (20, 1, 128, 128)
     assert 0.2 < frames.mean() < 0.9
@@ -208,9 +208,9 @@ def test_frames_are_resized_in_one_interpolation(tmp_path: Path) -> None:
 
 
 def test_videos_are_decoded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = kth(root=root, **SMALL).fingerprint()
+    first = open_kth(root=root, **SMALL).fingerprint()
     monkeypatch.setattr("framecast.datasets.video._decoded", None)
-    assert kth(root=root, **SMALL).fingerprint() == first
+    assert open_kth(root=root, **SMALL).fingerprint() == first
 
 
 def test_a_changed_video_is_decoded_again(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_loading_with_workers(root: Path) -> None:
-    clips = kth(root=root, **SMALL)["train"]
+    clips = open_kth(root=root, **SMALL)["train"]
     alone = torch.stack([clips[i]["frames"] for i in range(len(clips))])
     loader = torch.utils.data.DataLoader(clips, batch_size=4, num_workers=2)
     assert torch.equal(torch.cat([batch["frames"] for batch in loader]), alone)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import framecast as fc
 from framecast.datasets.handwriting import own_digits, packaged_digits, read_idx, resize_digits
-from framecast.datasets.moving_mnist import Motion, _authors_path, _srivastava_path, moving_mnist
+from framecast.datasets.moving_mnist import Motion, _authors_path, _srivastava_path, open_moving_mnist
 from framecast.errors import DataError, DatasetNotFoundError
 
 SMALL = {"size": 16, "context": 2, "horizon": 2, "clips": 60}
@@ -52,13 +52,13 @@ def test_the_set_of_the_paper() -> None:
 
 @pytest.mark.parametrize("rule", ["authors", "srivastava"])
 def test_a_clip_is_a_function_of_seed_and_index(rule: str) -> None:
-    first, again = moving_mnist(rule=rule, **SMALL), moving_mnist(rule=rule, **SMALL)
+    first, again = open_moving_mnist(rule=rule, **SMALL), open_moving_mnist(rule=rule, **SMALL)
     backwards = [again["train"][i]["frames"] for i in (3, 2, 1, 0)]
     for i, frames in zip((3, 2, 1, 0), backwards, strict=True):
         assert torch.equal(first["train"][i]["frames"], frames)
-        assert not torch.equal(frames, moving_mnist(rule=rule, seed=1, **SMALL)["train"][i]["frames"])
+        assert not torch.equal(frames, open_moving_mnist(rule=rule, seed=1, **SMALL)["train"][i]["frames"])
         assert not torch.equal(frames, first["test"][i]["frames"])
-    assert first.fingerprint() == again.fingerprint() != moving_mnist(rule=rule, seed=1, **SMALL).fingerprint()
+    assert first.fingerprint() == again.fingerprint() != open_moving_mnist(rule=rule, seed=1, **SMALL).fingerprint()
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(10, 64), st.integers(2, 40))
@@ -81,7 +81,7 @@ def test_srivastava_digits_stay_inside_at_a_tenth_of_the_range(seed: int, length
 
 def test_overlap_adds_or_shows_the_brighter() -> None:
     for rule, joined in (("authors", 255), ("srivastava", 200)):
-        clips = moving_mnist(rule=rule, digits_per_frame=2, **SMALL)["train"]
+        clips = open_moving_mnist(rule=rule, digits_per_frame=2, **SMALL)["train"]
         clips.digits = np.full((1, 7, 7), 200, np.uint8)
         assert max(clips.draw(i).max() for i in range(10)) == joined
 
@@ -89,7 +89,7 @@ def test_overlap_adds_or_shows_the_brighter() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(12, 48), st.integers(1, 4), st.integers(1, 6), st.integers(1, 6))
 def test_any_size_and_length(size: int, digits: int, context: int, horizon: int) -> None:
-    data = moving_mnist(size=size, digits_per_frame=digits, context=context, horizon=horizon, clips=15)
+    data = open_moving_mnist(size=size, digits_per_frame=digits, context=context, horizon=horizon, clips=15)
     frames = data["train"][0]["frames"]
     assert frames.shape == (context + horizon, 1, size, size)
     assert frames.max() > 0
@@ -101,7 +101,7 @@ def test_idx_files_packed_and_raw(tmp_path: Path) -> None:
     assert np.array_equal(raw, packed)
     parts = [own_digits(tmp_path / "raw", split) for split in ("train", "validation", "test")]
     assert [len(part) for part in parts] == [14, 2, 4]
-    data = moving_mnist(digits=tmp_path / "raw", **SMALL)
+    data = open_moving_mnist(digits=tmp_path / "raw", **SMALL)
     assert data["test"][0]["frames"].max() > 0
 
 
@@ -141,7 +141,7 @@ def test_damaged_idx_files(tmp_path: Path, damage: object, message: str) -> None
 def test_missing_files(tmp_path: Path) -> None:
     for option in ("digits", "file", "test_file"):
         with pytest.raises(DatasetNotFoundError, match=r"there is no .*nowhere"):
-            moving_mnist(**{**SMALL, option: tmp_path / "nowhere"})
+            open_moving_mnist(**{**SMALL, option: tmp_path / "nowhere"})
 
 
 def stored(tmp_path: Path, shape: tuple[int, ...] = (20, 30, 16, 16)) -> Path:
@@ -152,12 +152,12 @@ def stored(tmp_path: Path, shape: tuple[int, ...] = (20, 30, 16, 16)) -> Path:
 
 def test_stored_clips(tmp_path: Path) -> None:
     path = stored(tmp_path)
-    data = moving_mnist(file=path, context=4, horizon=6)
+    data = open_moving_mnist(file=path, context=4, horizon=6)
     assert {split: len(clips) for split, clips in data.splits.items()} == {"train": 19, "validation": 2, "test": 9}
     assert data.spec.height == 16
     expected = np.load(path)[:10, 21].astype(np.float32) / 255
     assert np.array_equal(data["test"][0]["frames"][:, 0].numpy(), expected)
-    mixed = moving_mnist(test_file=path, **SMALL)
+    mixed = open_moving_mnist(test_file=path, **SMALL)
     assert (len(mixed["train"]), len(mixed["test"])) == (38, 30)
 
 
@@ -167,22 +167,22 @@ def test_stored_clips(tmp_path: Path) -> None:
 )
 def test_wrong_stored_clips(tmp_path: Path, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        moving_mnist(file=stored(tmp_path, shape), context=5, horizon=5)
+        open_moving_mnist(file=stored(tmp_path, shape), context=5, horizon=5)
 
 
 def test_stored_clips_of_another_type_or_cut(tmp_path: Path) -> None:
     np.save(tmp_path / "float.npy", np.zeros((2, 3, 4, 4)))
     with pytest.raises(DataError, match="float64"):
-        moving_mnist(file=tmp_path / "float.npy")
+        open_moving_mnist(file=tmp_path / "float.npy")
     path = stored(tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="truncated"):
-        moving_mnist(file=path)
+        open_moving_mnist(file=path)
     np.save(tmp_path / "object.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(DataError, match="cannot be read"):
-        moving_mnist(file=tmp_path / "object.npy")
+        open_moving_mnist(file=tmp_path / "object.npy")
     with pytest.raises(DataError, match="set size to match"):
-        moving_mnist(test_file=stored(tmp_path), size=32, context=2, horizon=2)
+        open_moving_mnist(test_file=stored(tmp_path), size=32, context=2, horizon=2)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_stored_clips_of_another_type_or_cut(tmp_path: Path) -> None:
 )
 def test_impossible_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        moving_mnist(**{**SMALL, **options})  # type: ignore[arg-type]
+        open_moving_mnist(**{**SMALL, **options})  # type: ignore[arg-type]
 
 
 def test_unknown_data_options() -> None:

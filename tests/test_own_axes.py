@@ -14,7 +14,7 @@ import zarr
 from makers.own import SHORT, lengths, pixels, rain_dataset, save, stamps, zarr_of
 
 import framecast as fc
-from framecast.datasets.own import own
+from framecast.datasets.own import open_own
 from framecast.errors import DataError
 
 
@@ -43,7 +43,7 @@ def test_axes(
     else:
         with h5py.File(path, "w") as file:
             file["frames"] = array
-    data = own(path, axes=axes, scaling="none", **SHORT)
+    data = open_own(path, axes=axes, scaling="none", **SHORT)
     frames = data["train"][0]["frames"].numpy()
     assert frames.shape == expected
     letters = axes or guessed
@@ -80,24 +80,24 @@ def test_arrays_and_options_that_cannot_be_used(
     tmp_path: Path, array: Any, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        own(save(tmp_path / "a.npy", array), **{**SHORT, **options})
+        open_own(save(tmp_path / "a.npy", array), **{**SHORT, **options})
 
 
 def test_archives_of_several_arrays(tmp_path: Path) -> None:
     frames = pixels().astype(np.float32)
     np.savez(tmp_path / "a.npz", rain=frames, time=stamps(40), mask=np.zeros((6, 8)))
-    data = own(tmp_path / "a.npz", **SHORT)
+    data = open_own(tmp_path / "a.npz", **SHORT)
     assert data["train"][0]["times"].diff().tolist() == [300] * 3
     np.savez(tmp_path / "b.npz", rain=frames, more=frames)
     with pytest.raises(DataError, match=r"several arrays of frames \(rain, more\).*variable="):
-        own(tmp_path / "b.npz", **SHORT)
-    assert lengths(own(tmp_path / "b.npz", variable="more", **SHORT)) == [25, 1, 5]
+        open_own(tmp_path / "b.npz", **SHORT)
+    assert lengths(open_own(tmp_path / "b.npz", variable="more", **SHORT)) == [25, 1, 5]
     with pytest.raises(DataError, match="has no 'snow': it has rain, more"):
-        own(tmp_path / "b.npz", variable="snow", **SHORT)
+        open_own(tmp_path / "b.npz", variable="snow", **SHORT)
     np.savez(tmp_path / "c.npz", rain=frames, time=stamps(39))
     with pytest.raises(DataError, match="40 frames and 39 time stamps"):
-        own(tmp_path / "c.npz", **SHORT)
-    assert lengths(own(tmp_path / "c.npz", time="none", **SHORT)) == [25, 1, 5]
+        open_own(tmp_path / "c.npz", **SHORT)
+    assert lengths(open_own(tmp_path / "c.npz", time="none", **SHORT)) == [25, 1, 5]
 
 
 def test_an_mlcast_zarr_works_as_it_is(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_axes_by_name_and_convention(
 ) -> None:
     values = np.random.default_rng(0).random(shape).astype(np.float32)
     dataset = xr.Dataset({"v": (dims, values)})
-    data = own(zarr_of(tmp_path / "a.zarr", dataset), **SHORT, **options)
+    data = open_own(zarr_of(tmp_path / "a.zarr", dataset), **SHORT, **options)
     assert data["train"][0]["frames"].shape[1:] == expected
     time = next(d for d in dims if d in ("t", "time", "frame", "step", "a") and shape[dims.index(d)] == 20)
     first = dataset["v"].isel({time: 0})
@@ -168,7 +168,7 @@ def test_axes_by_attributes(tmp_path: Path) -> None:
         coords={"q": ("q", stamps(20).astype("datetime64[ns]"), {"axis": "T"}),
                 "p": ("p", np.arange(6.0), {"axis": "Y"}), "r": ("r", np.arange(8.0), {"standard_name": "longitude"})},
     )  # fmt: skip
-    data = own(zarr_of(tmp_path / "a.zarr", dataset), **SHORT)
+    data = open_own(zarr_of(tmp_path / "a.zarr", dataset), **SHORT)
     assert (data.spec.height, data.spec.width, data.spec.interval) == (6, 8, 300)
     assert any("upside down" in note for note in data.notes), "rows run from south to north"
 
@@ -188,11 +188,11 @@ def test_axes_that_cannot_be_told(
 ) -> None:
     path = zarr_of(tmp_path / "a.zarr", xr.Dataset({"v": (dims, np.zeros(shape))}))
     with pytest.raises(DataError, match=message):
-        own(path, **SHORT, **options)
+        open_own(path, **SHORT, **options)
 
 
 def test_a_zarr_without_time_is_taken_as_equally_spaced_and_told(tmp_path: Path) -> None:
-    data = own(zarr_of(tmp_path / "a.zarr", rain_dataset().drop_vars("time")), **SHORT)
+    data = open_own(zarr_of(tmp_path / "a.zarr", rain_dataset().drop_vars("time")), **SHORT)
     assert "times" not in data["train"][0]
     assert any("no time stamps" in note for note in data.notes)
 
@@ -202,7 +202,7 @@ def test_zarr_arrays_without_names(tmp_path: Path) -> None:
     zarr.save_array(tmp_path / "array.zarr", frames)
     zarr.save_group(tmp_path / "group.zarr", frames=frames, mask=np.zeros((6, 8)))
     for name in ("array.zarr", "group.zarr"):
-        data = own(tmp_path / name, **SHORT)
+        data = open_own(tmp_path / name, **SHORT)
         assert np.array_equal(data["train"][0]["frames"][:, 0].numpy(), frames[:4].astype(np.float32) / 255)
 
 
@@ -226,19 +226,19 @@ def test_units_that_contradict_the_name(tmp_path: Path, name: str, unit: str, fi
         file[name].attrs["units"] = unit
     for path in (tmp_path / "a.nc", tmp_path / "a.h5"):
         if fine:
-            own(path, **SHORT)
+            open_own(path, **SHORT)
             continue
         with pytest.raises(DataError, match=rf"the name '{name}' says .* its unit .* says .*unit="):
-            own(path, **SHORT)
-        assert own(path, unit="mm/h", **SHORT).spec.unit == "mm/h"
+            open_own(path, **SHORT)
+        assert open_own(path, unit="mm/h", **SHORT).spec.unit == "mm/h"
 
 
 def test_crop(tmp_path: Path) -> None:
     frames = pixels(20, 10, 12)
     save(tmp_path / "a.npy", frames)
-    data = own(tmp_path / "a.npy", crop=(2, 8, 1, 11), **SHORT)
+    data = open_own(tmp_path / "a.npy", crop=(2, 8, 1, 11), **SHORT)
     assert (data.spec.height, data.spec.width) == (6, 10)
     assert np.array_equal(data["train"][0]["frames"][:, 0].numpy(), frames[:4, 2:8, 1:11].astype(np.float32) / 255)
     for crop, message in (((2, 8, 1, 13), "lies outside of 10x12"), ((2, 8), "rows from, to, columns from, to")):
         with pytest.raises(DataError, match=message):
-            own(tmp_path / "a.npy", crop=crop, **SHORT)
+            open_own(tmp_path / "a.npy", crop=crop, **SHORT)

@@ -16,7 +16,7 @@ from makers.own import KINDS, SHORT, every_kind, lengths, pixels, png_folder, ra
 from PIL import Image
 
 from framecast.datasets.clip import ClipData
-from framecast.datasets.own import own
+from framecast.datasets.own import open_own
 from framecast.datasets.reading import read_frames
 from framecast.errors import DataError, DatasetNotFoundError
 
@@ -24,7 +24,7 @@ from framecast.errors import DataError, DatasetNotFoundError
 def test_a_folder_of_clips(tmp_path: Path) -> None:
     for number in range(12):
         video_file(tmp_path / f"clip{number}.avi", moving_bar(10, seed=10 * number))
-    data = own(tmp_path, **SHORT)
+    data = open_own(tmp_path, **SHORT)
     assert lengths(data) == [8 * 7, 2 * 7, 2 * 7], "twelve videos are dealt whole"
     assert data["train"].source.parts[1].where.endswith("clip1.avi")
     assert data["train"].source.parts[10].where.endswith("clip10.avi")
@@ -40,7 +40,7 @@ def test_mixed_folders_and_lengths(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not frames")
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "empty").mkdir()
-    data = own(tmp_path, shares=(0.6, 0, 0.4), **SHORT)
+    data = open_own(tmp_path, shares=(0.6, 0, 0.4), **SHORT)
     assert lengths(data) == [4 + 2 + 5, 0, 2 + 1 + 3]
 
 
@@ -48,69 +48,69 @@ def test_folders_named_after_splits(tmp_path: Path) -> None:
     for name, count in (("train", 20), ("val", 6), ("test", 8)):
         (tmp_path / name).mkdir()
         save(tmp_path / name / "a.npy", moving_bar(count))
-    assert lengths(own(tmp_path, **SHORT)) == [17, 3, 5]
+    assert lengths(open_own(tmp_path, **SHORT)) == [17, 3, 5]
     (tmp_path / "val" / "a.npy").unlink()
     (tmp_path / "val").rmdir()
-    data = own(tmp_path, **SHORT)
+    data = open_own(tmp_path, **SHORT)
     assert lengths(data) == [15, 0, 5]
     assert any("no folder validation" in note for note in data.notes)
     save(tmp_path / "test" / "a.npy", moving_bar(8, 7, 7))
     with pytest.raises(DataError, match="frames of a data set have one size"):
-        own(tmp_path, **SHORT)
+        open_own(tmp_path, **SHORT)
 
 
 def test_files_whose_time_goes_on_are_one_sequence(tmp_path: Path) -> None:
     dataset = rain_dataset(40)
     for name, part in (("a", slice(20, 40)), ("b", slice(0, 20))):
         dataset.isel(time=part).to_netcdf(tmp_path / f"{name}.nc", engine="h5netcdf")
-    data = own(tmp_path, **SHORT)
+    data = open_own(tmp_path, **SHORT)
     assert lengths(data) == [25, 1, 5], "as of one file of 40"
-    whole = own(zarr_of(tmp_path / "whole.zarr", dataset), **SHORT)
+    whole = open_own(zarr_of(tmp_path / "whole.zarr", dataset), **SHORT)
     assert torch.equal(data["train"][18]["frames"], whole["train"][18]["frames"]), "across the border of two files"
 
 
 def test_natural_order_of_pictures(tmp_path: Path) -> None:
     frames = moving_bar(12)
-    data = own(png_folder(tmp_path / "p", frames), shares=(1, 0, 0), context=10, horizon=2)
+    data = open_own(png_folder(tmp_path / "p", frames), shares=(1, 0, 0), context=10, horizon=2)
     assert np.array_equal(data["train"][0]["frames"][:, 0].numpy(), frames.astype(np.float32) / 255)
     assert read_frames(tmp_path / "p", 1)[0, 10, 0] == pytest.approx(frames[10] / 255)
 
 
 def test_pictures_of_16_bits_and_colour(tmp_path: Path) -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (5, 6, 8), np.uint16)
-    data = own(png_folder(tmp_path / "deep", deep), shares=(1, 0, 0), **SHORT)
+    data = open_own(png_folder(tmp_path / "deep", deep), shares=(1, 0, 0), **SHORT)
     np.testing.assert_allclose(data["train"][0]["frames"][:, 0].numpy(), deep[:4] / 65535, atol=1e-6)
     colour = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3), np.uint8)
     folder = png_folder(tmp_path / "colour", colour)
-    data = own(folder, shares=(1, 0, 0), **SHORT)
+    data = open_own(folder, shares=(1, 0, 0), **SHORT)
     assert np.array_equal(data["train"][0]["frames"].numpy(), np.moveaxis(colour[:4], -1, 1).astype(np.float32) / 255)
-    assert own(folder, channels=1, shares=(1, 0, 0), **SHORT).spec.channels == 1
+    assert open_own(folder, channels=1, shares=(1, 0, 0), **SHORT).spec.channels == 1
     video_file(tmp_path / "colour.avi", colour)
-    assert own(tmp_path / "colour.avi", shares=(1, 0, 0), **SHORT).spec.channels == 3
+    assert open_own(tmp_path / "colour.avi", shares=(1, 0, 0), **SHORT).spec.channels == 3
     with pytest.raises(DataError, match="1 or 3 channels"):
-        own(folder, channels=2, **SHORT)
+        open_own(folder, channels=2, **SHORT)
 
 
 def test_resizing_pictures_and_videos(tmp_path: Path) -> None:
     Image.new("L", (16, 16), 100).save(tmp_path / "0.png")
     Image.new("L", (9, 17), 100).save(tmp_path / "1.png")
     with pytest.raises(DataError, match=r"pictures of 16x16, 17x9.*size="):
-        own(tmp_path, **SHORT)
+        open_own(tmp_path, **SHORT)
     for number in range(2, 5):
         Image.new("L", (16, 16), 100).save(tmp_path / f"{number}.png")
-    data = own(tmp_path, size=(4, 6), shares=(1, 0, 0), **SHORT)
+    data = open_own(tmp_path, size=(4, 6), shares=(1, 0, 0), **SHORT)
     assert data["train"][0]["frames"].shape == (4, 1, 4, 6)
     np.testing.assert_allclose(data["train"][0]["frames"], 100 / 255, atol=1e-6)
 
 
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="nothing at"):
-        own(tmp_path / "nowhere", **SHORT)
+        open_own(tmp_path / "nowhere", **SHORT)
     (tmp_path / "readme.txt").write_text("text")
     with pytest.raises(DatasetNotFoundError, match="nothing else that is read as frames"):
-        own(tmp_path, **SHORT)
+        open_own(tmp_path, **SHORT)
     with pytest.raises(DataError, match=r"ends in \.txt"):
-        own(tmp_path / "readme.txt", **SHORT)
+        open_own(tmp_path / "readme.txt", **SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -130,14 +130,20 @@ def test_damaged_files(kinds: dict[str, Path], tmp_path: Path, name: str) -> Non
     path = tmp_path / name
     path.write_bytes(b"")
     with pytest.raises(DataError, match="empty file of 0 bytes"):
-        own(path, **SHORT)
+        open_own(path, **SHORT)
     path.write_bytes(b"\x00\x01 nonsense" * 20)
     with pytest.raises(DataError, match=name):
-        own(path, **SHORT)
+        open_own(path, **SHORT)
     if name != "video.avi":  # a video that is cut simply ends earlier
         path.write_bytes(content[: len(content) // 2])
         with pytest.raises(DataError, match=name):
-            _read_all(own(path, **SHORT))
+            _read_all(open_own(path, **SHORT))
+
+
+def test_netcdf_3_is_told_by_name(tmp_path: Path) -> None:
+    (tmp_path / "old.nc").write_bytes(b"CDF\x01" + bytes(100))
+    with pytest.raises(DataError, match=r"old\.nc cannot be read: it is NetCDF 3; make it NetCDF 4"):
+        open_own(tmp_path / "old.nc", **SHORT)
 
 
 def test_flipped_bytes_of_chunks_are_found(tmp_path: Path) -> None:
@@ -157,7 +163,7 @@ def test_flipped_bytes_of_chunks_are_found(tmp_path: Path) -> None:
     content[7] ^= 4
     chunk.write_bytes(content)
     for name in ("a.h5", "a.zarr"):
-        clips = own(tmp_path / name, **SHORT)["train"]
+        clips = open_own(tmp_path / name, **SHORT)["train"]
         assert clips[0]["frames"].shape == (4, 1, 6, 8)
         with pytest.raises(DataError, match=rf"{name}.*frames from 2 on: .*damaged"):
             clips[2]
@@ -173,7 +179,7 @@ def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     (tmp_path / "c.npy").write_bytes(pickle.dumps(Trap()))
     for name in ("a.npy", "a.npz", "c.npy"):
         with pytest.raises(DataError, match="holds objects"):
-            own(tmp_path / name, **SHORT)
+            open_own(tmp_path / name, **SHORT)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -181,17 +187,17 @@ def test_mixed_grid_sizes_and_units(tmp_path: Path) -> None:
     save(tmp_path / "a.npy", pixels(10))
     save(tmp_path / "b.npy", pixels(10, 7, 8))
     with pytest.raises(DataError, match=r"a\.npy has frames of 1 x 6x8 and .*b\.npy of 1 x 7x8"):
-        own(tmp_path, **SHORT)
+        open_own(tmp_path, **SHORT)
     (tmp_path / "b.npy").unlink()
     timed(tmp_path / "b.h5", np.arange(20) * 300)
     with pytest.raises(DataError, match=r"has time stamps and .* has none"):
-        own(tmp_path, **SHORT)
+        open_own(tmp_path, **SHORT)
 
 
 def test_a_video_shorter_than_a_clip(tmp_path: Path) -> None:
     video_file(tmp_path / "a.avi", moving_bar(3))
     with pytest.raises(DataError, match="no clip of 4 frames fits the training part, whose longest run has 2 frames"):
-        own(tmp_path / "a.avi", **SHORT)
+        open_own(tmp_path / "a.avi", **SHORT)
 
 
 def test_wrong_attributes(tmp_path: Path) -> None:
@@ -204,4 +210,4 @@ def test_wrong_attributes(tmp_path: Path) -> None:
             file["frames"] = pixels()
             file["frames"].attrs[name] = value
         with pytest.raises(DataError, match=message):
-            own(tmp_path / "a.h5", **SHORT)
+            open_own(tmp_path / "a.h5", **SHORT)

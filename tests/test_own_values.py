@@ -10,7 +10,8 @@ import pytest
 from makers.kth import moving_bar, video_file
 from makers.own import SHORT, lengths, pixels, png_folder, rain_dataset, save, timed, zarr_of
 
-from framecast.datasets.own import own
+import framecast as fc
+from framecast.datasets.own import open_own
 from framecast.errors import DataError
 
 
@@ -21,7 +22,7 @@ def test_nodata_values_of_one_s_own(tmp_path: Path) -> None:
     for code in (-999.0, 9e30, 255.5):
         masked = frames.copy()
         masked[:, 2, 3] = code
-        data = own(save(tmp_path / f"{code}.npy", masked), nodata=code, scaling="min-max", **SHORT)
+        data = open_own(save(tmp_path / f"{code}.npy", masked), nodata=code, scaling="min-max", **SHORT)
         sample = data["test"][0]
         assert not sample["valid"][:, 0, 2, 3].any()
         assert sample["valid"].sum() == 4 * 47
@@ -34,35 +35,35 @@ def test_nodata_of_pixels_and_videos(tmp_path: Path) -> None:
     video_file(tmp_path / "v.avi", frames)
     png_folder(tmp_path / "p", frames)
     for name in ("v.avi", "p"):
-        sample = own(tmp_path / name, nodata=220, **SHORT)["train"][0]
+        sample = open_own(tmp_path / name, nodata=220, **SHORT)["train"][0]
         assert np.array_equal(sample["valid"][:, 0].numpy(), frames[:4] != 220)
 
 
 def test_min_max_is_fitted_on_the_training_frames_only(tmp_path: Path) -> None:
     frames = np.linspace(5, 100, 40)[:, None, None] * np.ones((6, 8))
-    data = own(save(tmp_path / "a.npy", frames), scaling="min-max", **SHORT)
+    data = open_own(save(tmp_path / "a.npy", frames), scaling="min-max", **SHORT)
     assert data.spec.scaling.limits == (5, pytest.approx(frames[27, 0, 0]))
     assert data["test"][0]["frames"].max() == 1
-    assert own(tmp_path / "a.npy", **SHORT).spec.scaling == data.spec.scaling, "auto does so too"
+    assert open_own(tmp_path / "a.npy", **SHORT).spec.scaling == data.spec.scaling, "auto does so too"
 
 
 def test_values_in_the_unit_interval_are_left_as_they_are(tmp_path: Path) -> None:
-    data = own(save(tmp_path / "a.npy", np.random.default_rng(0).random((40, 6, 8)) / 2), **SHORT)
+    data = open_own(save(tmp_path / "a.npy", np.random.default_rng(0).random((40, 6, 8)) / 2), **SHORT)
     assert data.spec.scaling.limits == (0, 1)
 
 
 def test_limits_are_kept_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "a.npy", np.linspace(0, 9, 40)[:, None, None] * np.ones((6, 8)))
-    first = own(path, **SHORT).spec.scaling
+    first = open_own(path, **SHORT).spec.scaling
     with monkeypatch.context() as patched:
         patched.setattr("framecast.datasets.limits._limits", None)
-        assert own(path, **SHORT).spec.scaling == first
+        assert open_own(path, **SHORT).spec.scaling == first
     save(path, np.linspace(0, 90, 40)[:, None, None] * np.ones((6, 8)))
-    assert own(path, **SHORT).spec.scaling != first
+    assert open_own(path, **SHORT).spec.scaling != first
 
 
 def test_constant_frames(tmp_path: Path) -> None:
-    data = own(save(tmp_path / "a.npy", np.full((40, 6, 8), 7.0)), **SHORT)
+    data = open_own(save(tmp_path / "a.npy", np.full((40, 6, 8), 7.0)), **SHORT)
     assert data["train"][0]["frames"].isfinite().all()
     assert data.spec.scaling.unscale(data["train"][0]["frames"]).unique() == 7
     assert any("all values of the training part are 7" in note for note in data.notes)
@@ -70,7 +71,7 @@ def test_constant_frames(tmp_path: Path) -> None:
 
 def test_gaps_are_told_and_never_spanned(tmp_path: Path) -> None:
     times = np.delete(np.arange(60) * 300, [10, 11, 30])
-    data = own(timed(tmp_path / "a.h5", times, units="seconds since 2000-01-01"), **SHORT)
+    data = open_own(timed(tmp_path / "a.h5", times, units="seconds since 2000-01-01"), **SHORT)
     for clips in data.splits.values():
         assert all((clips[i]["times"].diff() == 300).all() for i in range(len(clips)))
     assert "2 gaps in time, the longest 900 s: no clip spans one" in data.notes
@@ -80,7 +81,7 @@ def test_gaps_are_told_and_never_spanned(tmp_path: Path) -> None:
 def test_a_longer_interval_thins_the_frames_out(tmp_path: Path) -> None:
     path = timed(tmp_path / "a.h5", np.arange(60) * 300)
     for options in ({"interval": 900}, {"step": 3}):
-        data = own(path, **options, **SHORT)
+        data = open_own(path, **options, **SHORT)
         assert data.spec.interval == 900
         assert data["train"][0]["times"].tolist() == [0, 900, 1800, 2700]
 
@@ -89,12 +90,12 @@ def test_jitter_needs_a_tolerance(tmp_path: Path) -> None:
     jitter = np.random.default_rng(0).integers(-4, 5, 60)
     path = timed(tmp_path / "a.h5", 1_500_000_000 + np.arange(60) * 300 + jitter)
     with pytest.raises(DataError, match="give interval= or tolerance="):
-        own(path, context=5, horizon=5)
-    data = own(path, interval=300, tolerance=10, context=5, horizon=5)
+        open_own(path, context=5, horizon=5)
+    data = open_own(path, interval=300, tolerance=10, context=5, horizon=5)
     assert lengths(data)[0] == 42 - 9
     assert (data["train"][0]["times"].diff() == 300).all()
     with pytest.raises(DataError, match="below half the interval"):
-        own(path, interval=300, tolerance=150, **SHORT)
+        open_own(path, interval=300, tolerance=150, **SHORT)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_jitter_needs_a_tolerance(tmp_path: Path) -> None:
     ],
 )
 def test_time_stamps_of_many_kinds(tmp_path: Path, times: Any, attributes: dict[str, str]) -> None:
-    data = own(timed(tmp_path / "a.h5", times, **attributes), **SHORT)
+    data = open_own(timed(tmp_path / "a.h5", times, **attributes), **SHORT)
     assert data["train"][0]["times"].tolist() == [946_684_800 + 300 * k for k in range(4)]
 
 
@@ -134,8 +135,8 @@ def test_time_stamps_of_many_kinds(tmp_path: Path, times: Any, attributes: dict[
 def test_time_stamps_that_cannot_be_read(tmp_path: Path, times: Any, attributes: Any, message: str) -> None:
     path = timed(tmp_path / "a.h5", times, count=20 if times.ndim > 1 else None, **attributes)
     with pytest.raises(DataError, match=message):
-        own(path, **SHORT, time="time")
-    assert "times" not in own(timed(path, times, count=20, **attributes), time="none", **SHORT)["train"][0]
+        open_own(path, **SHORT, time="time")
+    assert "times" not in open_own(timed(path, times, count=20, **attributes), time="none", **SHORT)["train"][0]
 
 
 def test_missing_time_stamps(tmp_path: Path) -> None:
@@ -144,4 +145,27 @@ def test_missing_time_stamps(tmp_path: Path) -> None:
     times[5] = np.datetime64("NaT")
     path = zarr_of(tmp_path / "a.zarr", dataset.assign_coords(time=times))
     with pytest.raises(DataError, match="time stamps are"):
-        own(path, **SHORT)
+        open_own(path, **SHORT)
+
+
+def test_other_data_is_scaled_as_the_model_was_trained(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 9, 40)[:, None, None] * np.ones((8, 8))
+    run = fc.train("convlstm", save(tmp_path / "a.npy", ramp), out=tmp_path / "run", steps=1, batch=2, progress=False,
+                   model_options={"hidden": 2, "layers": 1}, data_options=SHORT)  # fmt: skip
+    trained = fc.data(tmp_path / "a.npy", **SHORT).spec.scaling
+    other = fc.data(save(tmp_path / "b.npy", 3 * ramp), **SHORT)
+    assert other.spec.scaling != trained
+    results = fc.evaluate(run.path, data=other, progress=False)
+    assert results["clip_spec"]["scaling"] == trained.to_dict()
+    with pytest.raises(DataError, match=r"is in mm/h and the model was trained on 1"):
+        fc.evaluate(run.path, data=tmp_path / "b.npy", data_options={**SHORT, "unit": "mm/h"}, progress=False)
+
+
+def test_two_recordings_of_the_same_hours_stay_apart(tmp_path: Path) -> None:
+    for name in ("east", "west"):
+        timed(tmp_path / f"{name}.h5", np.arange(20) * 300)
+    data = open_own(tmp_path, shares=(1, 0, 0), **SHORT)
+    assert lengths(data) == [34, 0, 0]
+    assert "2 sequences: no clip spans two of them" in data.notes
+    windows = data["train"].windows
+    assert ((windows < 20) == (windows[:, :1] < 20)).all()

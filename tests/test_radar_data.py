@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 import framecast as fc
 from framecast.datasets.clip import SPLITS, spec_from_dict
+from framecast.datasets.converting import convert_data
 from framecast.datasets.grid import Grid, block_mean, grid_from_dict
 from framecast.datasets.index import cache_folder
 from framecast.datasets.rydl import RydlSource
@@ -183,8 +184,31 @@ def test_workers_read_for_themselves(tmp_path: Path) -> None:
     clips = fc.data("knmi", root=root, interval=5, blocks=(1, 0, 0))["train"]
     alone = [clips[i]["frames"] for i in range(len(clips))]
     for method in ("fork", "spawn"):
-        loader = DataLoader(clips, batch_size=None, num_workers=2, multiprocessing_context=method)
+        loader = DataLoader(clips, batch_size=None, num_workers=1, multiprocessing_context=method)
         assert all(torch.equal(one["frames"], other) for one, other in zip(loader, alone, strict=True))
+
+
+def test_a_converted_archive_gives_the_same_clips(tmp_path: Path) -> None:
+    frames = numbered(20)
+    frames[:, 3] = 65535
+    root = knmi_folder(tmp_path / "knmi", frames, START)
+    convert_data(root, tmp_path / "knmi.zarr", workers=1, progress=False)
+    options: dict[str, Any] = {"interval": 5, "blocks": (1, 0, 0), "size": 2}
+    ours, theirs = (fc.data("knmi", root=place, **options)["train"] for place in (root, tmp_path / "knmi.zarr"))
+    assert len(ours) == len(theirs) == 13
+    for name, tensor in ours[3].items():
+        torch.testing.assert_close(theirs[3][name], tensor, rtol=0, atol=1e-6)
+    german = fc.data("german-radar", root=tmp_path / "knmi.zarr", size=None, interval=5, every=5)
+    assert len(german["train"]) == 13
+    empty = tmp_path / "other.zarr"
+    convert_data(np_file(tmp_path / "frames.npy"), empty, workers=1, progress=False)
+    with pytest.raises(DataError, match="no rain rates in mm/h with times"):
+        fc.data("knmi", root=empty)
+
+
+def np_file(path: Path) -> Path:
+    np.save(path, np.zeros((6, 4, 4), np.float32))
+    return path
 
 
 def test_the_cache_of_frames_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

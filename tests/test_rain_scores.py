@@ -80,7 +80,7 @@ def test_undefined_is_undefined() -> None:
     assert family.published_scores(nothing)["csi_2"].tolist() == [[0, 0]]
 
 
-@pytest.mark.parametrize("scale", [1, 2, 3, 4, 5, 30])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 5, 30, 201])
 def test_windows_count_what_lies_in_them(scale: int) -> None:
     events = torch.rand(2, 9, 7) > 0.5
     counted = window_numbers(events, scale)

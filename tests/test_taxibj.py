@@ -13,7 +13,7 @@ from makers.taxibj import NAMES, dates_of, flow_file, four_files
 
 import framecast as fc
 from framecast.datasets.clip import ClipData
-from framecast.datasets.taxibj import read_flow, taxibj
+from framecast.datasets.taxibj import open_taxibj, read_flow
 from framecast.errors import DataError, DatasetNotFoundError
 
 DAY = 86_400
@@ -39,7 +39,7 @@ def test_days_that_lack_a_slot_are_dropped(tmp_path: Path) -> None:
 
 
 def test_the_last_four_weeks_are_the_test_set(root: Path) -> None:
-    data = taxibj(root=root)
+    data = open_taxibj(root=root)
     days = 4 * (20 - 1)  # a day of each file is dropped, and breaks its run in one day and the rest
     assert sum(len(clips.windows) for clips in data.splits.values()) < days * 48
     assert len(data["test"]) == 28 * 48 == 1344
@@ -48,7 +48,7 @@ def test_the_last_four_weeks_are_the_test_set(root: Path) -> None:
 
 
 def test_no_clip_spans_a_gap_and_no_two_splits_share_a_frame(root: Path) -> None:
-    data = taxibj(root=root)
+    data = open_taxibj(root=root)
     seen: dict[str, set[int]] = {}
     for split, clips in data.splits.items():
         for index in (0, len(clips) // 2, len(clips) - 1):
@@ -63,7 +63,7 @@ def test_no_clip_spans_a_gap_and_no_two_splits_share_a_frame(root: Path) -> None
 
 
 def test_scaling_is_fitted_on_the_training_part_only(root: Path) -> None:
-    data = taxibj(root=root)
+    data = open_taxibj(root=root)
     clips = data["train"]
     largest = clips.source.frames[: int(clips.windows.max()) + 1].max()
     assert data.spec.scaling.limits == (0, largest)
@@ -72,16 +72,16 @@ def test_scaling_is_fitted_on_the_training_part_only(root: Path) -> None:
 
 
 def test_channels(root: Path) -> None:
-    entering, leaving, both = (taxibj(root=root, channels=name) for name in ("in", "out", "both"))
+    entering, leaving, both = (open_taxibj(root=root, channels=name) for name in ("in", "out", "both"))
     assert both["train"][0]["frames"].shape == (8, 2, 4, 4)
     np.testing.assert_allclose(counts_of(leaving, "train", 5), 10 * counts_of(entering, "train", 5), rtol=1e-5)
     with pytest.raises(ValueError, match="Did you mean 'both'"):
-        taxibj(root=root, channels="bth")  # type: ignore[arg-type]
+        open_taxibj(root=root, channels="bth")  # type: ignore[arg-type]
 
 
 def test_as_published(root: Path) -> None:
-    data = taxibj(root=root, as_published=True)
-    honest = taxibj(root=root)
+    data = open_taxibj(root=root, as_published=True)
+    honest = open_taxibj(root=root)
     clip = counts_of(data, "train", 3)
     assert (np.diff(clip) <= 0).all(), "newest first"
     assert (data["train"][3]["times"].diff() == -1800).all()
@@ -98,7 +98,7 @@ def test_as_published(root: Path) -> None:
     lost = exact - frames[:48, 0, 0, 0]
     assert lost.min() > -1e-3
     assert 0 < lost.max() < step + 1e-3, "8 bits cut downwards by less than a step"
-    assert len(taxibj(root=root, as_published=True, validation=0.25)["validation"]) > 0
+    assert len(open_taxibj(root=root, as_published=True, validation=0.25)["validation"]) > 0
 
 
 def test_published_clips_end_one_frame_early(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_published_clips_end_one_frame_early(tmp_path: Path) -> None:
     for number, name in enumerate(NAMES):
         flow_file(tmp_path / name, dates_of(f"{2013 + number}-03-01", 3), start=144 * number)
     honest, published = (
-        taxibj(root=tmp_path, test_days=1, as_published=flag, validation=0.0) for flag in (False, True)
+        open_taxibj(root=tmp_path, test_days=1, as_published=flag, validation=0.0) for flag in (False, True)
     )
     ends = {name: {int(w.max()) for split in d.splits.values() for w in split.windows}
             for name, d in (("honest", honest), ("published", published))}  # fmt: skip
@@ -117,7 +117,7 @@ def test_published_clips_end_one_frame_early(tmp_path: Path) -> None:
 
 def test_other_files_of_the_layout(tmp_path: Path) -> None:
     flow_file(tmp_path / "NYC14_M16x8_T60_NewEnd.h5", dates_of("2014-04-01", 60, slots=24), (16, 8))
-    data = taxibj(root=tmp_path, files=["NYC14_M16x8_T60_NewEnd.h5"], channels="both", context=3, horizon=2)
+    data = open_taxibj(root=tmp_path, files=["NYC14_M16x8_T60_NewEnd.h5"], channels="both", context=3, horizon=2)
     assert data["train"][0]["frames"].shape == (5, 2, 16, 8)
     assert data.spec.interval == 3600
     assert len(data["test"]) == 28 * 24
@@ -139,7 +139,7 @@ def test_by_name_and_by_place(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / NAMES[0]).write_bytes(b"")
     with pytest.raises(DatasetNotFoundError) as error:
-        taxibj(root=tmp_path)
+        open_taxibj(root=tmp_path)
     for part in (*NAMES[1:], str(tmp_path), "1drv.ms", "DeepST", "taxibj/", "root=FOLDER", "Nothing is downloaded"):
         assert part in str(error.value)
     monkeypatch.setenv("FRAMECAST_DATA", str(tmp_path))
@@ -193,22 +193,22 @@ def test_damaged_files(tmp_path: Path) -> None:
 
 def test_too_little_or_impossible(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="lower test_days"):
-        taxibj(root=root, files=NAMES[:1])
+        open_taxibj(root=root, files=NAMES[:1])
     for options in ({"test_days": 75}, {"test_days": 70, "validation": 0.999}):
         with pytest.raises(DataError, match=r"lower test_days|no clip is left"):
-            taxibj(root=root, **options)  # type: ignore[arg-type]
+            open_taxibj(root=root, **options)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="validation is 1"):
-        taxibj(root=root, validation=1)
+        open_taxibj(root=root, validation=1)
     with pytest.raises(ValueError, match="test_days is 0"):
-        taxibj(root=root, test_days=0)
+        open_taxibj(root=root, test_days=0)
     with pytest.raises(DataError, match="out of order"):
-        taxibj(root=root, files=NAMES[::-1])
+        open_taxibj(root=root, files=NAMES[::-1])
     flow_file(tmp_path / "a.h5", dates_of("2015-11-01", 2))
     flow_file(tmp_path / "b.h5", dates_of("2016-11-01", 2), (5, 5))
     with pytest.raises(DataError, match="files of one city"):
-        taxibj(root=tmp_path, files=["a.h5", "b.h5"])
+        open_taxibj(root=tmp_path, files=["a.h5", "b.h5"])
     flow_file(tmp_path / "c.h5", dates_of("2015-11-01", 1), low=0)
     rewrite(tmp_path / "c.h5", data=np.zeros((48, 2, 4, 4)), date=np.array(dates_of("2015-11-01", 1)))
     flow_file(tmp_path / "d.h5", dates_of("2015-11-05", 2))
     with pytest.raises(DataError, match="the files hold no flow"):
-        taxibj(root=tmp_path, files=["c.h5", "d.h5"], test_days=1, validation=0, context=2, horizon=46)
+        open_taxibj(root=tmp_path, files=["c.h5", "d.h5"], test_days=1, validation=0, context=2, horizon=46)

@@ -107,7 +107,7 @@ def train(
         "model_options": spec.options,
         "data": clips.name,
         "data_options": _plain(clips.options),
-        "training": {**asdict(chosen), **asdict(recipe)},
+        "training": {**asdict(chosen), **asdict(recipe), "clip_norm": recipe.clip_norm or 0.0},
     }
     return fit(forecaster, clips, folder, chosen, recipe, config)
 
@@ -252,7 +252,7 @@ def evaluate(
         torch.set_num_threads(threads)
     file = _weights_file(Path(run))
     model, header = load_weights(file)
-    clips = _evaluation_data(file.parent, data, data_options)
+    clips = _as_trained(_evaluation_data(file.parent, data, data_options), header["clips"])
     _check_fit(model, clips)
     chosen = clips[split]
     count = min(len(chosen), limit or len(chosen))
@@ -294,6 +294,20 @@ def _evaluation_data(folder: Path, given: str | Path | ClipData | None, options:
         raise RunFolderError(f"{folder} has no config.yaml that names the data: give data=...")
     config = RunFolder(folder).read_config()
     return data(config["data"], **(config["data_options"] | dict(options or {})))
+
+
+def _as_trained(clips: ClipData, trained: Mapping[str, Any] | None) -> ClipData:
+    """Return clips under the scaling the model was trained with, whatever theirs would be.
+
+    Raises:
+        DataError: they are in another unit.
+    """
+    if trained is None:
+        return clips
+    spec = spec_from_dict(dict(trained))
+    if clips.spec.unit != spec.unit:
+        raise DataError(f"{clips.name} is in {clips.spec.unit} and the model was trained on {spec.unit}: convert it")
+    return clips.scaled_by(spec.scaling)
 
 
 def _device(name: str) -> torch.device:

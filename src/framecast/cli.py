@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,8 @@ USAGE_ERROR, INTERRUPTED = 2, 130
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code: 0 done, 1 refused with a reason, 2 wrong usage, 130 Ctrl-C."""
     given = sys.argv[1:] if arguments is None else arguments
+    # Threads that spin while they wait starve each other when anything else runs: measured 3.7 times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     logging.basicConfig(format="%(message)s")
     if not given or given[0] in ("-h", "--help"):
         print(_help())
@@ -195,7 +198,7 @@ def _models(arguments: list[str]) -> int:
 
 def _cost(arguments: list[str]) -> int:
     from framecast.analysis.counting import cost
-    from framecast.analysis.published import explanation, paper_rows, published_cost
+    from framecast.analysis.paper_costs import explanation, paper_rows, published_cost
     from framecast.reporting.tables import text_table
 
     parser = _parser("cost")

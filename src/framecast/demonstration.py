@@ -19,15 +19,19 @@ TEST_CLIPS = 500
 def demo(
     *,
     out: str | Path | None = None,
-    steps: int = 600,
-    batch: int = 8,
+    steps: int = 500,
+    batch: int = 4,
     hidden: int = 16,
-    lr: float = 2e-3,
+    lr: float = 1.5e-3,
+    minutes: float = 5,
     threads: int | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> str:
     """Train a small MS-LSTM at 32x32, 5 -> 5, from scratch; evaluate, forecast, and write a report.
+
+    In a few hundred steps the paper's recipe hardly leaves the blank frame, which absolute errors favour on sparse
+    scenes. So the demo learns by squared error, from its own forecasts, with a higher and falling learning rate.
 
     Args:
         out: the run folder; None takes the first free one of runs/demo, runs/demo-2, ...
@@ -35,6 +39,7 @@ def demo(
         batch: clips per step.
         hidden: channels of a layer.
         lr: peak learning rate.
+        minutes: stop training early after so many minutes, on a slow machine.
         threads: threads of the processor; None leaves torch's choice.
         seed: of weights, order and masks.
         progress: show progress bars.
@@ -52,10 +57,12 @@ def demo(
         steps=steps,
         batch=batch,
         lr=lr,
-        schedule="one-cycle",
-        clip_norm=1.0,
+        minutes=minutes,
+        schedule="warmup-cosine",
+        loss="mse",
+        sampling="none",
         validate_clips=128,
-        validate_every=max(1, steps // 6),
+        validate_every=max(1, steps // 4),
         threads=threads,
         seed=seed,
         progress=progress,

@@ -235,7 +235,7 @@ ONE_SHOT: dict[str, ModelEntry] = {
     ),
     "simvp": ModelEntry(
         "simvp",
-        "framecast.models.simvp:simvp",
+        "framecast.models.simvp:build_simvp",
         "SimVP",
         "Gao et al., CVPR 2022",
         "10.1109/CVPR52688.2022.00317",
@@ -254,10 +254,10 @@ ONE_SHOT: dict[str, ModelEntry] = {
 ALIASES = {"sms-lstm": "ms-convlstm", "tms-lstm": "mk-lstm", "ms-lstm": "ms-mk-lstm"}
 
 DATASETS: dict[str, str | Callable[..., Any]] = {
-    "moving-mnist": "framecast.datasets.moving_mnist:moving_mnist",
-    "taxibj": "framecast.datasets.taxibj:taxibj",
-    "kth": "framecast.datasets.kth:kth",
-    "own": "framecast.datasets.own:own",
+    "moving-mnist": "framecast.datasets.moving_mnist:open_moving_mnist",
+    "taxibj": "framecast.datasets.taxibj:open_taxibj",
+    "kth": "framecast.datasets.kth:open_kth",
+    "own": "framecast.datasets.own:open_own",
     "german-radar": "framecast.datasets.german:german_radar",
     "knmi": "framecast.datasets.dutch:dutch_radar",
 }
@@ -294,6 +294,7 @@ FRAME_READERS: dict[str, str | Callable[..., Any]] = {
 
 
 def resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:
+    """Import and return what "module:name" names; a function is returned as it is."""
     if callable(target):
         return target
     module, _, name = target.partition(":")

@@ -42,8 +42,9 @@ def resolve_name(name: str | Path, options: dict[str, Any]) -> tuple[str, dict[s
     """
     key = str(name).lower().replace("_", "-")
     if isinstance(name, str) and key in DATASETS:
-        if "path" in options:
-            options = {**options, "path": str(Path(options["path"]).resolve())}
+        # A run is to be found again from another folder.
+        places = {name: options[name] for name in ("path", "root") if isinstance(options.get(name), str | Path)}
+        options = {**options, **{name: str(Path(place).expanduser().resolve()) for name, place in places.items()}}
         return key, options
     path = Path(name).expanduser()
     if path.exists():

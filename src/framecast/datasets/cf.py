@@ -53,11 +53,16 @@ def open_dataset(path: Path) -> xarray.Dataset:
     except ImportError as error:
         raise MissingExtraError(error.name or "xarray", "geo", "reading NetCDF and Zarr") from error
     # Without chunks there is no dask: worker processes read what they need, and nothing more.
+    # Without indexes the coordinates, perhaps in thousands of chunks, are read only when they are asked for.
     common: dict[str, Any] = {"mask_and_scale": False, "decode_times": False, "chunks": None, "cache": False}
+    common["create_default_indexes"] = False
     try:
         if is_zarr(path):
             consolidated = (path / ".zmetadata").is_file()
             return xarray.open_dataset(path, engine="zarr", consolidated=consolidated, **common)
+        with path.open("rb") as file:
+            if file.read(3) == b"CDF":
+                raise ValueError("it is NetCDF 3; make it NetCDF 4, e.g. by nccopy -k nc4")
         return xarray.open_dataset(path, engine="h5netcdf", **common)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, AttributeError) as error:
         raise DataError(f"{path} cannot be read: {error}: it is truncated, damaged or of another format") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NotRequired, TypedDict
 
 from torch import Tensor
@@ -96,6 +96,14 @@ class ClipSet(Dataset[Sample], ABC):
             IndexError: there is no such clip.
         """
 
+    def scaled_by(self, scaling: Scaling) -> ClipSet:
+        """Return these clips under another scaling.
+
+        Raises:
+            DataError: their scaling is fixed.
+        """
+        raise DataError(f"these clips have one fixed scaling, which is not {scaling}")
+
 
 @dataclass
 class ClipData:
@@ -124,6 +132,17 @@ class ClipData:
         if split not in self.splits:
             raise DataError(f"there is no split {split!r}: choose one of {', '.join(self.splits)}")
         return self.splits[split]
+
+    def scaled_by(self, scaling: Scaling) -> ClipData:
+        """Return the data set under another scaling, such as the one a model was trained with.
+
+        Raises:
+            DataError: the scaling of its clips is fixed.
+        """
+        if scaling == self.spec.scaling:
+            return self
+        splits = {split: clips.scaled_by(scaling) for split, clips in self.splits.items()}
+        return replace(self, spec=replace(self.spec, scaling=scaling), splits=splits)
 
     def fingerprint(self) -> str:
         """Return a short hash of every split's length and of its first, middle and last clip."""

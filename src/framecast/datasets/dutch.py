@@ -20,8 +20,10 @@ from framecast.datasets.grid import Method, Space
 from framecast.datasets.knmi import knmi_time, read_knmi
 from framecast.datasets.places import data_root, missing_files
 from framecast.datasets.radar import Crop, cut_clips, make_grid, prepare_source, rain_scaling
+from framecast.datasets.radar_files import radar_archive
 from framecast.datasets.sources import FolderSource
-from framecast.datasets.windows import Numbers
+from framecast.datasets.windows import FrameSource, Numbers
+from framecast.datasets.zarrays import is_zarr
 from framecast.errors import DataError
 
 SOURCE = "https://dataplatform.knmi.nl (5-minute precipitation accumulations)"
@@ -46,7 +48,8 @@ def dutch_radar(
     """Open a folder of KNMI composites.
 
     Args:
-        root: the folder of files; None looks for knmi in $FRAMECAST_DATA or in data.
+        root: the folder of files, or the Zarr that framecast data convert makes of it; None looks for knmi in
+            $FRAMECAST_DATA or in data.
         size: side, or height and width, of the model's frames in pixels; None keeps the crop's.
         crop: rows from and to, columns from and to, before resizing.
         method: "decimate" or "mean", see ``framecast.datasets.grid``.
@@ -66,13 +69,18 @@ def dutch_radar(
         UnknownNameError: no such scaling, method, space or nodata.
     """
     rules = make_grid(size, crop, method, space), rain_scaling(scaling)
-    folder = data_root("knmi", root)
-    files = sorted(folder.rglob("RAD_NL*.h5")) if folder.is_dir() else []
-    if not files:
-        raise missing_files(["KNMI radar files"], folder, SOURCE, LAYOUT)
-    source = prepare_source(FolderSource(files, read_knmi, knmi_time), *rules, nodata)
+    source = prepare_source(_frames(data_root("knmi", root)), *rules, nodata)
     parts = _blocks(source.count, blocks)
     return cut_clips("knmi", source, parts, rules, (context, horizon), interval, every)
+
+
+def _frames(root: Path) -> FrameSource:
+    if is_zarr(root):
+        return radar_archive(root)
+    files = sorted(root.rglob("RAD_NL*.h5")) if root.is_dir() else []
+    if not files:
+        raise missing_files(["KNMI radar files"], root, SOURCE, LAYOUT)
+    return FolderSource(files, read_knmi, knmi_time)
 
 
 def _blocks(count: int, blocks: Sequence[float]) -> dict[Split, Numbers]:

@@ -1,10 +1,13 @@
 """Rain over Germany from 2006 to 2017 in mm/h, the radar set of the MS-LSTM paper.
 
 900 x 900 maps of 1 km are brought to 180 x 180, one every 30 minutes, 4 -> 4; 2006-2014 to learn from, 2015-2017 to
-test. They are read from RainNet's RYDL.hdf5 or from a folder of RADOLAN or ODIM composites. Differs from the
-released code: a clip is frames at equal steps in time, where that code takes consecutive files and so may jump over
-days; values are not cut to 8 bits; nodata is masked, where that code takes it as dry (``nodata="dry"`` does that
-too); and validation years are taken from the training ones, where that code validates on the test set.
+test. They are read from RainNet's RYDL.hdf5, from a folder of RADOLAN or ODIM composites or, much faster, from the
+Zarr that ``framecast data convert`` makes of one.
+
+Differs from the released code: a clip is frames at equal steps in time, where that code takes consecutive files and
+so may jump over days; values are not cut to 8 bits; nodata is masked, where that code takes it as dry
+(``nodata="dry"`` does that too); and validation years are taken from the training ones, where that code validates on
+the test set.
 
 Sources: RYDL, doi:10.5281/zenodo.3629951; RADOLAN and RADKLIM of the German Weather Service,
 https://opendata.dwd.de, doi:10.5676/DWD/RADKLIM_YW_V2017.002. Licence: CC BY 4.0; name the German Weather Service
@@ -23,9 +26,10 @@ from framecast.datasets.clip import ClipData, Split
 from framecast.datasets.grid import Method, Space
 from framecast.datasets.places import data_root, missing_files
 from framecast.datasets.radar import Crop, cut_clips, make_grid, prepare_source, rain_scaling
-from framecast.datasets.radar_files import radar_folder
+from framecast.datasets.radar_files import radar_archive, radar_folder
 from framecast.datasets.rydl import RydlSource
 from framecast.datasets.windows import FrameSource, Numbers
+from framecast.datasets.zarrays import is_zarr
 from framecast.errors import DataError, DatasetNotFoundError
 
 Years = Sequence[int]
@@ -61,8 +65,8 @@ def german_radar(
     """Open the German radar set.
 
     Args:
-        root: RYDL.hdf5, a folder that holds it, or a folder of RADOLAN or ODIM composites; None looks for
-            german-radar in $FRAMECAST_DATA or in data.
+        root: RYDL.hdf5, a folder that holds it, a folder of RADOLAN or ODIM composites, or the Zarr that framecast data
+            convert makes of them; None looks for german-radar in $FRAMECAST_DATA or in data.
         size: side, or height and width, of the model's frames in pixels; None keeps the files'.
         crop: rows from and to, columns from and to, before resizing.
         method: "decimate" (the released code's) or "mean", see ``framecast.datasets.grid``.
@@ -99,6 +103,8 @@ def german_radar(
 
 
 def _german_source(root: Path) -> FrameSource:
+    if is_zarr(root):
+        return radar_archive(root)
     if root.is_file():
         return RydlSource(root)
     if (root / "RYDL.hdf5").is_file():

@@ -75,7 +75,7 @@ class Segment(NamedTuple):
         return self.video.split("_")[1]
 
 
-def kth(
+def open_kth(
     *,
     root: str | Path | None = None,
     segments: str | Path | Sequence[str | Path] | None = None,

@@ -182,7 +182,7 @@ def open_stored(path: Path) -> Frames:
     return clips
 
 
-def moving_mnist(
+def open_moving_mnist(
     *,
     size: int = PAPER_SIZE,
     context: int = 10,

@@ -83,7 +83,9 @@ def describe_files(path: Path) -> str:
     """Return what the values at a path follow from: its files, their sizes and dates of change."""
     if path.is_file():
         return file_facts(path)
-    inner = sorted(path.iterdir()) if path.is_dir() else []
-    if is_zarr(path):
-        inner = [part for folder in inner for part in (folder, folder / "c", folder / "zarr.json") if part.exists()]
+    if is_zarr(path):  # the folders of its chunks, for these may be millions
+        arrays = sorted(path.iterdir())
+        inner = [part for folder in arrays for part in (folder, folder / "c", folder / "zarr.json") if part.exists()]
+    else:
+        inner = sorted(path.rglob("*"))
     return " ".join(file_facts(part) for part in (path, *inner))

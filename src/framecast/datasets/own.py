@@ -53,7 +53,7 @@ class _Share(NamedTuple):
     blocks: list[range]
 
 
-def own(
+def open_own(
     path: str | Path,
     *,
     context: int = 10,
@@ -123,7 +123,7 @@ def own(
     train = share_of["train"]
     if not len(windows["train"]):
         raise DataError(_too_short(path, train, length, step, seconds))
-    chosen = _scaling(scaling, train, describe_files(path), notes)
+    chosen = _scaling(scaling, train, path, notes)
     splits: dict[Split, ClipSet] = {
         split: WindowedClips(share.source, windows[split], chosen) for split, share in share_of.items()
     }
@@ -223,7 +223,7 @@ def _too_short(path: Path, train: _Share, length: int, step: int, seconds: int |
     return f"{message}: lower context, horizon or step, or use longer recordings"
 
 
-def _scaling(option: str | Mapping[str, Any], train: _Share, facts: str, notes: list[str]) -> Scaling:
+def _scaling(option: str | Mapping[str, Any], train: _Share, path: Path, notes: list[str]) -> Scaling:
     """Return the scaling asked for, fitted where it must be."""
     first = train.source.parts[0]
     if isinstance(option, Mapping):
@@ -241,7 +241,8 @@ def _scaling(option: str | Mapping[str, Any], train: _Share, facts: str, notes: 
     if option == "none":
         _check_unit_range(train, first.where)
         return MinMax()
-    low, high = find_limits(train.source, train.blocks, f"{facts} {first.where} {first.packing} {train.source.inside}")
+    facts = f"{describe_files(path)} {first.where} {first.packing} {train.source.inside}"
+    low, high = find_limits(train.source, train.blocks, facts)
     if np.isnan(low):
         raise DataError(f"{first.where}: the training part has no data at all, only NaN or nodata")
     if option == "auto" and low >= 0 and high <= 1:

@@ -1,17 +1,19 @@
-"""A folder of radar files, one map each, in any format of ``framecast.registry.FRAME_READERS``."""
+"""Radar files, one map each, in any format of ``framecast.registry.FRAME_READERS``, and archives made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+from framecast.datasets.cf import open_cf
 from framecast.datasets.knmi import knmi_time, read_knmi
+from framecast.datasets.layout import Layout
 from framecast.datasets.odim import odim_time, read_odim
 from framecast.datasets.radolan import radolan_time, read_radolan
 from framecast.datasets.sources import FolderSource
-from framecast.datasets.windows import Frame
-from framecast.errors import DatasetNotFoundError
-from framecast.registry import frame_reader
+from framecast.datasets.windows import Frame, FrameSource
+from framecast.errors import DataError, DatasetNotFoundError
+from framecast.registry import RAIN_RATE, frame_reader
 
 # Reader -> how to get the time of a file without its values; other readers read the whole file for it.
 TIMES: dict[Callable[..., Frame], Callable[[Path], int]] = {
@@ -21,7 +23,7 @@ TIMES: dict[Callable[..., Frame], Callable[[Path], int]] = {
 }
 
 
-def radar_files(folder: str | Path) -> list[Path]:
+def find_radar_files(folder: str | Path) -> list[Path]:
     """Return the files in a folder, and below it, that have a reader, by name."""
     return sorted(path for path in Path(folder).rglob("*") if frame_reader(path.name) and path.is_file())
 
@@ -33,13 +35,26 @@ def radar_folder(folder: str | Path) -> FolderSource:
         DatasetNotFoundError: it holds no file that has a reader.
         DataError: a file cannot be read, or two have one time.
     """
-    files = radar_files(folder)
+    files = find_radar_files(folder)
     if not files:
         raise DatasetNotFoundError(
             f"{folder} holds no radar file: give a folder of RADOLAN, ODIM HDF5 or KNMI HDF5 composites with their "
             "official names"
         )
     return FolderSource(files, read_radar, radar_time)
+
+
+def radar_archive(path: str | Path) -> FrameSource:
+    """Return the frames of a Zarr that ``framecast data convert`` made of radar files.
+
+    Raises:
+        DataError: it holds no rain rates with times.
+        MissingExtraError: xarray or zarr is not installed.
+    """
+    source = open_cf(Path(path), Layout())
+    if source.unit != RAIN_RATE or source.times is None:
+        raise DataError(f"{path} holds {source.unit} and no rain rates in {RAIN_RATE} with times: convert radar files")
+    return source
 
 
 def read_radar(path: Path) -> Frame:

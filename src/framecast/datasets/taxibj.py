@@ -59,7 +59,7 @@ class Flow(NamedTuple):
     dropped: int
 
 
-def taxibj(
+def open_taxibj(
     *,
     root: str | Path | None = None,
     files: Sequence[str] | None = None,

@@ -149,6 +149,10 @@ class WindowedClips(ClipSet):
         """Return the number of clips."""
         return len(self.windows)
 
+    def scaled_by(self, scaling: Scaling) -> WindowedClips:
+        """Return these clips under another scaling."""
+        return WindowedClips(self.source, self.windows, scaling)
+
     def __getitem__(self, index: int) -> Sample:
         """Return clip ``index`` with the mask of what is data and, where the source has them, its times."""
         if not 0 <= index < len(self):

@@ -123,7 +123,7 @@ class SimVP(OneShotForecaster):
         return forecast.reshape(batch, self.block, *forecast.shape[1:])
 
 
-def simvp(
+def build_simvp(
     *,
     context: int = 10,
     horizon: int = 10,

@@ -14,7 +14,7 @@ MUTED = (("#9aa0a6", "--"), ("#9aa0a6", ":"), ("#b9bec4", "-."), ("#4d5561", "-"
 Line = tuple[Sequence[float], Sequence[float]]
 
 
-def curves(
+def draw_curves(
     lines: Mapping[str, Line],
     *,
     title: str,

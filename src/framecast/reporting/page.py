@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from framecast.errors import RunFolderError
 from framecast.reporting.clips import clip_figures, clip_legend
-from framecast.reporting.curves import Line, curves
+from framecast.reporting.curves import Line, draw_curves
 from framecast.reporting.results import Results, forecast_columns, read_results, run_names, score_infos
 from framecast.reporting.tables import shown_score
 from framecast.storage import write_atomically
@@ -121,6 +121,7 @@ def _lead_curves(names: list[str], results: list[Results]) -> list[str]:
     columns = forecast_columns(names, results, "forecasts")
     muted = [name for name, (_, model) in columns.items() if not model]
     drawn = []
+    across, step = _lead_axis(results)
     for score, info in score_infos(results).items():
         if not info["main"]:
             continue
@@ -130,15 +131,22 @@ def _lead_curves(names: list[str], results: list[Results]) -> list[str]:
             values = found["per_lead"].get(score)
             if values is None:
                 continue
-            lines[name] = (range(1, len(values) + 1), _numbers(values))
+            lines[name] = ([step * lead for lead in range(1, len(values) + 1)], _numbers(values))
             spread = found.get("interval", {}).get("per_lead", {}).get(score)
             if model and spread:
                 bands[name] = [_numbers(bound) for bound in zip(*spread, strict=True)]
         drawn.append(
-            curves(lines, title=info["label"], across="lead time (frames)", up=BETTER[info["best"]], muted=muted,
+            draw_curves(lines, title=info["label"], across=across, up=BETTER[info["best"]], muted=muted,
                    bands=bands)
         )  # fmt: skip
     return drawn
+
+
+def _lead_axis(results: list[Results]) -> tuple[str, float]:
+    """Return the title of the axis of lead times, and the step of a frame on it: minutes, if all runs agree on them."""
+    intervals = {found["clip_spec"].get("interval") for found in results}
+    seconds = intervals.pop() if len(intervals) == 1 else None
+    return ("lead time (minutes)", seconds / 60) if seconds and seconds >= 60 else ("lead time (frames)", 1)
 
 
 def _numbers(values: Any) -> list[float]:
@@ -157,5 +165,5 @@ def _training_curves(names: list[str], folders: list[Path]) -> list[str]:
                     rows = list(csv.DictReader(content))
                 lines[name] = ([float(row["batch"]) for row in rows], [float(row[column]) for row in rows])
         if any(x for x, _ in lines.values()):
-            drawn.append(curves(lines, title=title, across="batches", up="", log=True))
+            drawn.append(draw_curves(lines, title=title, across="batches", up="", log=True))
     return drawn

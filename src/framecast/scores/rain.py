@@ -44,6 +44,8 @@ KINDS: dict[str, tuple[str, Best, str, bool]] = {
     "far": ("FAR", "low", "Rain, hits and false alarms", False),
     "bias": ("bias", "one", "Rain, how much of it", False),
 }
+LARGEST_32_BIT = 200
+
 CELLS = ("hits", "false_alarms", "misses", "correct_negatives")
 
 
@@ -93,21 +95,28 @@ def fraction_counts(
         for scale in scales:
             ours, theirs = (masked(numbers, counted) for numbers in window_numbers(events, scale))
             name = f"{threshold:g}_{scale}"
-            found[f"fss_error_{name}"] = (ours - theirs).square().sum((2, 3, 4))
-            found[f"fss_worst_{name}"] = (ours.square() + theirs.square()).sum((2, 3, 4))
+            error, *worst = (_total(numbers.square()) for numbers in (ours - theirs, ours, theirs))
+            found[f"fss_error_{name}"], found[f"fss_worst_{name}"] = error, worst[0] + worst[1]
     return found
 
 
 def window_numbers(events: Tensor, scale: int) -> Tensor:
-    """Return how many events lie in the ``scale`` x ``scale`` window around each pixel of (..., H, W), int64."""
+    """Return how many events lie in the ``scale`` x ``scale`` window around each pixel of (..., H, W), as integers."""
     before, after = scale // 2, (scale - 1) // 2
-    sums = F.pad(events.long(), (before + 1, after, before + 1, after)).cumsum(-1).cumsum(-2)
+    # Half the memory, half the time; squares of numbers in larger windows would not fit.
+    kind = torch.int32 if scale <= LARGEST_32_BIT else torch.int64
+    padded = F.pad(events.to(kind), (before + 1, after, before + 1, after))
+    sums = padded.cumsum(-1, dtype=kind).cumsum(-2, dtype=kind)
     return (
         sums[..., scale:, scale:]
         - sums[..., :-scale, scale:]
         - sums[..., scale:, :-scale]
         + (sums[..., :-scale, :-scale])
     )
+
+
+def _total(numbers: Tensor) -> Tensor:
+    return numbers.sum((2, 3, 4), dtype=torch.int64)
 
 
 def _events(rates: Tensor, threshold: float) -> Tensor:

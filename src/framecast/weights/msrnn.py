@@ -16,8 +16,16 @@ from torch import Tensor
 from framecast.errors import UnknownNameError, WeightsError
 from framecast.registry import ModelEntry
 from framecast.weights.importing import Translation
-from framecast.weights.msrnn_attention import cmslstm, modernn, preciplstm
-from framecast.weights.msrnn_predrnn import links, mim, motionrnn, predrnn, predrnn_v2, predrnnpp, trajgru
+from framecast.weights.msrnn_attention import cmslstm_rule, modernn_rule, preciplstm_rule
+from framecast.weights.msrnn_predrnn import (
+    links,
+    mim_rule,
+    motionrnn_rule,
+    predrnn_rule,
+    predrnn_v2,
+    predrnnpp_rule,
+    trajgru_rule,
+)
 
 
 class Released:
@@ -94,16 +102,16 @@ def _mklstm(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
 
 RULES: dict[str, Callable[[Released, int, int], dict[str, Tensor]]] = {
     "convlstm": _convlstm,
-    "trajgru": trajgru,
-    "predrnn": predrnn,
+    "trajgru": trajgru_rule,
+    "predrnn": predrnn_rule,
     "predrnn-v2": predrnn_v2,
-    "predrnn++": predrnnpp,
-    "mim": mim,
-    "motionrnn": motionrnn,
+    "predrnn++": predrnnpp_rule,
+    "mim": mim_rule,
+    "motionrnn": motionrnn_rule,
     "mk-lstm": _mklstm,
-    "preciplstm": preciplstm,
-    "cms-lstm": cmslstm,
-    "modernn": modernn,
+    "preciplstm": preciplstm_rule,
+    "cms-lstm": cmslstm_rule,
+    "modernn": modernn_rule,
 }
 KERNEL_OF = {
     "convlstm": "_conv_x2h",

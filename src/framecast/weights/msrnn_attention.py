@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from framecast.weights.msrnn import Released
 
 
-def preciplstm(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+def preciplstm_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
     """Return the tensors of one PrecipLSTM layer."""
     del layer, depth
     kernel, bias = released.kernel("_conv_x2h", "_conv_h2h"), released.bias("_conv_x2h", "_conv_h2h")
@@ -31,7 +31,7 @@ def preciplstm(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
     }
 
 
-def cmslstm(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+def cmslstm_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
     """Return the tensors of one CMS-LSTM layer; a softmax over the keys cannot see their biases."""
     del layer, depth
     stages = [f"SEBlock.stages.{i}" for i in range(3)]
@@ -55,7 +55,7 @@ def cmslstm(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
     }
 
 
-def modernn(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+def modernn_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
     """Return the tensors of one MoDeRNN layer; what gates x is a function of h, and the reverse."""
     del layer, depth
     tensors = released.conv("gates", "_conv_x2h", "_conv_h2h")

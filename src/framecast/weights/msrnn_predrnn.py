@@ -29,7 +29,7 @@ MOTION = {
 }
 
 
-def trajgru(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+def trajgru_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
     """Return our tensors of one layer; W_q takes the warped maps channel by channel, not link by link."""
     del layer, depth
     project, bias = released.take("project.weight"), released.take("project.bias")
@@ -51,7 +51,7 @@ def links(released: Released) -> dict[str, int]:
     return {"links": released.take("_conv_flow.bias").shape[0] // 2}
 
 
-def predrnn(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+def predrnn_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
     """Return our tensors of one layer."""
     del layer, depth
     return {
@@ -68,10 +68,10 @@ def predrnn(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
 def predrnn_v2(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
     """Return our tensors of one layer, the adapter of all with the first."""
     shared = released.model().conv("adapter", "rnns.adapter") if layer == 0 else {}
-    return predrnn(released, layer, depth) | shared
+    return predrnn_rule(released, layer, depth) | shared
 
 
-def predrnnpp(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+def predrnnpp_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
     """Return our tensors of one layer; only the second has a highway that is used."""
     del depth
     names = {"gates": "_conv_x_h_c", "zigzag": "_conv_x_c_m", "zigzag_project": "_conv_m"}
@@ -85,9 +85,9 @@ def predrnnpp(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
     return cell
 
 
-def mim(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+def mim_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
     """Return our tensors of one layer: a PredRNN layer first, and no forget gate above it."""
-    tensors = predrnn(released, layer, depth)
+    tensors = predrnn_rule(released, layer, depth)
     if layer == 0:
         released.drop(*_tensors(*MEMORY_IN_MEMORY))
         return tensors
@@ -105,9 +105,9 @@ def mim(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
     }
 
 
-def motionrnn(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+def motionrnn_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
     """Return our tensors of one layer: MIM's, with motion behind all but the last."""
-    inner = mim(released, layer, depth)
+    inner = mim_rule(released, layer, depth)
     if layer == depth - 1:
         released.drop(*_tensors(*MOTION.values(), "_conv_u", "_conv_r"))
         return inner
