@@ -20,6 +20,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[nowcast]' \
+	  || echo 'pysteps could not be built (it needs a C compiler): what needs it is skipped'
 	touch $(READY)
 
 demo: $(READY) ## train, evaluate, forecast and report in a few minutes

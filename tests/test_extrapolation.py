@@ -15,6 +15,8 @@ from framecast.registry import make_baselines
 
 SCALING = DbzPixel()
 
+pytest.importorskip("pysteps", reason="pysteps needs a C compiler to install")
+
 
 def drifting(pixels: int, frames: int, seed: int = 0) -> torch.Tensor:
     """Return showers (1, T, 1, 96, 96) in [0, 1] that move right by so many pixels a frame."""

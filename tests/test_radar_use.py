@@ -24,6 +24,8 @@ from framecast.reporting.rain import CLASSES, DRY, NO_DATA, legend_picture, rain
 from framecast.reporting.results import read_examples
 from framecast.reporting.tables import score_table
 
+pytest.importorskip("pysteps", reason="pysteps needs a C compiler to install")
+
 START, SIDE = seconds("2010-08-26T00:00"), 40
 OPTIONS: dict[str, Any] = {"crop": (0, SIDE, 0, SIDE), "size": SIDE // 2, "method": "mean", "context": 2, "horizon": 2,
                            "blocks": (10, 8, 12)}  # fmt: skip

@@ -107,6 +107,7 @@ def test_fss_by_hand() -> None:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("threshold", [0.5, 2, 5])
 def test_contingency_scores_equal_pysteps_and_scores(seed: int, threshold: float) -> None:
+    pytest.importorskip("pysteps", reason="pysteps needs a C compiler to install")
     import xarray
     from pysteps.verification.detcatscores import det_cat_fct
     from scores.categorical import ThresholdEventOperator
@@ -138,6 +139,7 @@ def pool(counts: dict[str, torch.Tensor]) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("scale", [1, 4, 5, 11])
 def test_fss_equals_pysteps_and_scores(scale: int) -> None:
+    pytest.importorskip("pysteps", reason="pysteps needs a C compiler to install")
     from pysteps.verification.spatialscores import fss
     from scores.spatial import fss_2d_single_field
 
