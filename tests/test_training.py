@@ -117,6 +117,15 @@ def test_a_run_leaves_everything_behind(tmp_path: Path) -> None:
     assert model(torch.rand(1, 2, 1, 16, 16), 3).shape == (1, 3, 1, 16, 16)
 
 
+def test_tensorboard_gets_scalars_and_a_strip(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = train(tmp_path / "run", steps=4, log_every=1)
+    events = accumulator.EventAccumulator(str(run.path / "tensorboard")).Reload()
+    assert {"loss", "validation_mse"} <= set(events.Tags()["scalars"])
+    (strip,) = events.Images("truth over forecast")
+    assert (strip.width, strip.height) == (4 * 16, 2 * 16)
+
+
 def test_it_learns(tmp_path: Path) -> None:
     run = train(tmp_path / "run", steps=60, lr=5e-3, batch=8)
     losses = [float(row["loss"]) for row in rows(run.path / "log/train.csv")]

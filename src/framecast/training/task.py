@@ -89,14 +89,25 @@ class ForecastTask(lightning.LightningModule):
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
         """Add up loss and squared error of the forecast frames, the model seeing the context only."""
-        del batch_idx
         frames, context = batch["frames"], self.clips.context
         forecast = self.model(frames[:, :context], self.clips.horizon)
         truth = frames[:, context:]
         valid = batch["valid"][:, context:] if "valid" in batch else None
         loss = self.loss(forecast, truth, valid)
         squared = LOSSES["mse"](forecast.clamp(0, 1), truth, valid) * truth[0, 0].numel()
+        if batch_idx == 0:
+            self._show(frames[0], forecast[0])
         self._sums += torch.stack([loss, squared, torch.ones_like(loss)]) * len(frames)
+
+    def _show(self, clip: Tensor, forecast: Tensor) -> None:
+        """Give loggers that take pictures a strip of one clip (T, C, H, W), truth over forecast."""
+        truth, forecast = clip[:, :1], forecast[:, :1]
+        rows = [truth, torch.cat([torch.zeros_like(truth[: len(truth) - len(forecast)]), forecast])]
+        strip = torch.cat([torch.cat(list(row), -1) for row in rows], -2)
+        for logger in self.loggers:
+            add_image = getattr(getattr(logger, "experiment", None), "add_image", None)
+            if add_image is not None:
+                add_image("truth over forecast", strip.clamp(0, 1), self.global_step)
 
     def on_validation_epoch_end(self) -> None:
         """Log ``validation_loss`` and ``validation_mse`` (summed over a frame, averaged over frames and clips)."""
