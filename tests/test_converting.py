@@ -21,8 +21,8 @@ from makers.radar import knmi_file, knmi_folder, odim_file, seconds
 
 import framecast as fc
 from framecast import cli
-from framecast.datasets import converting
-from framecast.datasets.converting import ConversionReport, convert_data
+from framecast.datasets.archive import converting
+from framecast.datasets.archive.converting import ConversionReport, convert_data
 from framecast.errors import DataError, DatasetNotFoundError, MissingExtraError
 
 START = seconds("2010-08-26T01:00")
@@ -154,6 +154,18 @@ def test_damage_is_listed_and_the_rest_converted(tmp_path: Path) -> None:
     np.testing.assert_allclose(data["rainfall_rate"].values, expected(values[[0, 2, 4, 5]]), atol=1e-6)
     assert (np.diff(data.time.values) > np.timedelta64(0)).all()
     assert convert(tmp_path / "in", tmp_path / "out.zarr").unreadable == report.unreadable, "told again"
+
+
+def test_a_damaged_first_file_hides_no_others(tmp_path: Path) -> None:
+    values = raw(4)
+    knmi_folder(tmp_path / "in", values, START)
+    first = sorted((tmp_path / "in").iterdir())[0]
+    first.write_bytes(first.read_bytes()[:700])
+    report = convert(tmp_path / "in", tmp_path / "out.zarr")
+    assert (report.frames, [Path(label).name for label, _ in report.unreadable]) == (3, [first.name])
+    np.testing.assert_allclose(
+        values_of(tmp_path / "out.zarr")["rainfall_rate"].values, expected(values[1:]), atol=1e-6
+    )
 
 
 def test_a_second_start_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ from makers.own import KINDS, SHORT, every_kind, lengths, pixels, png_folder, ra
 from PIL import Image
 
 from framecast.datasets.clip import ClipData
+from framecast.datasets.frames import read_frames
 from framecast.datasets.own import open_own
-from framecast.datasets.reading import read_frames
 from framecast.errors import DataError, DatasetNotFoundError
 
 
@@ -165,7 +165,7 @@ def test_flipped_bytes_of_chunks_are_found(tmp_path: Path) -> None:
     for name in ("a.h5", "a.zarr"):
         clips = open_own(tmp_path / name, **SHORT)["train"]
         assert clips[0]["frames"].shape == (4, 1, 6, 8)
-        with pytest.raises(DataError, match=rf"{name}.*frames from 2 on: .*damaged"):
+        with pytest.raises(DataError, match=rf"{name}.*frames from 2 on cannot be read: .*damaged"):
             clips[2]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from makers.kth import moving_bar, video_file
 from makers.own import SHORT, lengths, pixels, png_folder, rain_dataset, save, timed, zarr_of
 
@@ -56,7 +57,7 @@ def test_limits_are_kept_until_the_file_changes(tmp_path: Path, monkeypatch: pyt
     path = save(tmp_path / "a.npy", np.linspace(0, 9, 40)[:, None, None] * np.ones((6, 8)))
     first = open_own(path, **SHORT).spec.scaling
     with monkeypatch.context() as patched:
-        patched.setattr("framecast.datasets.limits._limits", None)
+        patched.setattr("framecast.datasets.sources.limits._limits", None)
         assert open_own(path, **SHORT).spec.scaling == first
     save(path, np.linspace(0, 90, 40)[:, None, None] * np.ones((6, 8)))
     assert open_own(path, **SHORT).spec.scaling != first
@@ -169,3 +170,22 @@ def test_two_recordings_of_the_same_hours_stay_apart(tmp_path: Path) -> None:
     assert "2 sequences: no clip spans two of them" in data.notes
     windows = data["train"].windows
     assert ((windows < 20) == (windows[:, :1] < 20)).all()
+
+
+def test_predict_takes_the_last_frames_at_the_model_s_interval(tmp_path: Path) -> None:
+    whole, later = rain_dataset(60), rain_dataset(60).isel(time=[*range(30), *range(31, 60)])
+    whole.to_zarr(tmp_path / "rain.zarr", consolidated=False)
+    crop = (0, 6, 2, 8)
+    data = fc.data(tmp_path / "rain.zarr", context=3, horizon=2, step=2, crop=crop, shares=(0.6, 0.2, 0.2))
+    fc.train("convlstm", data, out=tmp_path / "run", steps=1, batch=2, model_options={"hidden": 2, "layers": 1})
+    found = fc.predict(tmp_path / "run", tmp_path / "rain.zarr", out=tmp_path / "forecast")
+    past = whole.rainfall_rate.values[[55, 57, 59], :, 2:8]
+    np.testing.assert_allclose(found, fc.predict(tmp_path / "run", past), rtol=1e-5, equal_nan=True)
+    with xr.open_dataset(tmp_path / "forecast/forecast.nc", engine="h5netcdf") as saved:
+        expected = whole.time.values[-1] + np.timedelta64(600, "s") * np.arange(1, 3)
+        np.testing.assert_array_equal(saved.time.values, expected)
+    later.to_zarr(tmp_path / "gap.zarr", consolidated=False)
+    fc.predict(tmp_path / "run", tmp_path / "gap.zarr")  # the frame that is missing is not one of the last three
+    later.isel(time=slice(0, 32)).to_zarr(tmp_path / "end.zarr", consolidated=False)
+    with pytest.raises(DataError, match=r"end\.zarr ends at .*14:40:00.*steps of 10 minutes.*14:30:00 is missing"):
+        fc.predict(tmp_path / "run", tmp_path / "end.zarr")

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from makers.radar import CLUTTER, NODATA, SECONDARY, knmi_file, odim_file, radolan_bytes, rydl_file, seconds
 
-from framecast.datasets.knmi import knmi_time, read_knmi
-from framecast.datasets.odim import odim_time, read_odim
-from framecast.datasets.radolan import radolan_time, read_radolan, read_radolan_forecasts
-from framecast.datasets.rydl import RydlSource
+from framecast.datasets.radar.knmi import knmi_time, read_knmi
+from framecast.datasets.radar.odim import odim_time, read_odim
+from framecast.datasets.radar.radolan import radolan_time, read_radolan, read_radolan_forecasts
+from framecast.datasets.radar.rydl import RydlSource
 from framecast.errors import DataError, DatasetNotFoundError, MissingExtraError
 
 NAN = np.nan
@@ -339,6 +339,12 @@ def test_damaged_rydl(tmp_path: Path) -> None:
             RydlSource(rydl_file(tmp_path / f"{key}.hdf5", {key: [[0]]}))
     with pytest.raises(DataError, match="no keys"):
         RydlSource(rydl_file(tmp_path / "empty.hdf5", {}))
+    whole = rydl_file(tmp_path / "cut.hdf5", {"201606010000": np.zeros((50, 50))})
+    write(whole, whole.read_bytes()[:5000])
+    with pytest.raises(DataError, match=r"cut\.hdf5 cannot be read as HDF5"):
+        RydlSource(whole)
+    with pytest.raises(DataError, match=r"none\.hdf5 cannot be read as HDF5"):
+        RydlSource(write(tmp_path / "none.hdf5", b""))
     mixed = RydlSource(rydl_file(tmp_path / "mixed.hdf5", {"201606010000": [[0]], "201606010005": [[0, 1]]}))
     with pytest.raises(DataError, match=r"201606010005 is \(1, 2\).*sizes are mixed"):
         mixed.read(np.array([1]))

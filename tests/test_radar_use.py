@@ -16,7 +16,7 @@ from makers.radar import knmi_file, knmi_folder, odim_file, seconds
 from PIL import Image, ImageSequence
 
 import framecast as fc
-from framecast.datasets.knmi import read_knmi
+from framecast.datasets.radar.knmi import read_knmi
 from framecast.datasets.scaling import DbzPixel
 from framecast.errors import DataError
 from framecast.reporting.clips import time_labels
@@ -194,7 +194,7 @@ def test_the_page_of_a_radar_run(run: Path, results: dict[str, Any], tmp_path: P
     page = fc.report(run, out=tmp_path / "page.html").read_text()
     for text in ("CSI ≥ 2 mm/h", "Rain rate in mm/h", "no data", "2010-08-26", "01:30", "extrapolation", "–"):
         assert text in page, text
-    assert page.count("<svg") == 6 + 4 + 2
+    assert page.count("<svg") == 7 + 4 + 2
     assert f"{results['forecasts']['ms-lstm']['mean']['csi_0.5']:.4g}" in page
     identifiers = re.findall(r'\bid="([^"]+)"', page)
     assert len(identifiers) == len(set(identifiers))

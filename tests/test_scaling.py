@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framecast.datasets.scaling import SCALINGS, DbzPixel, Log, MinMax, Scaling, scaling_from_dict
@@ -37,6 +37,7 @@ def test_log_is_rainnets_between_its_limits() -> None:
 
 
 @pytest.mark.parametrize("scaling", SOME, ids=repr)
+@settings(max_examples=200, deadline=None)
 @given(share=st.floats(0, 1))
 def test_round_trips(scaling: Scaling, share: float) -> None:
     low, high = scaling.limits
@@ -51,6 +52,7 @@ def test_round_trips(scaling: Scaling, share: float) -> None:
 
 
 @pytest.mark.parametrize("scaling", SOME, ids=repr)
+@settings(max_examples=200, deadline=None)
 @given(values=st.lists(st.floats(-10, 1e5, width=32), min_size=2, max_size=9))
 def test_order_is_kept_and_saturation_stays_in_range(scaling: Scaling, values: list[float]) -> None:
     numbers = scaling.scale(torch.tensor(sorted(values)))

@@ -32,6 +32,18 @@ class RunFolderError(FileExistsError):
     """A run folder that exists already, or lacks what is needed from it."""
 
 
+class NonFiniteError(ArithmeticError):
+    """A training step whose loss or gradient is NaN or infinite; the message names step and clips."""
+
+
+class OutOfMemoryError(MemoryError):
+    """A training that does not fit into memory; the message says what was tried and what needs less."""
+
+
+class PeerLostError(ConnectionError):
+    """Another process of the same training that has ended before its time."""
+
+
 class MissingExtraError(ImportError):
     """An optional dependency that is not installed; the message names the pip command."""
 

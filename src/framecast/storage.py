@@ -14,9 +14,15 @@ from pathlib import Path
 
 from framecast.errors import WeightsError
 
+LEFTOVERS = ".*.tmp"
 
-def write_atomically(path: Path, content: bytes) -> None:
+
+def write_atomically(path: Path, *content: bytes | memoryview) -> None:
     """Write a file so that a crash at any moment leaves the old content or the new, never a part.
+
+    Args:
+        path: the file.
+        content: what it shall hold, in as many parts as it comes in, so that large ones need not be copied.
 
     Raises:
         OSError: the disk is full or read-only; the message names the path, and nothing there has changed.
@@ -26,16 +32,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
         Path(temporary).replace(path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
+        if not isinstance(error, OSError):
+            raise
         reason = error.strerror or str(error)
         raise OSError(
             error.errno, f"cannot write {path}: {reason}: free space or choose another folder; the old file is intact"
@@ -58,10 +66,10 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_checked(path: Path, kind: str, content: bytes) -> None:
+def write_checked(path: Path, kind: str, content: bytes | memoryview) -> None:
     """Write a checked file of that kind atomically."""
     header = f"framecast {kind} {hashlib.sha256(content).hexdigest()}\n".encode()
-    write_atomically(path, header + content)
+    write_atomically(path, header, content)
 
 
 def read_checked(path: Path, kind: str) -> bytes:
@@ -86,5 +94,5 @@ def read_checked(path: Path, kind: str) -> bytes:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files that a killed writer left in a folder."""
-    for leftover in folder.glob(".*.tmp"):
+    for leftover in folder.glob(LEFTOVERS):
         leftover.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ The frames of a folder are dealt to the three splits in consecutive blocks, so n
 
 Source: Royal Netherlands Meteorological Institute (KNMI), https://dataplatform.knmi.nl. Licence: CC BY 4.0; name KNMI
 as the source. Reference: Overeem, Holleman and Buishand, J. Appl. Meteorol. Climatol. 48, 2009,
-doi:10.1175/2009JAMC1954.1. The files' format: see ``framecast.datasets.knmi``.
+doi:10.1175/2009JAMC1954.1. The files' format: see ``framecast.datasets.radar.knmi``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Literal
 import numpy as np
 
 from framecast.datasets.clip import SPLITS, ClipData, Split
+from framecast.datasets.formats.zarrays import is_zarr
 from framecast.datasets.grid import Method, Space
-from framecast.datasets.knmi import knmi_time, read_knmi
 from framecast.datasets.places import data_root, missing_files
-from framecast.datasets.radar import Crop, cut_clips, make_grid, prepare_source, rain_scaling
-from framecast.datasets.radar_files import radar_archive
-from framecast.datasets.sources import FolderSource
+from framecast.datasets.radar.clips import Crop, cut_clips, make_grid, prepare_source, rain_scaling
+from framecast.datasets.radar.files import radar_archive
+from framecast.datasets.radar.knmi import knmi_time, read_knmi
+from framecast.datasets.sources.folder import FolderSource
 from framecast.datasets.windows import FrameSource, Numbers
-from framecast.datasets.zarrays import is_zarr
 from framecast.errors import DataError
 
 SOURCE = "https://dataplatform.knmi.nl (5-minute precipitation accumulations)"

@@ -23,13 +23,13 @@ from typing import Literal
 import numpy as np
 
 from framecast.datasets.clip import ClipData, Split
+from framecast.datasets.formats.zarrays import is_zarr
 from framecast.datasets.grid import Method, Space
 from framecast.datasets.places import data_root, missing_files
-from framecast.datasets.radar import Crop, cut_clips, make_grid, prepare_source, rain_scaling
-from framecast.datasets.radar_files import radar_archive, radar_folder
-from framecast.datasets.rydl import RydlSource
+from framecast.datasets.radar.clips import Crop, cut_clips, make_grid, prepare_source, rain_scaling
+from framecast.datasets.radar.files import radar_archive, radar_folder
+from framecast.datasets.radar.rydl import RydlSource
 from framecast.datasets.windows import FrameSource, Numbers
-from framecast.datasets.zarrays import is_zarr
 from framecast.errors import DataError, DatasetNotFoundError
 
 Years = Sequence[int]

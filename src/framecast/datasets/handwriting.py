@@ -29,7 +29,10 @@ _POOL_ENDS = {"train": 0.7, "validation": 0.8, "test": 1.0}
 
 def packaged_digits(split: Split) -> Digits:
     """Return the packaged digits of one split, (N, 28, 28) uint8; the splits share none."""
-    with files("framecast.datasets").joinpath("digits/digits.npz").open("rb") as file, np.load(file) as pools:
+    with (
+        files("framecast.datasets").joinpath("digits/digits.npz").open("rb") as file,
+        np.load(file, allow_pickle=False) as pools,
+    ):
         return np.asarray(pools[split], dtype=np.uint8)
 
 

@@ -28,12 +28,12 @@ import numpy as np
 from tqdm import tqdm
 
 from framecast.datasets.clip import SPLITS, ClipData, ClipSet, ClipSpec, Split, check_lengths
-from framecast.datasets.joined import JoinedSource
-from framecast.datasets.layout import Layout
-from framecast.datasets.pictures import natural_order
+from framecast.datasets.formats.joined import JoinedSource
+from framecast.datasets.formats.layout import Layout
+from framecast.datasets.formats.pictures import natural_order
+from framecast.datasets.formats.video import cached_video, decode_into_cache, open_video
 from framecast.datasets.places import data_root, missing_files
 from framecast.datasets.scaling import MinMax
-from framecast.datasets.video import cached_video, decode_into_cache, open_video
 from framecast.datasets.windows import Numbers, WindowedClips, windows_by_number
 from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError, check_count
 

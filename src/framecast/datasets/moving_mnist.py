@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from framecast.boundary import reading
 from framecast.datasets.clip import SPLITS, ClipData, ClipSet, ClipSpec, Sample, Split, check_lengths
 from framecast.datasets.handwriting import Digits, own_digits, packaged_digits, resize_digits
 from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError, check_count
@@ -167,10 +168,8 @@ def open_stored(path: Path) -> Frames:
             f"there is no file {path}: expected Moving MNIST clips as npy, e.g. mnist_test_seq.npy from "
             "http://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq.npy"
         )
-    try:
+    with reading(path, "cannot be read as npy", "it is truncated or another format"):
         clips = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as npy: {error}: it is truncated or another format") from error
     if not isinstance(clips, np.ndarray) or clips.ndim != 4 or clips.dtype != np.uint8:
         found = f"{clips.dtype} {clips.shape}" if isinstance(clips, np.ndarray) else "an archive"
         raise DataError(f"{path} holds {found}; Moving MNIST files hold uint8 (time, clip, height, width)")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from framecast.datasets.arrays import open_hdf5_array, open_npy, open_npz
-from framecast.datasets.cf import open_cf
-from framecast.datasets.index import file_facts
-from framecast.datasets.layout import FileSource, Layout
-from framecast.datasets.pictures import PictureFolder, natural_order, open_gif
-from framecast.datasets.radar_parts import RadarFolder, holds_radar
-from framecast.datasets.video import open_video
-from framecast.datasets.zarrays import is_zarr
+from framecast.datasets.formats.arrays import open_hdf5_array, open_npy, open_npz
+from framecast.datasets.formats.cf import open_cf
+from framecast.datasets.formats.layout import FileSource, Layout
+from framecast.datasets.formats.pictures import PictureFolder, natural_order, open_gif
+from framecast.datasets.formats.video import open_video
+from framecast.datasets.formats.zarrays import is_zarr
+from framecast.datasets.radar.parts import RadarFolder, holds_radar
+from framecast.datasets.sources.index import file_facts
 from framecast.errors import DataError, DatasetNotFoundError
 
 Opener = Callable[[Path, Layout], FileSource]
@@ -75,7 +75,10 @@ def _open_one(path: Path, layout: Layout) -> FileSource:
     opener = open_cf if is_zarr(path) else OPENERS.get(path.suffix.lower())
     if opener is None:
         known = ", ".join(OPENERS)
-        raise DataError(f"{path} ends in {path.suffix or 'nothing'}: frames are read from {known} or a folder")
+        raise DataError(
+            f"{path} ends in {path.suffix or 'nothing'}: frames are read from {known} or a folder; of archives of "
+            "radar files framecast data convert makes a .zarr"
+        )
     return opener(path, layout)
 
 

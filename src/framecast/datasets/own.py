@@ -2,16 +2,16 @@
 
 What is read:
 
-- ``.npy``, ``.npz``, ``.h5``: one array, its axes named by ``axes`` or guessed (``arrays.py``);
-- ``.nc``, ``.zarr``: a variable whose axes are named or recognised by CF conventions (``cf.py``);
-- ``.avi``, ``.mp4`` and other videos, decoded into a cache (``video.py``); ``.gif``;
-- a folder of PNG frames, in the natural order of their names (``pictures.py``);
-- a folder of radar files of one frame each (``radar_files.py``);
+- ``.npy``, ``.npz``, ``.h5``: one array, its axes named by ``axes`` or guessed (``formats/arrays.py``);
+- ``.nc``, ``.zarr``: a variable whose axes are named or recognised by CF conventions (``formats/cf.py``);
+- ``.avi``, ``.mp4`` and other videos, decoded into a cache (``formats/video.py``); ``.gif``;
+- a folder of PNG frames, in the natural order of their names (``formats/pictures.py``);
+- a folder of radar files of one frame each (``radar/files.py``);
 - a folder of clips, each a file or folder of these; or with folders ``train``, ``test`` and perhaps
   ``validation`` of such clips, which then are the splits.
 
-Stored numbers become physical values, and what means no data is masked (``packing.py``). With time stamps, clips
-stand at exactly one interval and never span a gap. Frames are dealt to the splits before clips are cut
+Stored numbers become physical values, and what means no data is masked (``formats/packing.py``). With time stamps,
+clips stand at exactly one interval and never span a gap. Frames are dealt to the splits before clips are cut
 (``splits.py``); the scaling is fitted on the frames to learn from and on no others.
 """
 
@@ -24,13 +24,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from framecast.datasets.clip import SPLITS, ClipData, ClipSet, ClipSpec, Split, check_lengths
-from framecast.datasets.joined import JoinedSource, check_alike
-from framecast.datasets.layout import Layout
-from framecast.datasets.limits import find_limits
+from framecast.datasets.formats.joined import JoinedSource, check_alike
+from framecast.datasets.formats.layout import Layout
+from framecast.datasets.formats.timeaxis import look_at_steps, snap_times
+from framecast.datasets.grid import Grid
 from framecast.datasets.opening import describe_files, open_parts
 from framecast.datasets.scaling import SCALINGS, MinMax, Scaling, scaling_from_dict
+from framecast.datasets.sources.limits import find_limits
 from framecast.datasets.splits import Blocks, Shares, check_shares, deal, windows_in
-from framecast.datasets.timeaxis import look_at_steps, snap_times
 from framecast.datasets.windows import WindowedClips
 from framecast.errors import DataError, UnknownNameError, check_count
 
@@ -113,7 +114,8 @@ def open_own(
         check_count(name, value)
     layout = Layout(variable, time, y, x, channel, axes, channels, _pair(size), nodata, unit)
     path, notes = Path(path), list[str]()
-    share_of = _dealt(path, layout, _box(crop), check_shares(shares), notes)
+    box = _box(crop)
+    share_of = _dealt(path, layout, box, check_shares(shares), notes)
     seconds = _interval(share_of, interval, tolerance, notes)
     length = context + horizon
     windows = {
@@ -131,8 +133,9 @@ def open_own(
     pace = seconds if seconds is not None else first.interval
     frames, height, width = train.source.shape
     spec = ClipSpec(
-        height, width, frames, context, horizon, first.unit, chosen, None if pace is None else float(pace * step)
-    )
+        height, width, frames, context, horizon, first.unit, chosen, None if pace is None else float(pace * step),
+        Grid(box) if box else None,
+    )  # fmt: skip
     return ClipData("own", {}, spec, splits, notes)
 
 

@@ -1,4 +1,4 @@
-"""The past that a forecast starts from: arrays, files, or the last frames of a folder of radar files."""
+"""The past that a forecast starts from: arrays, files, or the last frames of what has time stamps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from framecast.datasets.clip import ClipSpec
-from framecast.datasets.radar_files import radar_folder
-from framecast.datasets.radar_parts import holds_radar
-from framecast.datasets.reading import arrange_frames, read_frames
+from framecast.datasets.formats.joined import JoinedSource
+from framecast.datasets.frames import arrange_frames, open_frames, read_frames
+from framecast.datasets.radar.files import radar_folder
+from framecast.datasets.radar.parts import holds_radar
+from framecast.datasets.sources.folder import FolderSource
 from framecast.datasets.windows import Numbers, Values
 from framecast.errors import DataError
 
@@ -38,8 +40,8 @@ def read_past(frames: str | Path | NDArray[Any] | Tensor, channels: int, spec: C
     """Return frames as the model's numbers.
 
     Args:
-        frames: an array or a path; of a folder of radar files the last ones at the model's interval are taken, cut
-            and resized as for its training.
+        frames: an array or a path; of a folder of radar files, or of anything else with time stamps, the last ones at
+            the model's interval are taken, cut and resized as for its training.
         channels: of the model.
         spec: the facts of the clips it was trained on, or None where they are not known.
 
@@ -51,10 +53,12 @@ def read_past(frames: str | Path | NDArray[Any] | Tensor, channels: int, spec: C
     times = None
     if isinstance(frames, str | Path):
         where, path = str(frames), Path(frames)
-        if spec is not None and path.is_dir() and holds_radar(path):
-            array, times = last_frames(path, spec)
-        else:
+        source = None if spec is None else _timed(path, channels, spec)
+        if source is None or spec is None:
             array = read_frames(path, channels)
+        else:
+            array, times = last_frames(source, where, spec)
+            source.close()
     else:
         where = "the frames"
         array = frames.detach().cpu().numpy() if isinstance(frames, Tensor) else np.asarray(frames)
@@ -62,15 +66,27 @@ def read_past(frames: str | Path | NDArray[Any] | Tensor, channels: int, spec: C
     return _scaled(array, spec, times, where)
 
 
-def last_frames(folder: Path, spec: ClipSpec) -> tuple[Values, Numbers]:
-    """Return the last frames of a folder at the model's interval, (1, context, C, H, W) in physical units, and times.
+def _timed(path: Path, channels: int, spec: ClipSpec) -> FolderSource | JoinedSource | None:
+    """Return what has time stamps and goes on in time; None for all else, which is taken as it is."""
+    if path.is_dir() and holds_radar(path):
+        return radar_folder(path)
+    if not path.exists() or path.suffix.lower() in (".npy", ".npz") or not spec.interval:
+        return None
+    source = open_frames(path, channels)
+    if source.times is not None and len(source.sequences) == 1:
+        return source
+    source.close()
+    return None
+
+
+def last_frames(source: FolderSource | JoinedSource, where: str, spec: ClipSpec) -> tuple[Values, Numbers]:
+    """Return the last frames of a source at the model's interval, (1, context, C, H, W) in physical units, and times.
 
     Raises:
         DataError: a frame is missing, or the files have another unit or size than the model was trained on.
     """
-    source = radar_folder(folder)
-    if source.unit != spec.unit:
-        raise DataError(f"{folder} holds {source.unit} and the model was trained on {spec.unit}: give {spec.unit}")
+    if source.unit not in (spec.unit, "1"):
+        raise DataError(f"{where} holds {source.unit} and the model was trained on {spec.unit}: give {spec.unit}")
     assert source.times is not None
     step = int(spec.interval or np.diff(source.times).min(initial=1))
     wanted = source.times[-1] - step * np.arange(spec.context)[::-1]
@@ -79,15 +95,15 @@ def last_frames(folder: Path, spec: ClipSpec) -> tuple[Values, Numbers]:
     if len(missing):
         stamp = np.datetime64(int(missing[0]), "s")
         raise DataError(
-            f"{folder} ends at {np.datetime64(int(source.times[-1]), 's')} and the model needs {spec.context} frames "
-            f"at steps of {step // 60} minutes up to there: {stamp} is missing; add it or leave out the last files"
+            f"{where} ends at {np.datetime64(int(source.times[-1]), 's')} and the model needs {spec.context} frames "
+            f"at steps of {step / 60:g} minutes up to there: {stamp} is missing; add it or leave out the last ones"
         )
     frames = source.read(numbers)
     if frames.shape[-2:] != (spec.height, spec.width) and spec.grid is not None:
         frames = spec.grid.apply(frames, spec.scaling)
     if frames.shape[1:] != (spec.channels, spec.height, spec.width):
         raise DataError(
-            f"{folder} gives frames of {frames.shape[1:]} and the model was trained on "
+            f"{where} gives frames of {frames.shape[1:]} and the model was trained on "
             f"{(spec.channels, spec.height, spec.width)}: give files of the same product"
         )
     return frames[None], wanted

@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 
 from framecast.datasets.clip import ClipData, ClipSpec, Split, check_lengths
-from framecast.datasets.hdf5 import open_hdf5
+from framecast.datasets.formats.hdf5 import check_own, check_small, open_hdf5
 from framecast.datasets.places import data_root, missing_files
 from framecast.datasets.scaling import MinMax
 from framecast.datasets.windows import ArraySource, Numbers, Values, WindowedClips, check_times, windows_by_time
@@ -195,13 +195,13 @@ def read_flow(path: Path) -> Flow:
     with open_hdf5(path) as file:
         if not {"data", "date"} <= set(file):
             raise DataError(f"{path} has {', '.join(file) or 'nothing'} and needs the datasets data and date")
-        data, dates = file["data"], file["date"][()]
+        data, dates = check_own(file["data"], path), check_small(check_own(file["date"], path), path)[()]
         if data.ndim != 4 or data.shape[1] != 2 or data.dtype.kind not in "fiu" or len(dates) != len(data):
             raise DataError(
                 f"{path}: data is {data.dtype} {data.shape} with {len(dates)} dates, and must be (N, 2, H, W) numbers "
                 "with N dates"
             )
-        frames = np.asarray(data[()], np.float32)
+        frames = np.asarray(check_small(data, path)[()], np.float32)
     if not np.isfinite(frames).all():
         raise DataError(f"{path}: {int((~np.isfinite(frames)).sum())} counts are NaN or infinite: fetch it again")
     days, slots = _dates(dates, path)

@@ -1,0 +1,147 @@
+"""Where files of others come in: whatever fails in them is told as our error, and sizes are checked before use.
+
+A parser of a foreign format fails in as many ways as its authors thought of, and some more. So whoever opens a file
+does it within ``reading``. A header may declare any size: ``check_size`` refuses one above the limit before
+anything is allocated. The limit is 4 GiB, or the bytes in FRAMECAST_MOST_BYTES.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from framecast.errors import DataError, DatasetNotFoundError, MissingExtraError, RunFolderError, WeightsError
+
+OURS = (DataError, DatasetNotFoundError, MissingExtraError, RunFolderError, WeightsError)
+VARIABLE = "FRAMECAST_MOST_BYTES"
+MOST_BYTES = 4 * 1024**3
+MOST_ALIASES = 10
+FRAME_COST = 400
+"""Bytes of memory that listing a frame takes, whatever its size: its number in some twenty clips, its time."""
+
+
+@contextmanager
+def reading(
+    where: str | Path,
+    problem: str = "cannot be read",
+    remedy: str = "it is truncated, damaged or of another format",
+    kind: type[Exception] = DataError,
+    passing: tuple[type[Exception], ...] = OURS,
+) -> Iterator[None]:
+    """Turn whatever fails while a file is read into one error of ours; errors of ours pass as they are.
+
+    Args:
+        where: the file, and what of it is read.
+        problem: what cannot be done with it.
+        remedy: what to do, or the likely cause.
+        kind: the error to raise, with the one that was found as its cause.
+        passing: errors that already say what, where and how to mend it.
+
+    Raises:
+        DataError: or what ``kind`` says.
+    """
+    as_they_are: tuple[type[Exception], ...] = (*passing, NameError)  # a wrong name is our mistake, never a file's
+    try:
+        yield
+    except as_they_are:
+        raise
+    except Exception as error:
+        said = str(error).strip().splitlines()
+        reason = said[0] if said else type(error).__name__
+        raise kind(f"{where} {problem}: {reason}: {remedy}") from error
+
+
+def most_bytes() -> int:
+    """Return the most bytes that a file may make us allocate at a time.
+
+    Raises:
+        DataError: FRAMECAST_MOST_BYTES is no whole number above 0.
+    """
+    given = os.environ.get(VARIABLE, str(MOST_BYTES))
+    if not given.isdecimal() or not int(given):
+        raise DataError(f"{VARIABLE} is {given!r} and must be a number of bytes, such as {MOST_BYTES}")
+    return int(given)
+
+
+def check_size(where: str | Path, *shape: int, itemsize: int = 1) -> None:
+    """Refuse to allocate an array of that shape above the limit.
+
+    Raises:
+        DataError: it is larger, or a length is negative.
+    """
+    size, most = math.prod(shape) * itemsize, most_bytes()
+    if size > most or any(length < 0 for length in shape):
+        raise DataError(
+            f"{where} declares {' x '.join(map(str, shape))} of {itemsize} bytes, {size} in all, and {most} are read "
+            f"at a time: it is damaged, or raise the limit with {VARIABLE}"
+        )
+
+
+def check_frames(where: str | Path, count: int, shape: tuple[int, ...], itemsize: int = 4) -> None:
+    """Refuse frames of which one, or the list of all, would be above the limit.
+
+    Raises:
+        DataError: they are.
+    """
+    check_size(f"{where}, a frame of which", *shape, itemsize=itemsize)
+    check_size(f"{where}, the list of whose frames", count, itemsize=FRAME_COST)
+
+
+def check_aliases(text: str) -> str:
+    """Return YAML that hardly refers to itself: nine lines of aliases can stand for more than any memory holds.
+
+    Raises:
+        ValueError: it holds more than ten aliases.
+        yaml.YAMLError: it is no YAML.
+    """
+    import yaml
+
+    found = sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader))
+    if found > MOST_ALIASES:
+        raise ValueError(f"it refers to itself {found} times by aliases (*), and {MOST_ALIASES} are allowed")
+    return text
+
+
+def check_npz(path: Path, ratio: int | None = None) -> None:
+    """Refuse an .npz that unpacks to far too much, or whose arrays declare more than it holds, before unpacking.
+
+    Args:
+        path: the archive.
+        ratio: how many times its size it may unpack to, or None for what the limit allows.
+
+    Raises:
+        DataError: it is refused.
+        zipfile.BadZipFile: it is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+        if ratio and unpacked > ratio * path.stat().st_size:
+            raise DataError(
+                f"{path} would unpack to {unpacked} bytes, over {ratio} times its size: save it as .npy instead"
+            )
+        check_size(f"{path}, unpacked,", unpacked)
+        for member in archive.infolist():
+            _check_member(archive, member, path)
+
+
+def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
+    with archive.open(member) as content:
+        if content.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+            return
+        content.seek(0)
+        version = np.lib.format.read_magic(content)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(content)
+        size = content.tell() + math.prod(shape) * dtype.itemsize
+    # Exactly: the checksum is looked at when the last byte is read.
+    if size != member.file_size and not dtype.hasobject:
+        raise DataError(
+            f"{path}: {member.filename} declares {' x '.join(map(str, shape))} of {dtype} and holds "
+            f"{member.file_size} bytes: it is truncated or damaged"
+        )

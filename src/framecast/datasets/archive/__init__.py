@@ -1,0 +1,1 @@
+"""Archives: data looked at before a training, and brought into one Zarr."""

@@ -1,0 +1,1 @@
+"""Sources: frames by number, whatever they come from: indexed, opened per process, regridded, cached."""

@@ -1,0 +1,176 @@
+"""Hostile files: through every public way in, none runs code, writes or reads elsewhere, or takes the memory."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import pickle
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from makers.entries import ENTRIES, tiny_run
+from makers.exploits import EXPLOITS, stack_global
+
+import framecast as fc
+from framecast import cli
+from framecast.boundary import check_aliases
+from framecast.errors import DataError, RunFolderError
+from framecast.registry import DATASETS
+from framecast.training.run_folder import RunFolder
+
+# A page is drawn in seconds, and what is no archive or no table of numbers is refused by one look.
+SLOW = {
+    "report, examples": (".npz with an object", "pickle with os.system"),
+    "report, log": ("pickle with os.system", "YAML object"),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("runs") / "whole")
+
+
+def test_the_exploits_are_live(tmp_path: Path) -> None:
+    """Read by those who trust them, they do what they were made for."""
+    loaders = {
+        "pickle with os.system": pickle.loads,
+        "STACK_GLOBAL": pickle.loads,
+        "torch zip": lambda content: torch.load(_written(tmp_path / "a.pt", content), weights_only=False),
+        "YAML object": yaml.unsafe_load,
+    }
+    for name, load in loaders.items():
+        marker = tmp_path / name.replace(" ", "-")
+        with contextlib.suppress(TypeError, AttributeError, RuntimeError):
+            load(EXPLOITS[name](marker))
+        assert marker.exists(), name
+    assert stack_global(tmp_path / "x") != EXPLOITS["pickle with os.system"](tmp_path / "x")
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def _refusal(call: Callable[[], object]) -> str | None:
+    """Return what a call says by an error of the kinds that the command line tells; None where it ends well."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            call()
+        except (ValueError, OSError) as error:
+            return str(error)
+        except SystemExit as stop:  # the command line's way with wrong options
+            return "a.yaml" if stop.code == 2 else f"exit code {stop.code}"
+    return None
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_no_file_runs_code(entry: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FRAMECAST_CACHE", str(tmp_path / "cache"))
+    marker = tmp_path / "marker"
+    for name, make in EXPLOITS.items():
+        if entry in SLOW and name not in SLOW[entry]:
+            continue
+        folder = tmp_path / re.sub(r"\W", "", name)
+        said = _refusal(lambda make=make, folder=folder: ENTRIES[entry](make(marker), folder, run))
+        assert said is None or str(tmp_path) in said or "a.yaml" in said, (name, said)
+        assert not marker.exists(), name
+    assert not {path.name for path in tmp_path.parent.iterdir()} & {"marker", "outer.npy"}
+
+
+def test_every_data_set_is_an_entry() -> None:
+    assert set(DATASETS) - {"own"} <= {name.split(",")[0] for name in ENTRIES}
+
+
+# ---- what the code may not say
+
+MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+BUILTINS = {"eval", "exec"}
+ALWAYS = {
+    "torch.load": ("weights_only", True),
+    "np.load": ("allow_pickle", False),
+    "numpy.load": ("allow_pickle", False),
+}
+NEVER = {"yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "os.system", "shutil.unpack_archive",
+         "torch.package.PackageImporter", "torch.hub.load"}  # fmt: skip
+NEVER_METHODS = {"extractall", "extract"}
+
+
+def violations(code: str) -> list[str]:
+    """Return what code says that could run code, or write where it wants, from a file."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        found += [f"import {name}" for name in names if name.split(".")[0] in MODULES]
+        if isinstance(node, ast.ImportFrom) and node.module in ("torch", "numpy", "yaml"):
+            found += [f"from {node.module} import load" for alias in node.names if alias.name.endswith("load")]
+        if isinstance(node, ast.Call):
+            called, given = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+            needed = ALWAYS.get(called)
+            method = called.rsplit(".", 1)[-1] if "." in called else ""
+            if called in BUILTINS | NEVER or method in NEVER_METHODS or given.get("shell") == "True":
+                found.append(f"line {node.lineno}: {called}")
+            elif given.get("allow_pickle") == "True" or (needed and given.get(needed[0]) != str(needed[1])):
+                found.append(f"line {node.lineno}: {called} needs {needed}")
+    return found
+
+
+@pytest.mark.parametrize("folder", ["src", "tools", "benchmarks"])
+def test_nothing_that_runs_code_is_ever_called(folder: str) -> None:
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    assert {str(file): said for file in files if (said := violations(file.read_text()))} == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import pickle", "from pickle import loads", "torch.load(path)", "torch.load(path, weights_only=False)",
+     "np.load(path)", "np.load(path, allow_pickle=True)", "np.savez(path, allow_pickle=True)", "yaml.load(text)",
+     "from yaml import unsafe_load", "eval(text)", "exec(text)", "archive.extractall(folder)", "os.system(text)",
+     "subprocess.run(text, shell=True)"],
+)  # fmt: skip
+def test_the_rule_finds_what_it_is_for(code: str) -> None:
+    assert violations(code)
+
+
+def test_the_rule_passes_what_is_safe() -> None:
+    assert not violations(
+        "torch.load(p, weights_only=True); np.load(p, allow_pickle=False); yaml.safe_load(t); m.eval()"
+    )
+
+
+def test_yaml_that_grows_without_end_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    bomb = _written(tmp_path / "config.yaml", "\n".join([*lines, "model: ms-lstm", ""]).encode())
+    for arguments in (["--config", str(bomb)], [f"--config={bomb}"]):
+        assert cli.main(["train", "--out", str(tmp_path / "out"), *arguments]) == 1
+        assert f"{bomb} is no configuration: it refers to itself 81 times" in capsys.readouterr().err
+    with pytest.raises(RunFolderError, match="refers to itself 81 times"):
+        RunFolder(tmp_path).read_config()
+    few = _written(tmp_path / "few.yaml", b"model: &m convlstm\ndata: *m\n")
+    assert check_aliases(few.read_text())
+
+
+def test_the_page_escapes_every_word_of_results(run: Path, tmp_path: Path) -> None:
+    evil = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
+    results = json.loads((run / "results.json").read_text())
+    hostile = {**results, "model": evil, "data": evil, "split": evil, "run": evil, "notes": [evil]}
+    hostile["forecasts"] = {evil: next(iter(results["forecasts"].values())), **results["forecasts"]}
+    (tmp_path / "results.json").write_text(json.dumps(hostile))
+    page = fc.report(tmp_path, out=tmp_path / "page.html").read_text()
+    assert "alert(1)" in page, "the words are shown"
+    assert "<script" not in page
+    assert not re.search(r"<img[^>]*onerror", page)
+    (tmp_path / "results.json").write_text(json.dumps({**results, "parameters": "many", "clip_spec": {"unit": 3}}))
+    with pytest.raises(DataError, match="cannot be shown"):
+        fc.report(tmp_path, out=tmp_path / "page.html")

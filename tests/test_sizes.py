@@ -1,0 +1,310 @@
+"""Declared sizes are checked before anything is allocated, and archives before anything is unpacked."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from makers.formats import RADOLAN, RAW, digest, tiny_model
+from makers.mutations import run_apart
+from makers.radar import radolan_bytes
+
+import framecast as fc
+from framecast.boundary import check_frames, check_size, most_bytes, reading
+from framecast.datasets.archive.pieces import SMALL_BYTES, find_work, frames_of
+from framecast.datasets.formats.layout import Layout
+from framecast.datasets.handwriting import read_idx
+from framecast.datasets.own import open_own
+from framecast.datasets.radar.radolan import read_radolan
+from framecast.errors import DataError, WeightsError
+from framecast.weights.importing import read_tensors
+from framecast.weights.saving import save_weights
+
+MIB = 1024**2
+MOST_GROWTH = 150 * MIB
+
+
+def npy_header(shape: str, kind: str = "<f8") -> bytes:
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+
+
+def _npy(path: Path) -> None:
+    path.write_bytes(npy_header("(4, 65536, 65536)"))
+
+
+def _npz(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("frames.npy", npy_header("(4, 65536, 65536)") + bytes(64))
+
+
+def _npz_bomb(path: Path) -> None:
+    np.savez_compressed(path, frames=np.zeros((4, 4096, 4096), np.uint8))
+    assert path.stat().st_size * 900 < 4 * 4096**2
+
+
+def _hdf5(path: Path, shape: tuple[int, ...] = (10, 10**6, 10**5)) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("frames", shape, "f4", chunks=(1, 16, 16))
+
+
+def _hdf5_long(path: Path) -> None:
+    _hdf5(path, (10**12, 16, 16))
+
+
+def _hdf5_times(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["frames"] = np.zeros((4, 4, 4))
+        file.create_dataset("time", (10**12,), "f8", chunks=(1024,))
+
+
+def _netcdf(path: Path) -> None:
+    _hdf5(path)
+
+
+def _zarr(path: Path) -> None:
+    zarr.create_array(path, shape=(10, 10**6, 10**5), chunks=(1, 16, 16), dtype="f4")
+
+
+def _zarr_chunk(path: Path) -> None:
+    zarr.create_array(path, shape=(4, 8, 8), chunks=(4, 10**6, 10**6), dtype="f4")
+
+
+def _png(path: Path) -> None:
+    path.mkdir()
+    head = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
+    parts = [struct.pack(">I", len(head) - 4), head, struct.pack(">I", zlib.crc32(head)), bytes(12)]
+    (path / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def _gif(path: Path) -> None:
+    path.write_bytes(b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + b"\x80\x00\x00" + bytes(6) + b",\x00\x00\x00\x00"
+                     + struct.pack("<HH", 65_535, 65_535) + b"\x00\x02\x02L\x01\x00;")  # fmt: skip
+
+
+def _video(path: Path) -> None:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 12, 16, "gray"
+        for packet in [*stream.encode(av.VideoFrame.from_ndarray(np.zeros((12, 16), np.uint8), "gray")),
+                       *stream.encode()]:  # fmt: skip
+            container.mux(packet)
+    content = path.read_bytes()
+    small, large = struct.pack("<II", 16, 12), struct.pack("<II", 60_000, 60_000)
+    assert small in content
+    path.write_bytes(content.replace(small, large))
+
+
+CLAIMS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "npy": ("a.npy", _npy),
+    "npz": ("a.npz", _npz),
+    "npz of zeros": ("a.npz", _npz_bomb),
+    "HDF5": ("a.h5", _hdf5),
+    "HDF5 of many frames": ("a.h5", _hdf5_long),
+    "HDF5 of many times": ("a.h5", _hdf5_times),
+    "NetCDF": ("a.nc", _netcdf),
+    "Zarr": ("a.zarr", _zarr),
+    "Zarr of one chunk": ("a.zarr", _zarr_chunk),
+    "PNG": ("pictures", _png),
+    "GIF": ("a.gif", _gif),
+    "video": ("a.avi", _video),
+}
+
+
+def _open(path: Path) -> str:
+    data = open_own(path, context=1, horizon=1)
+    return digest(*[clips[0]["frames"] for clips in data.splits.values() if len(clips)])
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_what_a_file_only_claims_is_not_allocated(name: str, tmp_path: Path) -> None:
+    path = tmp_path / CLAIMS[name][0]
+    CLAIMS[name][1](path)
+    assert name in ("PNG", "Zarr", "Zarr of one chunk") or path.stat().st_size < 128 * 1024
+    before = run_apart(lambda number: number, 1, 0, path)
+    tally = run_apart(lambda number: _open(path), 1, None, path)
+    assert tally.outcomes == {"refused": 1}, tally
+    assert tally.peak - before.peak < MOST_GROWTH
+
+
+def test_sizes_in_radolan_and_idx_headers(tmp_path: Path) -> None:
+    whole = radolan_bytes(RAW)
+    path = tmp_path / RADOLAN
+    path.write_bytes(whole.replace(b"GP   6x   8", b"GP9999x9999"))
+    with pytest.raises(DataError, match=r"declares .* bytes"):
+        read_radolan(path)
+    for pack, suffix in ((gzip.compress, ".gz"), (bz2.compress, ".bz2")):
+        bomb = tmp_path / f"{RADOLAN}{suffix}"
+        bomb.write_bytes(pack(whole + bytes(65 * MIB)))
+        with pytest.raises(DataError, match="unpacks to more than"):
+            read_radolan(bomb)
+    (tmp_path / "digits").write_bytes(struct.pack(">IIII", 0x803, 2**31, 2**15, 2**15))
+    with pytest.raises(DataError, match="declares"):
+        read_idx(tmp_path / "digits")
+
+
+@pytest.mark.parametrize("length", [2**63, 2**40, 10**9])
+def test_sizes_in_safetensors_headers(tmp_path: Path, length: int) -> None:
+    facts = json.dumps({"a": {"dtype": "F64", "shape": [length, 8], "data_offsets": [0, length * 64]}}).encode()
+    path = tmp_path / "a.safetensors"
+    for head in (struct.pack("<Q", len(facts)), struct.pack("<Q", min(length, 2**63))):
+        path.write_bytes(head + facts + bytes(64))
+        for load in (fc.load, read_tensors):
+            with pytest.raises(WeightsError, match=r"a\.safetensors"):
+                load(path)
+
+
+@pytest.mark.parametrize("options", [{"hidden": 10**6}, {"layers": 10**9}, {"hidden": 512}, {"hidden": "2"}, {"no": 1}])
+def test_weights_that_ask_for_a_larger_model_are_refused(tmp_path: Path, options: dict[str, object]) -> None:
+    model = tiny_model()
+    assert model.spec is not None
+    model.spec = type(model.spec)(model.spec.name, {**model.spec.options, **options})
+    save_weights(model, tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match=r"a\.safetensors"):
+        fc.load(tmp_path / "a.safetensors")
+
+
+def test_the_limit_can_be_raised_and_lowered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((4, 8, 8)))
+    monkeypatch.setenv("FRAMECAST_MOST_BYTES", "1000")
+    with pytest.raises(DataError, match=r"a\.npy.*raise the limit with FRAMECAST_MOST_BYTES"):
+        open_own(tmp_path / "a.npy", context=1, horizon=1)
+    monkeypatch.setenv("FRAMECAST_MOST_BYTES", "3000")
+    assert len(open_own(tmp_path / "a.npy", context=1, horizon=1)["train"])
+    for wrong in ("4GB", "0", ""):
+        monkeypatch.setenv("FRAMECAST_MOST_BYTES", wrong)
+        with pytest.raises(DataError, match="must be a number of bytes"):
+            most_bytes()
+    monkeypatch.delenv("FRAMECAST_MOST_BYTES")
+    check_size("x", 4 * 1024**3)
+    with pytest.raises(DataError, match="x declares"):
+        check_size("x", 4 * 1024**3 + 1)
+    with pytest.raises(DataError, match="x declares"):
+        check_size("x", -1)
+    with pytest.raises(DataError, match="the list of whose frames"):
+        check_frames("x", 11 * 10**6, (1, 1, 1))
+
+
+def test_the_boundary_tells_what_it_was_not_told() -> None:
+    with (
+        pytest.raises(WeightsError, match=r"^a cannot be read: KeyError: mend it$") as told,
+        reading("a", remedy="mend it", kind=WeightsError),
+    ):
+        raise KeyError
+    assert isinstance(told.value.__cause__, KeyError)
+    with pytest.raises(DataError, match=r"^as it is$"), reading("a", kind=WeightsError):
+        raise DataError("as it is")
+    for passing in (NameError("a mistake"), KeyboardInterrupt()):
+        with pytest.raises(type(passing)), reading("a"):
+            raise passing
+
+
+# ---- archives
+
+
+def _members() -> list[tuple[tarfile.TarInfo, bytes]]:
+    """Return members that would leave the folder, beside one that is whole."""
+
+    def member(
+        name: str, kind: bytes = tarfile.REGTYPE, link: str = "", content: bytes = b""
+    ) -> tuple[tarfile.TarInfo, bytes]:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.size = kind, link, len(content)
+        return info, content
+
+    whole = radolan_bytes(RAW)
+    return [
+        member(RADOLAN, content=whole),
+        member(f"../{RADOLAN}", content=b"x"),
+        member(f"../../escaped/{RADOLAN}", content=b"x"),
+        member(f"/tmp/framecast-escaped/{RADOLAN}", content=b"x"),
+        member("..", content=b"x"),
+        member("link-bin", tarfile.SYMTYPE, "/etc/passwd"),
+        member("hard-bin", tarfile.LNKTYPE, "/etc/passwd"),
+        member("folder-bin", tarfile.SYMTYPE, ".."),
+        member("folder-bin/escaped-bin", content=b"x"),
+        member("device-bin", tarfile.CHRTYPE),
+        member("fifo-bin", tarfile.FIFOTYPE),
+        member("C:\\escaped-bin", content=b"x"),
+        member("..\\escaped-bin", content=b"x"),
+    ]
+
+
+def test_archives_write_nothing_outside_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacked = tmp_path / "a" / "b" / "unpacked"
+    unpacked.mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(unpacked))
+    with tarfile.open(tmp_path / "evil.tar", "w") as archive:
+        for info, content in _members():
+            archive.addfile(info, io.BytesIO(content))
+    before = set(tmp_path.rglob("*"))
+    items = []
+    for item in (item for work in find_work(tmp_path / "evil.tar", Layout()) for item in frames_of(work)):
+        items.append(item)
+        inside = [path for path in tmp_path.rglob("*") if path not in before]
+        # While a piece is read, there is one folder of ours with one plain file at most.
+        assert all(path.parent == unpacked or path.parent.parent == unpacked for path in inside)
+        assert not any(path.is_symlink() for path in inside)
+    assert [item.frame is not None for item in items].count(True) == 1
+    assert len(items) == 6, "each plain file of that name is an item, links and devices are none"
+    assert set(tmp_path.rglob("*")) == before
+    assert not Path("/tmp/framecast-escaped").exists()
+
+
+@pytest.mark.parametrize("kind", ["w:gz", "w:bz2", "w:xz"])
+def test_archives_that_are_bombs_are_refused(kind: str, tmp_path: Path) -> None:
+    suffix = kind.replace("w:", ".tar.")
+    info = tarfile.TarInfo(RADOLAN)
+    info.size = SMALL_BYTES + MIB
+    with tarfile.open(tmp_path / f"a{suffix}", kind) as archive:  # type: ignore[call-overload]
+        archive.addfile(info, io.BytesIO(bytes(info.size)))
+    (item,) = [item for work in find_work(tmp_path / f"a{suffix}", Layout()) for item in frames_of(work)]
+    if kind == "w:gz" and (tmp_path / f"a{suffix}").stat().st_size * 1000 > info.size:
+        assert "unpacks to more than" in item.problem  # deflate shrinks by 1032 at most: the file itself is refused
+    else:
+        assert "would unpack to over" in item.problem
+    assert item.frame is None
+
+
+# ---- files that lead elsewhere
+
+
+@pytest.mark.parametrize("way", ["external storage", "external link", "virtual"])
+@pytest.mark.parametrize("suffix", [".h5", ".nc"])
+def test_hdf5_takes_nothing_from_other_files(way: str, suffix: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["frames"] = np.arange(64, dtype="u1").reshape(4, 4, 4)
+    path = tmp_path / f"a{suffix}"
+    with h5py.File(path, "w") as file:
+        if way == "external storage":
+            file.create_dataset("frames", (4, 4, 4), "u1", external=[(str(secret), 0, 64)])
+        elif way == "external link":
+            file["frames"] = h5py.ExternalLink(str(secret), "/frames")
+        else:
+            layout = h5py.VirtualLayout((4, 4, 4), "u1")
+            layout[:] = h5py.VirtualSource(str(secret), "frames", (4, 4, 4))
+            file.create_virtual_dataset("frames", layout)
+    with pytest.raises(DataError, match=rf"a{suffix}.*(from other files|to another file)"):
+        open_own(path, context=1, horizon=1)
+
+
+def test_pictures_are_png_whatever_their_name(tmp_path: Path) -> None:
+    """Pillow would hand EPS to another program."""
+    (tmp_path / "0.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(DataError, match=r"0\.png cannot be read as a picture"):
+        open_own(tmp_path, context=1, horizon=1)
