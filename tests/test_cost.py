@@ -134,11 +134,11 @@ def test_impossible_contexts() -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["cost", "ms-lstm", "--shape", "20", "1", "64", "64", "--context", "10"]) == 0
+    assert cli.main(["cost", "ms-lstm", "--shape", "8", "1", "32", "32", "--context", "4"]) == 0
     shown = capsys.readouterr().out
     assert "1,893,985" in shown
-    assert "64.470 G" in shown
-    assert cli.main(["cost", "simvp", "--shape", "20", "1", "64", "64"]) == 0
+    assert "5.938 G" in shown
+    assert cli.main(["cost", "simvp", "--shape", "4", "1", "16", "16"]) == 0
     assert "published" not in capsys.readouterr().out
     assert cli.main(["cost"]) == 1
     assert "--shape T C H W" in capsys.readouterr().err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,33 @@ def test_the_papers_settings(name: str, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_there_are_the_papers_and_one_for_knmi() -> None:
     assert {recipe.stem for recipe in RECIPES} >= {*PAPER, "knmi"}
+
+
+def test_what_the_sbatch_file_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Stand-ins for the cluster's commands: one tells its arguments, the other the machines.
+    for name, told in (("srun", 'echo "$@" >> started'), ("scontrol", "echo first; echo second")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{told}\n")
+        (tmp_path / name).chmod(0o700)
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    job = {"SLURM_JOB_NODELIST": "nodes", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_ID": "7"}
+    environment = {**os.environ, **job, "DATA": "there", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    run = tmp_path / "runs/german-radar"
+    for _ in range(2):
+        subprocess.run(["bash", ROOT / "recipes/slurm.sbatch"], cwd=tmp_path, env=environment, check=True)
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "config.yaml").touch()
+    lines = (tmp_path / "started").read_text().splitlines()
+    launch = (
+        "--kill-on-bad-exit=1 torchrun --nnodes 2 --nproc-per-node 2 --rdzv-backend c10d --rdzv-id 7 "
+        "--rdzv-endpoint first:29500 -m framecast "
+    )
+    assert all(line.startswith(launch) for line in lines)
+    verbs = [line.removeprefix(launch).split() for line in lines]
+    assert [verb[0] for verb in verbs] == ["train", "evaluate"] * 2
+    assert ["--resume" in verb for verb in verbs] == [False, False, True, False]
+    for verb in verbs:
+        given = [str(ROOT / word) if word.startswith("recipes/") else word for word in verb]
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*given, "--print_config"])
+        assert stop.value.code == 0
+        assert "workers: 4" in capsys.readouterr().out

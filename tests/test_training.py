@@ -28,7 +28,7 @@ from framecast.training.losses import LOSSES
 from framecast.training.options import TrainingOptions
 from framecast.training.order import EveryClipOnce, ShuffledBatches
 from framecast.training.run_folder import RunFolder
-from framecast.training.task import OPTIMIZERS, SCHEDULES
+from framecast.training.task import OPTIMIZERS, SCHEDULES, ForecastTask
 
 MODEL: dict[str, Any] = {"hidden": 4, "layers": 2}
 DATA: dict[str, Any] = {"size": 16, "context": 2, "horizon": 2, "clips": 60}
@@ -126,6 +126,13 @@ def test_tensorboard_gets_scalars_and_a_strip(tmp_path: Path) -> None:
     assert (strip.width, strip.height) == (4 * 16, 2 * 16)
 
 
+@pytest.mark.parametrize("tf32", [True, False])
+def test_what_gpus_may_round_is_told(tmp_path: Path, tf32: bool) -> None:
+    train(tmp_path / "run", steps=1, tf32=tf32)
+    assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+    assert torch.backends.cudnn.allow_tf32 == tf32
+
+
 def test_it_learns(tmp_path: Path) -> None:
     run = train(tmp_path / "run", steps=60, lr=5e-3, batch=8)
     losses = [float(row["loss"]) for row in rows(run.path / "log/train.csv")]
@@ -145,8 +152,8 @@ def test_stop_and_resume_equals_one_pass(tmp_path: Path, monkeypatch: pytest.Mon
     whole = train(tmp_path / "whole", **{"steps": 9, "save_every": 1, **options}).path
     points = [path.name for path in RunFolder(whole).saved_checkpoints()]
     assert len(points) == 9
-    # After a plain batch, after a batch that was validated, across an epoch, and just before the end.
-    for point in (points[8], points[5], points[4], points[1]):
+    # After a plain batch, after a batch that was validated, across an epoch, just before the end, and at the end.
+    for point in (points[8], points[5], points[4], points[1], points[0]):
         part = tmp_path / "part"
         shutil.copytree(whole, part)
         for later in RunFolder(part).saved_checkpoints():
@@ -157,6 +164,27 @@ def test_stop_and_resume_equals_one_pass(tmp_path: Path, monkeypatch: pytest.Mon
             assert (part / name).read_bytes() == (whole / name).read_bytes(), (point, name)
         assert RunFolder(part).saved_checkpoints()[0].name == points[0]
         shutil.rmtree(part)
+
+
+@pytest.mark.parametrize("batch", [2, 3], ids=["where it validates", "between validations"])
+def test_ctrl_c_at_any_batch_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    options = {"steps": 6, "validate_every": 3, "save_every": 100}
+    whole = train(tmp_path / "whole", **options).path
+    step = ForecastTask.training_step
+
+    def interrupted(self: ForecastTask, sample: Any, batch_idx: int) -> torch.Tensor:
+        if batch_idx == batch:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, sample, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ForecastTask, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt, match=f"stopped after batch {batch + 1}"):
+            train(tmp_path / "part", **options)
+    assert RunFolder(tmp_path / "part").saved_checkpoints()
+    fc.train(out=tmp_path / "part", resume=True, progress=False)
+    for name in ("weights.safetensors", "log/train.csv", "log/validation.csv"):
+        assert (tmp_path / "part" / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
@@ -170,9 +198,12 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
 def test_what_resume_refuses(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="holds no run"):
         fc.train(out=tmp_path, resume=True)
-    with pytest.raises(ValueError, match="leave out model"):
+    with pytest.raises(ValueError, match="needs a model and a data set"):
         fc.train("ms-lstm", out=tmp_path, resume=True)
     run = train(tmp_path / "run", steps=2)
+    with pytest.raises(ValueError, match=r"model_options .*'layers': 2.* and got .*'layers': 4.*leave out model"):
+        fc.train("ms-lstm", "moving-mnist", out=run.path, resume=True, model_options={"hidden": 4, "layers": 4},
+                 data_options=DATA)  # fmt: skip
     with pytest.raises(ValueError, match=r"keeps batch=4 and got 8.*init_from"):
         fc.train(out=run.path, resume=True, batch=8)
     (run.path / "provenance.json").write_text('{"fingerprint": "other"}')

@@ -14,7 +14,7 @@ Gates, activations, pooling and biases are not counted, as in the literature.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -82,6 +82,29 @@ def count_cost(model: Forecaster, shape: Sequence[int], context: int) -> Cost:
     return Cost(parameters, counter.get_total_flops() // 2)
 
 
+def create_fitting(name: str, shape: Sequence[int], context: int, options: Mapping[str, Any]) -> Forecaster:
+    """Create a model by name for clips of a shape (T, C, H, W).
+
+    Args:
+        name: a model's name or alias.
+        shape: (T, C, H, W) of the clip.
+        context: number of past frames.
+        options: the model's options; channels, and for one-shot models the lengths and size, follow the shape.
+
+    Raises:
+        UnknownNameError: no such model or option.
+        ValueError: an impossible shape, context or option.
+    """
+    known = model_entry(name).options()
+    if len(shape) != 4 or min(shape) < 1 or not 0 < context < shape[0]:
+        raise ValueError(
+            f"shape is {tuple(shape)} and context {context}: give frames, channels, height, width, all at least 1, and "
+            "a context below the number of frames"
+        )
+    fitting = {"in_channels": shape[1], "context": context, "horizon": shape[0] - context, "size": tuple(shape[2:])}
+    return create_model(name, **{option: value for option, value in fitting.items() if option in known} | dict(options))
+
+
 def cost(name: str, shape: Sequence[int], context: int, **options: Any) -> Cost:
     """Count the cost of a model by name, without computing a forecast.
 
@@ -95,12 +118,4 @@ def cost(name: str, shape: Sequence[int], context: int, **options: Any) -> Cost:
         UnknownNameError: no such model or option.
         ValueError: a shape or context the model cannot take.
     """
-    if len(shape) != 4 or min(shape) < 1 or not 0 < context < shape[0]:
-        raise ValueError(
-            f"shape is {tuple(shape)} and context {context}: give frames, channels, height, width, all at least 1, and "
-            "a context below the number of frames"
-        )
-    fitting = {"in_channels": shape[1], "context": context, "horizon": shape[0] - context, "size": tuple(shape[2:])}
-    known = model_entry(name).options()
-    chosen = {option: value for option, value in fitting.items() if option in known} | options
-    return count_cost(create_model(name, **chosen).eval().to("meta"), shape, context)
+    return count_cost(create_fitting(name, shape, context, options).eval().to("meta"), shape, context)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,28 @@ PROTOCOLS = ("forecast", "as-published")
 LARGEST_HALF = 60_000.0
 
 
+class Part(NamedTuple):
+    """The sums of an evaluation of some of the clips, such as one process takes to another.
+
+    Attributes:
+        clips: how many.
+        seconds: the model took.
+        tallies: counts by forecast.
+        published: counts as the released code takes them.
+        fallbacks: clips that a baseline could not treat, by baseline.
+        numbers: of the clips kept for the report, in their split.
+        examples: these clips.
+    """
+
+    clips: int
+    seconds: float
+    tallies: dict[str, Tally]
+    published: PublishedTally
+    fallbacks: dict[str, int]
+    numbers: list[int]
+    examples: dict[str, list[Tensor]]
+
+
 class Evaluation:
     """The sums of an evaluation so far, of one model and the baselines.
 
@@ -48,6 +70,7 @@ class Evaluation:
         score_options: options of families, such as thresholds.
         baselines: by name; None takes those that suit the unit and are installed.
         bootstrap: replicates for confidence intervals; 0 for none.
+        per_clip: keep the scores of every clip.
 
     Raises:
         UnknownNameError: a name or option that does not exist.
@@ -67,12 +90,13 @@ class Evaluation:
         score_options: Mapping[str, Any] | None = None,
         baselines: Sequence[str] | None = None,
         bootstrap: int = 0,
+        per_clip: bool = False,
     ) -> None:
         if protocol not in PROTOCOLS:
             raise UnknownNameError("protocol", protocol, PROTOCOLS)
         check_count("bootstrap", bootstrap, least=0)
         self.model, self.name, self.spec, self.protocol = model, name, spec, protocol
-        self.wanted, self.replicates = examples, bootstrap
+        self.wanted, self.replicates, self.per_clip = examples, bootstrap, per_clip
         self.clips = 0
         self.seconds = 0.0
         self.families = score_families(spec.unit, scores, score_options)
@@ -80,6 +104,7 @@ class Evaluation:
         self.tallies = {forecast: Tally(self.families) for forecast in (name, *self.baselines)}
         self.published = PublishedTally(self.families)
         self.examples: dict[str, list[Tensor]] = {}
+        self.numbers: list[int] = []
 
     def add(self, batch: Sample) -> None:
         """Add a batch of clips (B, T, C, H, W) in [0, 1], collated.
@@ -98,11 +123,12 @@ class Evaluation:
         forecasts = {self.name: self._forecast(frames, valid)}
         self.seconds += time.perf_counter() - began
         forecasts |= {name: make(past, self.spec.horizon, past_valid) for name, make in self.baselines.items()}
-        weights = (
-            poisson_weights(torch.as_tensor(batch["index"]).tolist(), self.replicates) if self.replicates else None
-        )
+        clips = torch.as_tensor(batch["index"]).tolist()
+        weights = poisson_weights(clips, self.replicates) if self.replicates else None
         for name, forecast in forecasts.items():
-            self.tallies[name].add(self._compared(forecast, truth, truth_valid), weights)
+            self.tallies[name].add(
+                self._compared(forecast, truth, truth_valid), weights, clips if self.per_clip else ()
+            )
         self._keep(batch, {"past": past, "truth": truth, **forecasts})
         self.clips += len(frames)
 
@@ -128,12 +154,36 @@ class Evaluation:
         kept = self.wanted - min(self.wanted, self.clips)
         if not kept:
             return
+        self.numbers += torch.as_tensor(batch["index"])[:kept].tolist()
         for name, frames in shown.items():
             values = self.spec.scaling.unscale(frames[:kept].float().clamp(0, 1))
             self.examples.setdefault(name, []).append(values.cpu())
         for extra in ("valid", "times"):
             if extra in batch:
                 self.examples.setdefault(extra, []).append(batch[extra][:kept].cpu())
+
+    def part(self) -> Part:
+        """Return the sums so far."""
+        fallbacks = {name: made.fallbacks for name, made in self.baselines.items() if hasattr(made, "fallbacks")}
+        return Part(self.clips, self.seconds, self.tallies, self.published, fallbacks, self.numbers, self.examples)
+
+    def unite(self, parts: Sequence[Part]) -> None:
+        """Take the sums of all parts, one's own among them, for one's own; the first clips of the split are shown."""
+        first, *others = parts
+        self.clips, self.seconds = sum(part.clips for part in parts), sum(part.seconds for part in parts)
+        self.tallies, self.published = first.tallies, first.published
+        for other in others:
+            self.published.unite(other.published)
+            for name, tally in self.tallies.items():
+                tally.unite(other.tallies[name])
+        for name in first.fallbacks:
+            self.baselines[name].fallbacks = sum(part.fallbacks[name] for part in parts)  # type: ignore[attr-defined]
+        numbers = [number for part in parts for number in part.numbers]
+        order = sorted(range(len(numbers)), key=numbers.__getitem__)[: self.wanted]
+        shown = {name for part in parts for name in part.examples}
+        clips = {name: [one for part in parts for one in part.examples.get(name, [])] for name in sorted(shown)}
+        self.numbers = [numbers[place] for place in order]
+        self.examples = {name: [torch.cat(several)[order]] for name, several in clips.items()}
 
     def results(self) -> dict[str, Any]:
         """Return scores per lead time and of all together, with the counts they come from, as plain values."""

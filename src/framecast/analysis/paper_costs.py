@@ -17,6 +17,7 @@ from typing import NamedTuple
 from framecast.analysis.counting import Cost, cost
 from framecast.models.stack import pyramid_scales
 from framecast.registry import model_entry, resolve
+from framecast.reporting.tables import text_table
 
 UPSAMPLING_OPERATIONS = 11
 
@@ -110,3 +111,16 @@ def explanation() -> str:
     costs = {size: published_cost("ms-lstm", (8, 1, size, size), 4) for size in (180, 212)}
     at_180, at_212 = (found.macs / 1e9 for found in costs.values() if found)
     return EXPLANATION.format(at_180=at_180, at_212=at_212)
+
+
+def paper_text() -> str:
+    """Return the paper's cost tables beside ours as text."""
+    rows = [["table, model", "Params", "ours", "FLOPs", "ours", "", "true Params", "true MACs"]]
+    for row in paper_rows():
+        published, counted = row.published(), row.counted()
+        ours = f"{published.parameters / 1e6:.1f}", f"{published.macs / 1e9:.1f}"
+        same = "" if ours == (row.parameters, row.macs) else "differs"
+        true = f"{counted.parameters:,}", f"{counted.macs / 1e9:.1f} G"
+        rows.append([f"{row.table} {row.name}", f"{row.parameters}M", f"{ours[0]}M", f"{row.macs}G", f"{ours[1]}G",
+                     same, *true])  # fmt: skip
+    return f"{text_table(rows)}\n\n{explanation()}"

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from framecast.cells.attention import patch_attention
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, check_kernel, gated_update
+from framecast.cells.gates import JointConv2d, check_kernel, gated_update, tanh
 from framecast.cells.gating import mutual_gating
 
 BANDS = (1, 2, 4)
@@ -73,10 +73,10 @@ class CMSLSTM(Cell):
         x, h = mutual_gating(x, h, self.gate_x, self.gate_h)
         i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
         c = gated_update(c, i, f, g)
-        h = torch.sigmoid(o) * torch.tanh(c)
+        h = torch.sigmoid(o) * tanh(c)
         i, g, o = self.update(torch.cat([h, self._express(h, c)], 1)).chunk(3, 1)
         i = torch.sigmoid(i)
-        c = (1 - i) * c + i * torch.tanh(g)
+        c = (1 - i) * c + i * tanh(g)
         h = torch.sigmoid(o) * c
         return h, (h, c), memory
 

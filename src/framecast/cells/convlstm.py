@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, check_kernel, gated_update
+from framecast.cells.gates import JointConv2d, check_kernel, gated_update, tanh
 
 
 class ConvLSTM(Cell):
@@ -42,7 +42,7 @@ class ConvLSTM(Cell):
         h, c = state
         i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
         c = gated_update(c, i, f, g)
-        h = torch.sigmoid(o) * torch.tanh(c)
+        h = torch.sigmoid(o) * tanh(c)
         return h, (h, c), memory
 
 

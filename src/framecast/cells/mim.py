@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, gated_update
+from framecast.cells.gates import JointConv2d, gated_update, tanh
 from framecast.cells.predrnn import PredRNN, SpatiotemporalCell, move_bias
 
 
@@ -55,12 +55,12 @@ class MIM(SpatiotemporalCell):
         i, f, g = self.change(torch.cat([difference, n], 1)).chunk(3, 1)
         n = gated_update(n, i, f, g)
         o = self.change_output(torch.cat([difference, n], 1))
-        change = torch.sigmoid(o) * torch.tanh(n)
+        change = torch.sigmoid(o) * tanh(n)
         i, f, g, o = self.steady(torch.cat([change, c], 1)).chunk(4, 1)
         s = gated_update(s, i, f, g)
-        kept = torch.sigmoid(o + self.steady_output(s)) * torch.tanh(s)
+        kept = torch.sigmoid(o + self.steady_output(s)) * tanh(s)
         i, g, o = self.gates(torch.cat([x, h], 1)).chunk(3, 1)
-        c = kept + torch.sigmoid(i) * torch.tanh(g)
+        c = kept + torch.sigmoid(i) * tanh(g)
         m, _ = self.wander(x, memory)
         h, o = self.expose(o, c, m)
         return h, o, (h, c, n, s, x.to(previous.dtype)), m

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, gated_update
+from framecast.cells.gates import JointConv2d, gated_update, tanh
 
 
 class MKLSTM(Cell):
@@ -54,7 +54,7 @@ class MKLSTM(Cell):
         c3 = gated_update(c3, i3, f3, g3)
         c5 = gated_update(c5, i5, f5, g5)
         o = torch.sigmoid(o + self.memory3(c3) + self.memory5(c5))
-        h = o * torch.tanh(self.project(torch.cat([c3, c5], 1)))
+        h = o * tanh(self.project(torch.cat([c3, c5], 1)))
         return h, (h, c3, c5), memory
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from framecast.cells import mim
 from framecast.cells.cell import Cell, State, zeros
+from framecast.cells.gates import tanh
 from framecast.cells.predrnn import SpatiotemporalCell
 from framecast.cells.warp import warp_along
 
@@ -53,7 +54,7 @@ class MotionGRU(nn.Module):
         """Return X (B, C, H, W) and the new F and D (B, 18, H/2, W/2) of h (B, C, H, W) and the old."""
         encoded = self.encode(h)
         u, r = torch.sigmoid(self.gates(torch.cat([encoded, flow], 1))).chunk(2, 1)
-        z = torch.tanh(self.candidate(torch.cat([encoded, r * flow], 1)))
+        z = tanh(self.candidate(torch.cat([encoded, r * flow], 1)))
         trend = trend + TREND_STEP * (flow - trend)
         flow = u * z + (1 - u) * flow + trend
         moved = warp_along(encoded, flow.reshape(-1, FLOWS, 2, *flow.shape[-2:]))

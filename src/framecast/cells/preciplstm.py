@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from framecast.cells.attention import local_attention
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, check_kernel, gated_update
+from framecast.cells.gates import JointConv2d, check_kernel, gated_update, tanh
 from framecast.cells.predrnn import zigzag_memory
 from framecast.errors import check_count
 
@@ -75,7 +75,7 @@ class PrecipLSTM(Cell):
         t = gated_update(t, *self.gates_t(torch.cat([x - previous, t], 1)).chunk(3, 1))
         everything = torch.cat([near, h, c, s, t, m], 1)
         memories = everything[:, 2 * self.channels :]
-        h = torch.sigmoid(self.output(everything)) * torch.tanh(self.project(memories))
+        h = torch.sigmoid(self.output(everything)) * tanh(self.project(memories))
         return h, (h, c, s, t, x.to(previous.dtype)), m
 
 

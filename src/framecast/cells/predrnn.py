@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, check_kernel
+from framecast.cells.gates import JointConv2d, check_kernel, tanh
 
 
 class SpatiotemporalCell(Cell):
@@ -75,14 +75,14 @@ class SpatiotemporalCell(Cell):
         """Return m' and ΔM, both (B, C, H, W)."""
         m = zigzag_memory(memory)
         i, f, g = self.zigzag(torch.cat([x, m], 1)).chunk(3, 1)
-        delta = torch.sigmoid(i) * torch.tanh(g)
+        delta = torch.sigmoid(i) * tanh(g)
         return torch.sigmoid(f) * m + delta, delta
 
     def expose(self, o: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """Return h' and the output gate from its share of x and h and both new memories, all (B, C, H, W)."""
         memories = torch.cat([c, m], 1)
         o = torch.sigmoid(o + self.output(memories))
-        return o * torch.tanh(self.project(memories)), o
+        return o * tanh(self.project(memories)), o
 
 
 class PredRNN(SpatiotemporalCell):
@@ -110,7 +110,7 @@ class PredRNN(SpatiotemporalCell):
         """Take one step."""
         h, c, *account = state
         i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
-        delta = torch.sigmoid(i) * torch.tanh(g)
+        delta = torch.sigmoid(i) * tanh(g)
         c = torch.sigmoid(f) * c + delta
         m, wandered = self.wander(x, memory)
         h, o = self.expose(o, c, m)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, check_kernel, gated_update
+from framecast.cells.gates import JointConv2d, check_kernel, gated_update, tanh
 from framecast.cells.predrnn import zigzag_memory
 
 
@@ -59,9 +59,9 @@ class CausalLSTM(Cell):
         c = gated_update(c, i, f, g)
         i, f, g = self.zigzag(torch.cat([x, c, m], 1)).chunk(3, 1)
         # No term holds m itself, which would keep the sum in float32 under autocast.
-        m = gated_update(torch.tanh(self.zigzag_project(m)).to(m.dtype), i, f, g)
-        o = torch.tanh(self.output(torch.cat([x, c, m], 1)))
-        h = o * torch.tanh(self.project(torch.cat([c, m], 1)))
+        m = gated_update(tanh(self.zigzag_project(m)).to(m.dtype), i, f, g)
+        o = tanh(self.output(torch.cat([x, c, m], 1)))
+        h = o * tanh(self.project(torch.cat([c, m], 1)))
         return h, (h, c), m
 
 
@@ -91,7 +91,7 @@ class GradientHighway(Cell):
         *inner, z = state
         p, s = self.highway(torch.cat([x, z], 1)).chunk(2, 1)
         s = torch.sigmoid(s)
-        z = s * torch.tanh(p) + (1 - s) * z
+        z = s * tanh(p) + (1 - s) * z
         h, after, memory = self.cell(z, tuple(inner), memory)
         return h, (*after, z), memory
 

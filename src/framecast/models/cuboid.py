@@ -48,6 +48,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# What decides the shapes of a model must have values even where a model without any is made.
+COUNTED = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Settings:
     """Options that all layers of a model share; ``earthformer.build`` says what they do.
@@ -179,16 +183,17 @@ class RelativeBias(nn.Module):
 
     def __init__(self, heads: int, size: Shape, live: Tensor) -> None:
         super().__init__()
-        places = torch.cartesian_prod(*(torch.arange(n) for n in size))
-        offset = places[: live.shape[0], None] - places[None, : live.shape[1]] + torch.tensor(size) - 1
-        spans = [2 * n - 1 for n in size]
-        number = (offset[..., 0] * spans[1] + offset[..., 1]) * spans[2] + offset[..., 2]
-        self.entries = torch.tensor(sorted(set(number[live].tolist())))
+        with COUNTED:
+            places = torch.cartesian_prod(*(torch.arange(n) for n in size))
+            offset = places[: live.shape[0], None] - places[None, : live.shape[1]] + torch.tensor(size) - 1
+            spans = [2 * n - 1 for n in size]
+            number = (offset[..., 0] * spans[1] + offset[..., 1]) * spans[2] + offset[..., 2]
+            self.entries = torch.tensor(sorted(set(number[live].tolist())))
+            lookup = torch.searchsorted(self.entries, number).clamp(max=len(self.entries) - 1)
         self.table = nn.Parameter(torch.empty(len(self.entries), heads))
         nn.init.trunc_normal_(self.table, std=0.02)
-        lookup = torch.searchsorted(self.entries, number).clamp(max=len(self.entries) - 1)
         self.lookup: Tensor
-        self.register_buffer("lookup", lookup, persistent=False)
+        self.register_buffer("lookup", lookup.to(torch.get_default_device()), persistent=False)
 
     def forward(self, queries: int, keys: int) -> Tensor:
         """Return the biases (heads, queries, keys) of the first places."""
@@ -505,8 +510,9 @@ def _score_bias(
 
 def _meetings(queries: Cuboid, shape: Sequence[int], keys: Cuboid, key_shape: Sequence[int], any_size: bool) -> Tensor:
     """Return booleans (N, V, V'): the kept queries and the keys that meet in each box; all if ``any_size``."""
-    pairs = queries.kept(shape)[:, :, None].expand(-1, -1, keys.volume)
-    labels, key_labels = queries.labels(shape), keys.labels(key_shape)
+    with COUNTED:
+        pairs = queries.kept(shape)[:, :, None].expand(-1, -1, keys.volume)
+        labels, key_labels = queries.labels(shape), keys.labels(key_shape)
     if labels is not None and key_labels is not None:
         pairs = pairs & (labels[:, :, None] == key_labels[:, None])
     return torch.ones_like(pairs) if any_size else pairs

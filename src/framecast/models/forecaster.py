@@ -12,6 +12,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from framecast.models.recomputing import Recompute
 from framecast.registry import ModelSpec
 
 
@@ -43,7 +44,9 @@ class Forecaster(nn.Module, ABC):
     spec: ModelSpec | None = None
 
     @abstractmethod
-    def rollout(self, clip: Tensor, context: int, horizon: int, truth: Tensor | None = None) -> Rollout:
+    def rollout(
+        self, clip: Tensor, context: int, horizon: int, truth: Tensor | None = None, recompute: Recompute = "none"
+    ) -> Rollout:
         """Forecast in the training view.
 
         Args:
@@ -52,9 +55,11 @@ class Forecaster(nn.Module, ABC):
             horizon: number of frames to forecast.
             truth: (B, context + horizon - 1) booleans, True where a step sees the true frame instead of the
                 model's own forecast; None: all of the context and nothing after it.
+            recompute: intermediate results that are computed again in backward to save memory: "none", "lean"
+                (segments of about √steps), or the steps of a segment; gradients stay the same.
 
         Raises:
-            ValueError: a shape, ``context`` or ``horizon`` that the model cannot take.
+            ValueError: a shape, ``context``, ``horizon`` or ``recompute`` that the model cannot take.
         """
 
     @abstractmethod

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from framecast.models.forecaster import Forecaster, Rollout, check_clip, check_horizon
+from framecast.models.recomputing import Recompute
 
 
 class OneShotForecaster(Forecaster):
@@ -39,17 +40,25 @@ class OneShotForecaster(Forecaster):
         """
         return frames
 
-    def rollout(self, clip: Tensor, context: int, horizon: int, truth: Tensor | None = None) -> Rollout:
+    def rollout(
+        self, clip: Tensor, context: int, horizon: int, truth: Tensor | None = None, recompute: Recompute = "none"
+    ) -> Rollout:
         """Forecast the frames of the clip after the context.
 
         Raises:
-            ValueError: as ``forward``, or ``truth`` is given: no step between could see it.
+            ValueError: as ``forward``; ``truth`` is given, which no step between could see; or ``recompute`` is, for
+                which there are no steps.
         """
         self.check_frames(clip)
         if truth is not None:
             raise ValueError(
                 "this model forecasts many frames at once and cannot see true ones between: give truth=None, "
                 "or train with sampling='none'"
+            )
+        if recompute != "none":
+            raise ValueError(
+                f"this model forecasts many frames at once and has no steps to compute again; recompute={recompute!r} "
+                "is for recurrent models: leave it out, or lower the batch to save memory"
             )
         check_clip(clip, context, horizon, truth)
         return Rollout(self(clip[:, :context], horizon), context, None)

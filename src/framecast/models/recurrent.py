@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from framecast.cells.cell import Cell, State
 from framecast.errors import check_count
 from framecast.models.forecaster import Forecaster, Rollout, check_clip, check_horizon, pad_frames
+from framecast.models.recomputing import Recompute, segment_length
 from framecast.models.stack import Skip, Stack, pyramid_scales
 
 Column = Callable[..., list[Cell]]
@@ -51,7 +53,12 @@ class RecurrentForecaster(Forecaster):
 
     Raises:
         ValueError: a channel count below one.
+
+    Attributes:
+        layout: the order in memory of what it computes; it changes the speed, not the numbers.
     """
+
+    layout: torch.memory_format = torch.contiguous_format
 
     def __init__(self, stack: Stack, in_channels: int = 1, out_channels: int | None = None, pad: bool = True) -> None:
         super().__init__()
@@ -69,26 +76,47 @@ class RecurrentForecaster(Forecaster):
         cells = {f"layer{i}": cell for i, cell in enumerate(self.stack.cells)}
         return {"embed": self.embed, **cells, "head": self.head}
 
-    def rollout(self, clip: Tensor, context: int, horizon: int, truth: Tensor | None = None) -> Rollout:
+    def rollout(
+        self, clip: Tensor, context: int, horizon: int, truth: Tensor | None = None, recompute: Recompute = "none"
+    ) -> Rollout:
         """Forecast frames 1 … context + horizon - 1 of the clip, the seen ones included."""
         self.check_frames(clip)
         check_clip(clip, context, horizon, truth)
         self._check_feedback(horizon if truth is None else horizon + context)
         steps = context + horizon - 1
+        length = segment_length(steps, recompute)
         canvas = self._pad(clip[:, :context] if truth is None else clip[:, :steps])
         layers, memory = self._start(canvas)
-        frames: list[Tensor] = []
-        for step in range(steps):
-            if step == 0 or (truth is None and step < context):
-                frame = canvas[:, step]
-            elif truth is None:
-                frame = frames[-1]
-            else:
-                frame = torch.where(truth[:, step, None, None, None], canvas[:, step], frames[-1])
-            forecast, layers, memory = self._step(frame, layers, memory)
-            frames.append(forecast)
+        frames: list[Tensor] = [canvas[:, 0]]
+        for first in range(0, steps, length):
+            segment = range(first, min(first + length, steps))
+            # Backward begins with the last segment: what it kept is used at once.
+            run = self._run if segment.stop == steps or not torch.is_grad_enabled() else self._run_again
+            made, layers, memory = run(canvas, truth, segment, frames[-1], layers, memory)
+            frames += made
         height, width = clip.shape[-2:]
-        return Rollout(torch.stack(frames, 1)[..., :height, :width], 1, self.stack.penalty(layers))
+        return Rollout(torch.stack(frames[1:], 1)[..., :height, :width], 1, self.stack.penalty(layers))
+
+    def _run(
+        self, canvas: Tensor, truth: Tensor | None, segment: range, frame: Tensor, layers: State, memory: Tensor | None
+    ) -> tuple[list[Tensor], State, Tensor | None]:
+        """Take the steps of a segment, ``frame`` being the forecast for the first of them."""
+        frames: list[Tensor] = []
+        for step in segment:
+            if step == 0 or (truth is None and step < canvas.shape[1]):
+                frame = canvas[:, step]
+            elif truth is not None:
+                frame = torch.where(truth[:, step, None, None, None], canvas[:, step], frame)
+            frame, layers, memory = self._step(frame, layers, memory)
+            frames.append(frame)
+        return frames, layers, memory
+
+    def _run_again(self, *given: Any) -> tuple[list[Tensor], State, Tensor | None]:
+        """Do the same, forget all intermediate results, and compute them again in backward."""
+        # No cell draws random numbers, so there is no random state to keep.
+        result = checkpoint(self._run, *given, use_reentrant=False, preserve_rng_state=False)
+        assert isinstance(result, tuple)
+        return result
 
     def forward(self, past: Tensor, horizon: int) -> Tensor:
         """Forecast (B, horizon, C, H, W) from the past (B, T, C, H, W)."""
@@ -138,10 +166,14 @@ class RecurrentForecaster(Forecaster):
     def _start(self, canvas: Tensor) -> tuple[State, Tensor | None]:
         # Only size, type and device of the first input matter here: a view costs nothing.
         x = canvas[:, 0, :1].expand(-1, self.stack.channels, -1, -1)
+        if self.layout == torch.channels_last:
+            x = x.contiguous(memory_format=self.layout)
         return self.stack.init_state(x), self.stack.init_memory(x)
 
     def _step(self, frame: Tensor, layers: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
-        h, layers, memory = self.stack(self.embed(frame), layers, memory)
+        # A 1x1 kernel has no order of its own that a convolution could follow.
+        x = self.embed(frame).contiguous(memory_format=self.layout)
+        h, layers, memory = self.stack(x, layers, memory)
         return self.head(h), layers, memory
 
     def _check_feedback(self, horizon: int) -> None:

@@ -12,12 +12,19 @@ from types import FrameType
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch.callbacks import TQDMProgressBar
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
+from framecast.boundary import reading
 from framecast.errors import WeightsError
 from framecast.storage import read_checked, write_checked
+from framecast.training.finite import FiniteGuard
 from framecast.training.order import ShuffledBatches
+from framecast.training.ranks import Peers, mean_over_ranks, random_states, restore_random_states
 from framecast.training.run_folder import RunFolder
 from framecast.training.task import ForecastTask
 from framecast.weights.saving import read_weights, save_weights
@@ -33,7 +40,7 @@ class CheckedCheckpoints(CheckpointIO):
         del storage_options
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        write_checked(Path(path), KIND, content.getvalue())
+        write_checked(Path(path), KIND, content.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a training state.
@@ -43,7 +50,8 @@ class CheckedCheckpoints(CheckpointIO):
         """
         del weights_only
         content = io.BytesIO(read_checked(Path(path), KIND))
-        return torch.load(content, map_location=map_location or "cpu", weights_only=True)  # type: ignore[no-any-return]
+        with reading(path, remedy="use the previous one", kind=WeightsError):
+            return torch.load(content, map_location=map_location or "cpu", weights_only=True)  # type: ignore[no-any-return]
 
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a training state."""
@@ -51,42 +59,55 @@ class CheckedCheckpoints(CheckpointIO):
 
 
 class Keeper(lightning.Callback):
-    """Saves training states, keeps the best weights, and ends the run in order on Ctrl-C.
+    """Saves training states, keeps the best weights, and ends the run in order on Ctrl-C and SIGTERM.
 
     A training state is written after a batch, or after the validation that follows it, always between two
-    optimiser steps. It holds the number of batches done and torch's random state, so that a resumed run
-    continues with the very next batch.
+    optimiser steps. It holds the number of batches done and each process's random state, so that a resumed run
+    continues with the very next batch. Whether to stop is decided by all processes together.
     """
 
     def __init__(
-        self, folder: RunFolder, batches: ShuffledBatches, *, save_every: int, validate_every: int, accumulate: int,
-        minutes: float | None,
+        self, folder: RunFolder, batches: ShuffledBatches, guard: FiniteGuard, *, save_every: int,
+        validate_every: int, accumulate: int, minutes: float | None,
     ) -> None:  # fmt: skip
-        self.folder, self.batches = folder, batches
+        self.folder, self.batches, self.guard = folder, batches, guard
         self.save_every, self.validate_every, self.accumulate = save_every, validate_every, accumulate
         self.seconds = math.inf if minutes is None else 60 * minutes
         self.best = math.inf
         self.done = 0
         self.validated = -1
         self.interrupted = False
-        self._random: torch.Tensor | None = None
-        self._handler: Any = None
+        self._asked = False
+        self._random: list[list[torch.Tensor]] = []
+        self._handlers: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock and take over Ctrl-C."""
+        """Start the clock, and note who handles Ctrl-C and SIGTERM."""
+        self._peers = Peers()
         self._began = time.monotonic()
         if _main_thread():
-            self._handler = signal.signal(signal.SIGINT, self._ask_to_stop)
+            self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        # The first Ctrl-C ends the run in order; a second one is the usual KeyboardInterrupt.
-        self.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # The first Ctrl-C ends the run in order; a second one is the usual KeyboardInterrupt. SIGTERM may come twice,
+        # to a group of processes and from the one that started them.
+        self._asked = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Restore the random state, now that the loaders have drawn from it what they wanted."""
-        if self._random is not None:
-            torch.set_rng_state(self._random)
+        """Take over the signals, after Lightning; set the random state, after the loaders have drawn from it."""
+        for signal_number in self._handlers:
+            signal.signal(signal_number, self._ask_to_stop)
+        number = self._peers.number
+        if number < len(self._random):
+            restore_random_states(self._random[number], pl_module.device)
+        else:
+            # Every process has another clip to drop units for, and a run begun again drops the same ones.
+            torch.manual_seed(int(np.random.SeedSequence([self.batches.seed, number, self.done]).generate_state(1)[0]))
+        if isinstance(trainer.model, DistributedDataParallel):
+            # Once before each validation is enough, and there the numbers of batches may differ.
+            trainer.model.broadcast_buffers = False
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -95,22 +116,35 @@ class Keeper(lightning.Callback):
         self.done = batch_idx + 1
         if self.done % self.accumulate:
             return
-        if trainer.strategy.broadcast(self.interrupted or time.monotonic() - self._began > self.seconds):
+        late = time.monotonic() - self._began > self.seconds
+        self.interrupted, late = self._peers.any_of(self._asked, late)
+        if self.interrupted or late:
             trainer.should_stop = True
         validation_follows = self.done % self.validate_every == 0
+        if self.interrupted and not validation_follows:
+            # Lightning validates where it stops; a run without the stop would not, and might keep other weights.
+            trainer.limit_val_batches = 0
         last = self.done == self.batches.total or trainer.should_stop
-        if (last or self.done % self.save_every == 0) and not validation_follows:
-            self.save(trainer)
+        if last or validation_follows or self.done % self.save_every == 0:
+            self.guard.settle()
+            if not validation_follows:
+                self.save(trainer)
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Validate with the buffers of the first process, whose weights are kept."""
+        if self._peers.count > 1:
+            for buffer in pl_module.buffers():
+                distributed.broadcast(buffer, 0)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Keep the weights where they are the best so far, then save the training state."""
         self.validated = self.done
         score = float(trainer.callback_metrics["validation_mse"])
-        if trainer.is_global_zero and score <= self.best:
-            assert isinstance(pl_module, ForecastTask)
-            self.keep_weights(pl_module, score)
-        if math.isfinite(score):
-            self.best = min(self.best, score)
+        if math.isfinite(score) and score <= self.best:
+            self.best = score
+            if trainer.is_global_zero:
+                assert isinstance(pl_module, ForecastTask)
+                self.keep_weights(pl_module, score)
         if trainer.state.fn == "fit" and self.done % self.accumulate == 0:
             self.save(trainer)
 
@@ -127,21 +161,29 @@ class Keeper(lightning.Callback):
             self.folder.forget_old_checkpoints()
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Give Ctrl-C back."""
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
+        """Give the signals back, and hear of one that came after the last batch."""
+        self._give_back()
+        (self.interrupted,) = self._peers.any_of(self._asked)
+
+    def _give_back(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Give Ctrl-C back."""
-        self.on_fit_end(trainer, pl_module)
+        """Give the signals back."""
+        self._give_back()
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add what Lightning does not keep."""
-        checkpoint["framecast"] = {"batches": self.done, "best": self.best, "random": torch.get_rng_state()}
+        random = self._peers.gathered(random_states(pl_module.device))
+        checkpoint["framecast"] = {
+            "batches": self.done, "validated": self.validated, "best": self.best, "random": random,
+        }  # fmt: skip
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -149,7 +191,7 @@ class Keeper(lightning.Callback):
         """Continue with the batch after the last one done."""
         kept = checkpoint["framecast"]
         self.done = self.batches.start = kept["batches"]
-        self.best, self._random = kept["best"], kept["random"]
+        self.validated, self.best, self._random = kept["validated"], kept["best"], kept["random"]
 
 
 def _main_thread() -> bool:
@@ -168,17 +210,19 @@ class Log(lightning.Callback):
     def __init__(self, folder: RunFolder, every: int, per_epoch: int) -> None:
         self.folder, self.every, self.per_epoch = folder, every, per_epoch
         self.losses: list[torch.Tensor] = []
-        self.done = 0
+        self.means: list[torch.Tensor] = []
+        self.done = self.validated = 0
         self._mark = (0, 0.0)
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Begin the files, or cut the rows that a resumed run will write again."""
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Begin the files, or cut the rows that a resumed run will write again, if only that of the last validation."""
         self._began = time.monotonic()
         self._mark = (self.done, self._began)
         if trainer.is_global_zero:
             self.folder.logs.mkdir(parents=True, exist_ok=True)
-            for name, columns in (("train", self.TRAIN), ("validation", self.VALIDATION), ("timing", self.TIMING)):
-                _cut(self.folder.logs / f"{name}.csv", columns, self.done)
+            _cut(self.folder.logs / "train.csv", self.TRAIN, self.done)
+            _cut(self.folder.logs / "validation.csv", self.VALIDATION, self.validated)
+            _cut(self.folder.logs / "timing.csv", self.TIMING, self.done)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -188,8 +232,9 @@ class Log(lightning.Callback):
         self.losses.append(outputs["loss"].detach())
         if self.done % self.every and self.done != trainer.num_training_batches:
             return
-        loss = torch.stack(self.losses).mean().item()
-        self.losses.clear()
+        self._share()
+        loss = torch.cat([part.cpu() for part in self.means]).mean().item()
+        self.means.clear()
         if trainer.is_global_zero:
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             _add(self.folder.logs / "train.csv", (self.done, batch_idx // self.per_epoch, repr(loss), repr(float(lr))))
@@ -198,19 +243,38 @@ class Log(lightning.Callback):
             self._mark = (self.done, now)
             _add(self.folder.logs / "timing.csv", (self.done, f"{now - self._began:.3f}", f"{pace:.4f}"))
 
+    def _share(self) -> None:
+        """Turn this process's losses not yet written into means over all processes."""
+        if self.losses:
+            self.means.append(mean_over_ranks(torch.stack(self.losses)))
+            self.losses.clear()
+
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Add a row per validation."""
+        self.validated = self.done
         if trainer.is_global_zero:
             scores = [repr(float(trainer.callback_metrics[name])) for name in self.VALIDATION[2:]]
             _add(self.folder.logs / "validation.csv", (self.done, max(0, self.done - 1) // self.per_epoch, *scores))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the losses not yet written and how far the log is."""
-        return {"losses": [loss.cpu() for loss in self.losses], "done": self.done}
+        self._share()
+        return {"losses": [part.cpu() for part in self.means], "done": self.done, "validated": self.validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where a saved run was."""
-        self.losses, self.done = state_dict["losses"], state_dict["done"]
+        self.means, self.done, self.validated = (state_dict[name] for name in ("losses", "done", "validated"))
+
+
+class Progress(TQDMProgressBar):
+    """A progress bar that asks for the loss when it is redrawn only, as the device must be waited for."""
+
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+        """Return what stands behind the bar."""
+        shown: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        loss = trainer.callback_metrics.get("loss")
+        return shown if loss is None else {"loss": f"{float(loss):.4g}", **shown}
 
 
 def _add(path: Path, row: tuple[Any, ...]) -> None:
@@ -230,10 +294,10 @@ def _cut(path: Path, columns: tuple[str, ...], done: int) -> None:
 
 
 def newest_checkpoint(folder: RunFolder) -> tuple[Path, list[str]]:
-    """Return the newest training state that is whole, and what was wrong with newer ones.
+    """Return the newest training state that is whole, or else the initial weights, and what was wrong with newer ones.
 
     Raises:
-        WeightsError: there is none.
+        WeightsError: there is neither.
     """
     problems: list[str] = []
     for path in folder.saved_checkpoints():
@@ -243,6 +307,8 @@ def newest_checkpoint(folder: RunFolder) -> tuple[Path, list[str]]:
             problems.append(str(error))
         else:
             return path, problems
+    if folder.initial.is_file():
+        return folder.initial, problems
     detail = ": " + "; ".join(problems) if problems else ""
     raise WeightsError(f"{folder.checkpoints} holds no training state to resume from{detail}")
 

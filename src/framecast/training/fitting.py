@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,23 +14,32 @@ from typing import Any, NamedTuple
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader, Subset
 
 from framecast.datasets.clip import ClipData
+from framecast.errors import DataError, OutOfMemoryError, PeerLostError
 from framecast.models.forecaster import Forecaster
 from framecast.registry import Training
-from framecast.training.callbacks import CheckedCheckpoints, Keeper, Log, best_score
+from framecast.training.callbacks import CheckedCheckpoints, Keeper, Log, Progress, best_score
+from framecast.training.computing import arrange, compile_layers
+from framecast.training.finite import FiniteGuard
+from framecast.training.memory import is_out_of_memory, memory_advice
 from framecast.training.options import TrainingOptions
 from framecast.training.order import EveryClipOnce, ShuffledBatches
+from framecast.training.ranks import launched_shape, peer_is_lost
 from framecast.training.run_folder import RunFolder
 from framecast.training.task import ForecastTask
+from framecast.weights.fitting import fit_tensors
+from framecast.weights.saving import read_weights
 
 QUIET = (
     ".*does not have many workers.*",
     ".*dataloader is not resumable.*",
     ".*smaller than the logging interval.*",
     ".*LeafSpec.*",
+    # What is logged has been summed over the processes already.
+    ".*sync_dist=True.*",
 )
 
 
@@ -65,52 +76,100 @@ def fit(
         options: all a training can be told.
         recipe: optimiser, schedule, loss and sampling, the options already in it.
         start: the configuration of a new run, whose folder is made once all else is found right; or the training
-            state to continue from.
+            state, or the initial weights, to continue from.
 
     Raises:
-        DataError: the data set is too small for one batch.
+        DataError: the data set is too small for one batch, the batch does not divide among the processes, or there
+            are fewer clips to validate with than processes.
         RunFolderError: the folder of a new run is not empty.
         UnknownNameError: a name in the recipe that does not exist.
-        KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
+        WeightsError: the initial weights to continue from are damaged.
+        NonFiniteError: a loss or gradient is NaN or infinite; the weights are those before it.
+        OutOfMemoryError: it does not fit into memory.
+        PeerLostError: another process of this training has ended before its time.
+        KeyboardInterrupt: Ctrl-C was pressed or SIGTERM received; the state is saved.
     """
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    _settle_arithmetic(options)
     probe = ShuffledBatches(len(data["train"]), options.batch, 1, options.seed)
     total, interval = options.total_batches(probe.per_epoch), options.validation_interval(probe.per_epoch)
     task = ForecastTask(
         model, data.spec, recipe, seed=options.seed, per_epoch=probe.per_epoch, total=total,
-        accumulate=options.accumulate,
+        accumulate=options.accumulate, recompute=options.recompute,
     )  # fmt: skip
-    if isinstance(start, Mapping):
-        folder.start(dict(start), data.fingerprint())
     with _quiet():
         trainer = _trainer(options, recipe, folder, interval)
+        arrange(model, options.layout, trainer.strategy.root_device)
+        if options.compile:
+            compile_layers(model)
         batches = ShuffledBatches(
             len(data["train"]), options.batch, total, options.seed, trainer.global_rank, trainer.world_size
         )
+        guard = FiniteGuard(options.on_nonfinite, options.skip_limit, options.accumulate)
         keeper = Keeper(
             folder,
             batches,
+            guard,
             save_every=options.save_every or interval,
             validate_every=interval,
             accumulate=options.accumulate,
             minutes=options.minutes,
         )
         trainer.callbacks += [  # type: ignore[attr-defined]
+            guard,
             Log(folder, options.log_every, probe.per_epoch),
             keeper,
         ]
-        train, validation = _loaders(data, options, batches)
-        trainer.fit(task, train, validation, ckpt_path=start if isinstance(start, Path) else None)
-        if len(validation) and keeper.validated != keeper.done and not keeper.interrupted:
-            trainer.validate(task, validation, verbose=False)
-        if not folder.weights.exists() and trainer.is_global_zero:
+        train, validation = training_loaders(data, options, batches, pin=trainer.strategy.root_device.type == "cuda")
+        state = _begin(start, folder, data, model, trainer.is_global_zero)
+        failed = None
+        try:
+            trainer.fit(task, train, validation, ckpt_path=state)
+            if len(validation) and keeper.validated != keeper.done and not keeper.interrupted:
+                trainer.validate(task, validation, verbose=False)
+        except (RuntimeError, MemoryError) as error:
+            failed = _explained(error, model, data, options, folder)
+            if failed is None:
+                raise
+        # Raised here and not above, so that nothing holds the memory of the step that failed.
+        if failed is not None:
+            raise failed
+        if trainer.is_global_zero and not (math.isfinite(keeper.best) and folder.weights.exists()):
             keeper.keep_weights(task, None)
+        score = trainer.strategy.broadcast(best_score(folder) if trainer.is_global_zero else None)
     if keeper.interrupted:
         raise KeyboardInterrupt(
             f"stopped after batch {keeper.done} of {total}: go on with --resume --out {folder.path}"
         )
-    return Run(folder.path, keeper.done, keeper.done == total, best_score(folder))
+    return Run(folder.path, keeper.done, keeper.done == total, score)
+
+
+def _begin(
+    start: Mapping[str, Any] | Path, folder: RunFolder, data: ClipData, model: Forecaster, first: bool
+) -> Path | None:
+    """Make the folder of a new run, or clean that of an old one, and return the training state to continue from."""
+    if isinstance(start, Mapping):
+        if first:
+            folder.start(dict(start), data.fingerprint(), model)
+        return None
+    if first:
+        folder.remove_leftovers()
+    if start != folder.initial:
+        return start
+    fit_tensors(model, read_weights(start)[1], str(start))
+    return None
+
+
+def _explained(
+    error: BaseException, model: Forecaster, data: ClipData, options: TrainingOptions, folder: RunFolder
+) -> Exception | None:
+    """Return the error to raise instead of one that a user cannot read, or None."""
+    if is_out_of_memory(error):
+        return OutOfMemoryError(memory_advice(error, model, data.spec, options))
+    if peer_is_lost(error):
+        return PeerLostError(
+            f"another process of this training has ended, and says why: go on with --resume --out {folder.path}"
+        )
+    return None
 
 
 def _trainer(options: TrainingOptions, recipe: Training, folder: RunFolder, interval: int) -> lightning.Trainer:
@@ -118,10 +177,10 @@ def _trainer(options: TrainingOptions, recipe: Training, folder: RunFolder, inte
     if options.patience:
         callbacks.append(EarlyStopping("validation_mse", patience=options.patience))
     if options.progress:
-        callbacks.append(TQDMProgressBar())
+        callbacks.append(Progress(refresh_rate=options.log_every))
     settings: dict[str, Any] = {
         "accelerator": options.accelerator,
-        "devices": options.devices,
+        **_processes(options),
         "strategy": options.strategy,
         "precision": options.precision,
         "max_epochs": 1,
@@ -142,12 +201,37 @@ def _trainer(options: TrainingOptions, recipe: Training, folder: RunFolder, inte
     return lightning.Trainer(**{**settings, **options.trainer})
 
 
-def _loaders(
-    data: ClipData, options: TrainingOptions, batches: ShuffledBatches
+def _processes(options: TrainingOptions) -> dict[str, Any]:
+    """Return how many processes on how many machines: as torchrun started them, if it did."""
+    launched = launched_shape()
+    if launched is None:
+        return {"devices": options.devices}
+    here, machines = launched
+    return {"devices": here if options.devices == "auto" else options.devices, "num_nodes": machines}
+
+
+def _settle_arithmetic(options: TrainingOptions) -> None:
+    """Set the threads and what GPUs may round, for the whole process: torch has no narrower scope."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+        # Lightning sets another number in and for the processes it starts, unless it finds one here.
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    # Lightning reads these older switches, and torch refuses that once the newer fp32_precision has been set.
+    torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = options.tf32
+
+
+def training_loaders(
+    data: ClipData, options: TrainingOptions, batches: ShuffledBatches, pin: bool
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Return what hands out the clips to learn from, in the order of ``batches``, and those to validate with.
+
+    Raises:
+        DataError: there are fewer clips to validate with than processes.
+    """
     common: dict[str, Any] = {
         "num_workers": options.workers,
-        "pin_memory": torch.cuda.is_available(),
+        "pin_memory": pin,
         "persistent_workers": options.workers > 0,
     }
     train = DataLoader(
@@ -156,6 +240,11 @@ def _loaders(
     clips = data["validation"]
     if options.validate_clips and options.validate_clips < len(clips):
         clips = Subset(clips, range(options.validate_clips))  # type: ignore[assignment]
+    if 0 < len(clips) < batches.ranks:
+        raise DataError(
+            f"there are {len(clips)} clips to validate with and {batches.ranks} processes, one of which would have "
+            "none: use more validation clips or fewer processes"
+        )
     own = EveryClipOnce(len(clips), batches.rank, batches.ranks)
     share = max(1, options.batch // batches.ranks)
     validation = DataLoader(

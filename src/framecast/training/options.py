@@ -7,12 +7,15 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from framecast.errors import UnknownNameError, check_count
+from framecast.models.recomputing import Recompute, segment_length
 from framecast.registry import Training
 
+ON_NONFINITE = ("raise", "skip")
 # What may differ when a run continues: where and how it is computed, never what is computed.
 FREE_ON_RESUME = frozenset(
-    {"minutes", "threads", "workers", "accelerator", "devices", "strategy", "trainer", "progress"}
-)
+    {"minutes", "threads", "workers", "accelerator", "devices", "strategy", "trainer", "progress", "recompute",
+     "on_nonfinite", "skip_limit"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,27 @@ class TrainingOptions:
         save_every: batches between training checkpoints; None saves after each validation.
         log_every: batches per row of the log.
         init_from: a run folder or weights file to start from (fine-tuning).
+        recompute: what is computed again in backward to save memory: "none", "lean" (about √steps at a time), or a
+            number of steps; for recurrent models, gradients stay the same.
+        compile: compile every layer when it first runs; takes about a minute and needs a C++ compiler on processors.
+        layout: order in memory, "channels-first", "channels-last", or "auto" for the faster one on the device.
         precision: of Lightning's Trainer, e.g. "32-true", "bf16-mixed" or "64-true".
+        tf32: let GPUs round float32 factors of products and convolutions to 10 bits (TF32); not by default.
         accelerator: of Lightning's Trainer, e.g. "auto", "cpu" or "gpu".
-        devices: of Lightning's Trainer, a number, a list or "auto".
+        devices: of Lightning's Trainer, a number of processes, a list or "auto": all GPUs or one processor, or as
+            many as torchrun started.
         strategy: of Lightning's Trainer, e.g. "auto" or "ddp".
         workers: processes that prepare clips; 0 prepares them in the main one.
         threads: threads of the processor to compute with; None leaves torch's choice.
+        on_nonfinite: what follows a step whose loss or gradient is NaN or infinite, which never reaches the weights:
+            "raise" ends the training, "skip" goes on with the next batch.
+        skip_limit: how many such steps in a row "skip" leaves out before it ends the training too.
         progress: show a progress bar.
         trainer: any further option of Lightning's Trainer.
 
     Raises:
         ValueError: epochs and steps both given, or a count below its least value.
+        UnknownNameError: no such policy on_nonfinite.
     """
 
     epochs: int | None = None
@@ -73,12 +86,18 @@ class TrainingOptions:
     save_every: int | None = None
     log_every: int = 10
     init_from: str | None = None
+    recompute: Recompute = "none"
+    compile: bool = False
+    layout: str = "auto"
     precision: str = "32-true"
+    tf32: bool = False
     accelerator: str = "auto"
     devices: int | str | list[int] = "auto"
     strategy: str = "auto"
     workers: int = 0
     threads: int | None = None
+    on_nonfinite: str = "raise"
+    skip_limit: int = 10
     progress: bool = True
     trainer: dict[str, Any] = field(default_factory=dict)
 
@@ -86,11 +105,14 @@ class TrainingOptions:
         if self.epochs is not None and self.steps is not None:
             raise ValueError(f"epochs={self.epochs} and steps={self.steps} are both given: choose one")
         for name in ("epochs", "steps", "batch", "accumulate", "validate_every", "validate_clips", "patience",
-                     "save_every", "log_every", "threads"):  # fmt: skip
+                     "save_every", "log_every", "threads", "skip_limit"):  # fmt: skip
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         check_count("workers", self.workers, least=0)
         check_count("seed", self.seed, least=0)
+        if self.on_nonfinite not in ON_NONFINITE:
+            raise UnknownNameError("policy on_nonfinite", self.on_nonfinite, ON_NONFINITE)
+        segment_length(1, self.recompute)
         if self.minutes is not None and self.minutes <= 0:
             raise ValueError(f"minutes is {self.minutes} and must be above 0")
 

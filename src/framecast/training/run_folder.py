@@ -3,7 +3,7 @@
 config.yaml            the resolved configuration
 provenance.json        library versions, machine, fingerprint of the data
 weights.safetensors    the best weights by validation (the last ones where nothing was validated)
-checkpoints/           the last two training states, to resume from
+checkpoints/           the last two training states, to resume from; before there are two, the initial weights
 log/                   train.csv, validation.csv and, apart because they never repeat, timing.csv
 tensorboard/           where TensorBoard is installed
 results.json, .csv     what ``framecast evaluate`` found
@@ -19,8 +19,11 @@ from typing import Any
 
 import yaml
 
+from framecast.boundary import check_aliases, reading
 from framecast.errors import RunFolderError
+from framecast.models.forecaster import Forecaster
 from framecast.storage import remove_leftovers, write_atomically
+from framecast.weights.saving import save_weights
 
 LIBRARIES = ("framecast", "torch", "lightning", "numpy", "safetensors")
 KEPT_CHECKPOINTS = 2
@@ -35,41 +38,65 @@ class RunFolder:
         self.provenance = self.path / "provenance.json"
         self.weights = self.path / "weights.safetensors"
         self.checkpoints = self.path / "checkpoints"
+        self.initial = self.checkpoints / "initial.safetensors"
         self.logs = self.path / "log"
 
-    def start(self, config: dict[str, Any], fingerprint: str) -> None:
-        """Make the folder and write what the run is.
+    def start(self, config: dict[str, Any], fingerprint: str, model: Forecaster) -> None:
+        """Make the folder and write what the run is and starts from; the configuration last, which makes it a run.
 
         Raises:
             RunFolderError: the folder exists and is not empty; the message names the two ways on.
             OSError: the disk is full or read-only.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or self._holds_more_than_a_killed_start()):
             raise RunFolderError(
                 f"{self.path} exists and is never overwritten: continue it with --resume, or choose another --out"
             )
+        self.remove_leftovers()
         facts = {"fingerprint": fingerprint, "versions": _versions(), "machine": platform.platform()}
         write_atomically(self.provenance, json.dumps(facts, indent=1).encode())
+        save_weights(model, self.initial)
         write_atomically(self.config, yaml.safe_dump(config, sort_keys=False).encode())
 
+    def _holds_more_than_a_killed_start(self) -> bool:
+        begun = {self.provenance, self.checkpoints, self.initial}
+        return any(
+            path not in begun and not any(path.match(f".{known.name}.*.tmp") for known in (*begun, self.config))
+            for path in self.path.rglob("*")
+        )
+
+    def remove_leftovers(self) -> None:
+        """Delete what a killed writer left; only for the process that is about to write here."""
+        for folder in (self.path, self.checkpoints):
+            remove_leftovers(folder)
+
     def read_config(self) -> dict[str, Any]:
-        """Return the configuration of an existing run, after clearing what a killed writer left.
+        """Return the configuration of an existing run.
 
         Raises:
-            RunFolderError: there is no run in this folder.
+            RunFolderError: there is no run in this folder, or its configuration is damaged.
         """
         if not self.config.is_file():
             raise RunFolderError(f"{self.path} holds no run (no config.yaml): check the path, or start one with train")
-        for folder in (self.path, self.checkpoints):
-            remove_leftovers(folder)
-        config = yaml.safe_load(self.config.read_text())
-        if not isinstance(config, dict) or not {"model", "data", "training"} <= config.keys():
-            raise RunFolderError(f"{self.config} is not a framecast configuration: model, data or training is missing")
-        return config
+        with reading(self.config, remedy="restore it", kind=RunFolderError):
+            config = yaml.safe_load(check_aliases(self.config.read_text()))
+        kinds = {"model": str, "model_options": dict, "data": str, "data_options": dict, "training": dict}
+        found: dict[str, Any] = config if isinstance(config, dict) else {}
+        wrong = [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]
+        if wrong:
+            raise RunFolderError(
+                f"{self.config} is not a framecast configuration: {', '.join(wrong)} is missing or of another type"
+            )
+        return found
 
     def read_fingerprint(self) -> str:
-        """Return the fingerprint of the data the run was started with."""
-        return str(json.loads(self.provenance.read_text())["fingerprint"])
+        """Return the fingerprint of the data the run was started with.
+
+        Raises:
+            RunFolderError: it is missing or damaged.
+        """
+        with reading(self.provenance, remedy="restore it", kind=RunFolderError):
+            return str(json.loads(self.provenance.read_text())["fingerprint"])
 
     def checkpoint(self, batches: int) -> Path:
         """Return the path of the training state after so many batches."""
@@ -80,9 +107,12 @@ class RunFolder:
         return sorted(self.checkpoints.glob("batch-*.ckpt"), reverse=True)
 
     def forget_old_checkpoints(self) -> None:
-        """Delete all training states but the last two."""
-        for path in self.saved_checkpoints()[KEPT_CHECKPOINTS:]:
+        """Delete all training states but the last two, and with two the initial weights."""
+        states = self.saved_checkpoints()
+        for path in states[KEPT_CHECKPOINTS:]:
             path.unlink(missing_ok=True)
+        if len(states) >= KEPT_CHECKPOINTS:
+            self.initial.unlink(missing_ok=True)
 
 
 def _versions() -> dict[str, str]:

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from framecast.datasets.clip import ClipSpec, Sample
 from framecast.errors import UnknownNameError
 from framecast.models.forecaster import Forecaster
+from framecast.models.recomputing import Recompute
 from framecast.models.sampling import policy_named, truth_mask
 from framecast.registry import Training
 from framecast.training.losses import LOSSES
+from framecast.training.ranks import global_mean
 
 WARMUP_SHARE = 0.2
 COSINE_FLOOR = 1e-3
@@ -31,6 +33,7 @@ class ForecastTask(lightning.LightningModule):
         per_epoch: batches of one epoch.
         total: batches of the whole training; schedules and sampling follow the share of these that is done.
         accumulate: batches per optimiser step.
+        recompute: what is computed again in backward, see ``Forecaster.rollout``.
 
     Raises:
         UnknownNameError: a name in the recipe that does not exist.
@@ -46,6 +49,7 @@ class ForecastTask(lightning.LightningModule):
         per_epoch: int,
         total: int,
         accumulate: int = 1,
+        recompute: Recompute = "none",
     ) -> None:
         super().__init__()
         for kind, name, table in (
@@ -58,7 +62,7 @@ class ForecastTask(lightning.LightningModule):
         policy_named(recipe.sampling)
         self.model, self.clips, self.recipe = model, clips, recipe
         self.seed, self.per_epoch, self.total, self.accumulate = seed, per_epoch, total, accumulate
-        self.loss = LOSSES[recipe.loss]
+        self.loss, self.recompute = LOSSES[recipe.loss], recompute
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """Return the loss of one batch: of every forecast the roll-out yields, plus the weighted penalty."""
@@ -74,18 +78,19 @@ class ForecastTask(lightning.LightningModule):
                 context=context,
                 horizon=horizon,
             )
-        rollout = self.model.rollout(frames, context, horizon, truth)
+        rollout = self.model.rollout(frames, context, horizon, truth, self.recompute)
         end = rollout.first + rollout.frames.shape[1]
         valid = batch["valid"][:, rollout.first : end] if "valid" in batch else None
-        loss = self.loss(rollout.frames, frames[:, rollout.first : end], valid)
+        total = self.loss.total(rollout.frames, frames[:, rollout.first : end], valid)
+        loss = global_mean(total, self.loss.count(rollout.frames, valid))
         if rollout.penalty is not None and self.recipe.penalty_weight:
             loss = loss + self.recipe.penalty_weight * rollout.penalty.mean()
-        self.log("loss", loss, prog_bar=True)
+        self.log("loss", loss)
         return loss
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums of a validation."""
-        self._sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self._sums = torch.zeros(4, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
         """Add up loss and squared error of the forecast frames, the model seeing the context only."""
@@ -93,11 +98,12 @@ class ForecastTask(lightning.LightningModule):
         forecast = self.model(frames[:, :context], self.clips.horizon)
         truth = frames[:, context:]
         valid = batch["valid"][:, context:] if "valid" in batch else None
-        loss = self.loss(forecast, truth, valid)
-        squared = LOSSES["mse"](forecast.clamp(0, 1), truth, valid) * truth[0, 0].numel()
+        for place, loss, shown in ((0, self.loss, forecast), (2, LOSSES["mse"], forecast.clamp(0, 1))):
+            self._sums[place] += loss.total(shown, truth, valid)
+            self._sums[place + 1] += loss.count(shown, valid)
+        self._frame = truth[0, 0].numel()
         if batch_idx == 0:
             self._show(frames[0], forecast[0])
-        self._sums += torch.stack([loss, squared, torch.ones_like(loss)]) * len(frames)
 
     def _show(self, clip: Tensor, forecast: Tensor) -> None:
         """Give loggers that take pictures a strip of one clip (T, C, H, W), truth over forecast."""
@@ -113,9 +119,9 @@ class ForecastTask(lightning.LightningModule):
         """Log ``validation_loss`` and ``validation_mse`` (summed over a frame, averaged over frames and clips)."""
         sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
         assert isinstance(sums, Tensor)
-        loss, squared = (sums[:2] / sums[2]).float()
+        loss, squared = (sums[::2] / sums[1::2].clamp(min=1)).float()
         self.log("validation_loss", loss)
-        self.log("validation_mse", squared, prog_bar=True)
+        self.log("validation_mse", squared * self._frame, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and, where the recipe has one, the schedule by steps."""

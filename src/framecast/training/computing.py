@@ -1,0 +1,58 @@
+"""How a model is computed: the order of numbers in memory, and compiled layers. Neither changes the function.
+
+Channels-last keeps the channels of a pixel together, which convolutions of GPUs and of processors with AVX-512 prefer;
+on processors without it 5x5 convolutions are slower so (``benchmarks/speed.py`` measures both).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from framecast.errors import UnknownNameError
+from framecast.models.forecaster import Forecaster
+from framecast.models.recurrent import RecurrentForecaster
+
+LAYOUTS = ("auto", "channels-first", "channels-last")
+# Every scale of a pyramid, its first step, and forecasts without gradients are compiled each on their own.
+RECOMPILE_LIMIT = 64
+
+
+def arrange(model: Forecaster, layout: str, device: torch.device) -> None:
+    """Put a model's weights, and with them all it computes, into the order of ``layout``.
+
+    Args:
+        model: the model, on whatever device.
+        layout: "channels-first", "channels-last", or "auto" for the faster one on the device.
+        device: where the model will be computed.
+
+    Raises:
+        UnknownNameError: no such layout.
+    """
+    if layout not in LAYOUTS:
+        raise UnknownNameError("layout", layout, LAYOUTS)
+    last = layout == "channels-last" or (layout == "auto" and _prefers_channels_last(device))
+    order = torch.channels_last if last else torch.contiguous_format
+    for weight in model.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=order)
+    if isinstance(model, RecurrentForecaster):
+        model.layout = order
+
+
+def _prefers_channels_last(device: torch.device) -> bool:
+    return device.type == "cuda" or (device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512")
+
+
+def compile_layers(model: Forecaster) -> None:
+    """Have every cell or block of a model compiled when it first runs, which takes a minute or more for all shapes.
+
+    Raises:
+        RuntimeError: when it first runs: the machine has no C++ compiler, which processors need.
+    """
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+    for layer in model.layers().values():
+        # A single convolution has nothing to be fused with.
+        if any(layer.children()):
+            layer.compile(dynamic=False)
