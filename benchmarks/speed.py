@@ -1,0 +1,245 @@
+"""How fast a training step and a forecast are beside the published sequence of operations, in one run.
+
+Every way to compute a model takes its turn in every round, so that whatever else the machine does hits all alike;
+figures are medians. Ways: "published" (``benchmarks/published.py``, its outputs first checked against the reference
+vectors), framecast in either layout, "compiled", and bfloat16 where the processor is faster in it. GFLOP/s of
+"published" stand beside the convolution peak measured in the same process, so that everybody can see whether the
+baseline is a straw man.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from published import PublishedForecaster
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+import framecast as fc
+from framecast.analysis.memory import count_memory
+from framecast.training.computing import arrange, compile_layers
+
+REFERENCE = Path(__file__).parents[1] / "tests/reference"
+VECTORS = {"ms-lstm": "ms_lstm", "convlstm": "convlstm", "predrnn": "predrnn", "mim": "mim"}
+SHAPES = {"16 x 32x32, 4 -> 4": (16, 32, 4), "4 x 64x64, 10 -> 10": (4, 64, 10)}
+HIDDEN, LAYERS = 32, 6
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def conv_peak(dtype: torch.dtype, kernel: int = 5, rounds: int = 7) -> float:
+    """Return the best GFLOP/s of a 64 -> 128 convolution on 16 maps of 32x32, in either layout."""
+    best = 0.0
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(16, 64, 32, 32, dtype=dtype).contiguous(memory_format=layout)
+        weight = torch.randn(128, 64, kernel, kernel, dtype=dtype).contiguous(memory_format=layout)
+        took = min(seconds(lambda x=x, w=weight: F.conv2d(x, w, padding=kernel // 2)) for _ in range(rounds))
+        best = max(best, 2 * x[:, 0].numel() * weight.numel() / took / 1e9)
+    return best
+
+
+def check_baseline(name: str) -> float:
+    """Return the largest difference of the baseline's outputs from the reference vectors.
+
+    Raises:
+        AssertionError: it is more than 1e-5.
+    """
+    file = REFERENCE / f"{VECTORS[name]}.safetensors"
+    tensors = load_file(file)
+    with safe_open(file, "pt") as handle:
+        facts = handle.metadata()
+    weights = {key: value for key, value in tensors.items() if key.startswith(("embed.", "rnns.", "fc."))}
+    width, channels = weights["embed.conv_embed.weight"].shape[:2]
+    model = PublishedForecaster(name, width, channels)
+    model.load_state_dict(weights)
+    forecast = model(tensors["input"].transpose(0, 1), int(facts["in_len"]), int(facts["out_len"]))
+    difference = float((forecast - tensors["output"].transpose(0, 1)).abs().max())
+    assert difference < 1e-5, f"{name}: the baseline differs from the reference vectors by {difference}"
+    return difference
+
+
+class Way:
+    """One way to compute a model: a training step and a forecast to be timed."""
+
+    def __init__(self, name: str, way: str, clip: Tensor, context: int, recompute: Any = "none") -> None:
+        torch.manual_seed(0)
+        self.clip, self.context, self.horizon = clip, context, clip.shape[1] - context
+        self.mixed, self.recompute = "bfloat16" in way, recompute
+        self.published = way == "published"
+        if self.published:
+            self.model: Any = PublishedForecaster(name, HIDDEN, 1, LAYERS)
+        else:
+            self.model = fc.create_model(name, hidden=HIDDEN, layers=LAYERS)
+            layouts = [layout for layout in ("channels-first", "channels-last") if layout in way]
+            arrange(self.model, layouts[0] if layouts else "auto", torch.device("cpu"))
+            if "compiled" in way:
+                compile_layers(self.model)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), 3e-4, fused=not self.published)
+
+    def frames(self) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
+            if self.published:
+                result: Tensor = self.model(self.clip, self.context, self.horizon)
+                return result
+            rollout = self.model.rollout(self.clip, self.context, self.horizon, recompute=self.recompute)
+        return rollout.frames.float()
+
+    def train(self) -> None:
+        error = self.frames() - self.clip[:, 1:]
+        loss = (error.square() + error.abs()).sum((2, 3, 4)).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def forecast(self) -> None:
+        with torch.no_grad():
+            self.frames()
+
+
+def measure(ways: dict[str, Way], rounds: int) -> dict[str, dict[str, float]]:
+    """Return the median seconds of a training step and of a forecast for every way, all in turn."""
+    for way in ways.values():
+        way.train()
+        way.forecast()
+    times: dict[str, dict[str, list[float]]] = {name: {"train": [], "forecast": []} for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            times[name]["train"].append(seconds(way.train))
+            times[name]["forecast"].append(seconds(way.forecast))
+    return {name: {job: statistics.median(values) for job, values in jobs.items()} for name, jobs in times.items()}
+
+
+def rows(names: list[str], rounds: int, ways: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield one row for each model, shape and way; the compiled ones at the first shape of ms-lstm only."""
+    for name in names:
+        difference = check_baseline(name)
+        for place, (shape, (batch, size, frames)) in enumerate(SHAPES.items()):
+            clip = torch.rand(batch, 2 * frames, 1, size, size)
+            here = [way for way in ways if "compiled" not in way or (name == "ms-lstm" and place == 0)]
+            times = measure({way: Way(name, way, clip, frames) for way in here}, rounds)
+            macs = fc.cost(name, (2 * frames, 1, size, size), frames, hidden=HIDDEN, layers=LAYERS).macs
+            for way in here:
+                took, base = times[way], times["published"]
+                yield {
+                    "model": name, "batch x size, frames": shape, "way": way,
+                    "training step, s": took["train"], "forecast, s": took["forecast"],
+                    "training, ratio": base["train"] / took["train"],
+                    "forecast, ratio": base["forecast"] / took["forecast"],
+                    "GFLOP/s in training": 6 * batch * macs / took["train"] / 1e9,
+                    "baseline off by": difference if way == "published" else None,
+                }  # fmt: skip
+
+
+def saved_by_baseline(batch: int, size: int, frames: int) -> int:
+    """Return the bytes that the baseline's MS-LSTM keeps for backward, its parameters apart."""
+    model = PublishedForecaster("ms-lstm", HIDDEN, 1, LAYERS)
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = model(torch.rand(batch, 2 * frames, 1, size, size), frames, frames)
+    del result
+    return sum(kept.values())
+
+
+def leaner(rounds: int) -> dict[str, float]:
+    """Return what recomputation saves and costs: MS-LSTM at the second shape, ratios."""
+    batch, size, frames = SHAPES["4 x 64x64, 10 -> 10"]
+    clip = torch.rand(batch, 2 * frames, 1, size, size)
+    times = measure({mode: Way("ms-lstm", "default", clip, frames, mode) for mode in ("none", "lean")}, rounds)
+
+    def counted(mode: Any, times_longer: int = 1) -> Any:
+        length = 2 * frames * times_longer
+        return count_memory("ms-lstm", (length, 1, size, size), length // 2, mode, hidden=HIDDEN, layers=LAYERS)
+
+    none, lean, longer = counted("none"), counted("lean"), counted("lean", 2)
+    baseline = saved_by_baseline(batch, size, frames)
+    return {
+        "bytes saved for backward, lean / baseline (at most 0.4)": lean.saved(batch) / baseline,
+        "bytes saved for backward, none / baseline": none.saved(batch) / baseline,
+        "all tensors at the peak of a step, lean / none": lean.peak(batch) / none.peak(batch),
+        "bytes saved by lean, 40 frames / 20 frames (at most 1.5)": longer.saved(batch) / lean.saved(batch),
+        "peak of lean, 40 frames / 20 frames": longer.peak(batch) / lean.peak(batch),
+        "seconds of a training step, lean / none (at most 1.4)": times["lean"]["train"] / times["none"]["train"],
+    }
+
+
+@contextmanager
+def profiled() -> Iterator[Any]:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        yield profile
+
+
+PARTS = {
+    "convolutions": ("convolution",),
+    "gates": ("sigmoid", "tanh", "mul", "add", "cat", "split", "sub", "_TanhBySigmoid"),
+    "pooling and upsampling": ("max_pool", "upsample"),
+    "optimiser": ("adam",),
+    "loss and sampling": ("abs", "pow", "sum", "mean", "where", "sgn", "square"),
+}
+
+
+def breakdown() -> dict[str, float]:
+    """Return the shares of a training step of MS-LSTM at the first shape, by kind of operation."""
+    batch, size, frames = next(iter(SHAPES.values()))
+    way = Way("ms-lstm", "default", torch.rand(batch, 2 * frames, 1, size, size), frames)
+    way.train()
+    with profiled() as profile:
+        way.train()
+    shares = dict.fromkeys([*PARTS, "the rest"], 0.0)
+    events = [event for event in profile.key_averages() if event.self_cpu_time_total > 0]
+    for event in events:
+        key = event.key.lower()
+        part = next((part for part, words in PARTS.items() if any(word.lower() in key for word in words)), "the rest")
+        shares[part] += event.self_cpu_time_total
+    total = sum(shares.values())
+    return {part: value / total for part, value in shares.items()}
+
+
+def default_layout() -> str:
+    """Return the layout that a model is computed in where nothing is said."""
+    model = fc.create_model("convlstm", hidden=4, layers=1)
+    arrange(model, "auto", torch.device("cpu"))
+    return "channels-last" if model.layout == torch.channels_last else "channels-first"
+
+
+def run(names: list[str], rounds: int, compiled: bool) -> dict[str, Any]:
+    """Measure everything and return it as plain numbers."""
+    peaks = {str(dtype).removeprefix("torch."): conv_peak(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    ways = ["published", "channels-first", "channels-last"]
+    notes = []
+    if compiled:
+        ways.append("compiled")
+    if peaks["bfloat16"] > peaks["float32"]:
+        ways += ["bfloat16", "bfloat16, compiled"] if compiled else ["bfloat16"]
+    else:
+        notes.append(
+            "bfloat16 is not timed: this processor computes a convolution in it "
+            f"{peaks['float32'] / peaks['bfloat16']:.0f} times slower than in float32"
+        )
+    return {
+        "convolution peak, GFLOP/s": peaks,
+        "rows": list(rows(names, rounds, ways)),
+        "default layout": default_layout(),
+        "lean": leaner(rounds),
+        "training step of ms-lstm, shares": breakdown(),
+        "notes": notes,
+    }
