@@ -1,0 +1,123 @@
+"""What training does with numbers that are not finite, too little memory, and processes that are lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torture.finite import DATA, MODELS, Poison
+
+import framecast as fc
+from framecast.api.given import data
+from framecast.errors import NonFiniteError, OutOfMemoryError, PeerLostError, RunFolderError
+from framecast.registry import Training
+from framecast.training import ranks
+from framecast.training.finite import FiniteGuard
+from framecast.training.fitting import fit
+from framecast.training.memory import is_out_of_memory, memory_advice
+from framecast.training.options import TrainingOptions
+from framecast.training.run_folder import RunFolder
+
+
+def trained(folder: Path, *callbacks: Any, **options: Any) -> Any:
+    """Train without a limit to what Lightning is told."""
+    name, arguments = MODELS[0]
+    chosen = TrainingOptions(accelerator="cpu", progress=False, batch=4, validate_clips=4,
+                             trainer={"callbacks": list(callbacks)}, **options)  # fmt: skip
+    return fit(
+        fc.create_model(name, **arguments), data("moving-mnist", **DATA), RunFolder(folder), chosen, Training(), {}
+    )
+
+
+@pytest.mark.parametrize("batch", [3, 4])
+def test_one_bad_batch_of_several_spoils_the_step(tmp_path: Path, batch: int) -> None:
+    poison = Poison({batch}, np.nan, "frames")
+    with pytest.raises(NonFiniteError, match=r"step 2 \(batch 3 to 4\) has a loss of .*nan") as error:
+        trained(tmp_path / "run", poison, steps=4, accumulate=2, validate_every=8)
+    clips = sorted(poison.seen[3] + poison.seen[4])
+    assert f"training clips {', '.join(map(str, clips))}," in str(error.value)
+
+
+def test_a_finite_training_is_not_changed_by_the_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+    for name in ("watched", "unwatched"):
+        torch.manual_seed(0)
+        runs.append(trained(tmp_path / name, steps=3, validate_every=3))
+        monkeypatch.setattr(FiniteGuard, "on_before_optimizer_step", lambda *arguments: None)
+    one, other = (run.path / "weights.safetensors" for run in runs)
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_an_optimiser_that_cannot_skip_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from framecast.training.task import ForecastTask
+
+    monkeypatch.setattr(ForecastTask, "_fused", lambda task: False)
+    poison = Poison({2}, np.inf, "gradient")
+    assert trained(tmp_path / "run", poison, steps=4, on_nonfinite="skip", skip_limit=1).finished
+    for name, before in poison.weights[2].items():
+        assert torch.equal(before, poison.weights[3][name])
+    assert not all(torch.equal(before, poison.weights[4][name]) for name, before in poison.weights[3].items())
+    with pytest.raises(NonFiniteError, match="step 2 "):
+        trained(tmp_path / "raised", poison := Poison({2}, np.inf, "gradient"), steps=4)
+    assert max(poison.weights) == 2
+
+
+class Hungry(Poison):
+    """Asks for more memory than there is."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            torch.empty(2**60)
+
+
+def test_out_of_memory_says_what_needs_less(tmp_path: Path) -> None:
+    with pytest.raises(
+        OutOfMemoryError, match=r"tried convlstm with batch 4, clips of 4x1x16x16.*--batch 2 --accumulate 2.*lean"
+    ):
+        trained(tmp_path / "run", Hungry(set(), 0, ""), steps=4)
+    spec, model = data("moving-mnist", **DATA).spec, fc.create_model("convlstm", hidden=4, layers=2)
+    single = memory_advice(MemoryError(), model, spec, TrainingOptions(batch=1, recompute="lean"))
+    assert "--batch" not in single
+    assert "lean," in single
+    assert "--batch 1 --accumulate 3" in memory_advice(MemoryError(), model, spec, TrainingOptions(batch=3))
+    with pytest.raises(OutOfMemoryError, match=r"weights of convlstm .* do not fit"):
+        fc.train("convlstm", "moving-mnist", out=tmp_path / "wide", model_options={"hidden": 2**24}, data_options=DATA)
+    assert not (tmp_path / "wide").exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("out of memory"), OSError("no space")])
+def test_other_errors_are_not_of_memory(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+
+
+def test_a_lost_peer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lost(Poison):
+        def on_train_batch_start(self, *arguments: Any) -> None:
+            monkeypatch.setattr(ranks, "_joined", lambda: True)
+            raise RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:1234")
+
+    with pytest.raises(PeerLostError, match=r"another process.*--resume --out"):
+        trained(tmp_path / "run", Lost(set(), 0, ""), steps=4)
+
+
+def test_one_command_starts_and_continues(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"model_options": MODELS[0][1], "data_options": DATA, "steps": 3, "progress": False,
+                               "validate_clips": 4, "resume": True}  # fmt: skip
+    first = fc.train("convlstm", "moving-mnist", out=tmp_path / "run", **options)
+    again = fc.train("convlstm", "moving-mnist", out=tmp_path / "run", **options)
+    assert first == again
+
+
+def test_a_start_that_was_killed_early_is_no_run(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", steps=1).path
+    begun = tmp_path / "begun"
+    (begun / "checkpoints").mkdir(parents=True)
+    (begun / "provenance.json").write_bytes((run / "provenance.json").read_bytes())
+    (begun / "checkpoints/initial.safetensors").write_bytes(b"old")
+    (begun / ".config.yaml.abc.tmp").write_bytes(b"torn")
+    assert trained(begun, steps=1).finished
+    with pytest.raises(RunFolderError, match="never overwritten"):
+        trained(begun, steps=1)

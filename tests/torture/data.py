@@ -1,0 +1,50 @@
+"""Damaged files of every format we read: a documented error that names the file, or data; and nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+from functools import partial
+from pathlib import Path
+
+from makers.formats import FORMATS
+from makers.mutations import Tally, mutate, run_apart
+
+from torture.promise import Figure, Promise
+
+
+def damage(name: str, folder: Path, count: int, seed: int = 0) -> Tally:
+    """Damage a file of a format so many times, one of the files of a Zarr each time, and read it."""
+    kind = FORMATS[name]
+    made = kind.make(folder)
+    files = sorted(path for path in made.rglob("*") if path.is_file()) if made.is_dir() else [made]
+    whole = {file: file.read_bytes() for file in files}
+    expected = kind.read(made)
+
+    def read(number: int) -> object:
+        for file, content in whole.items():
+            file.write_bytes(content)
+        chosen = random.Random(f"{seed} {number} file").choice(files)
+        chosen.write_bytes(mutate(whole[chosen], number, seed))
+        # Of the same size and date as another damage, it would find an index or a video in the cache.
+        os.utime(chosen, ns=(number + 1, number + 1))
+        return kind.read(made)
+
+    tally = run_apart(read, count, expected, made)
+    if kind.checksum and tally.outcomes["changed"]:
+        tally.wrong.append(f"{tally.outcomes['changed']} silent changes in spite of a checksum")
+    return tally
+
+
+def damaged_files(name: str, folder: Path, times: int) -> Figure:
+    """Check a format."""
+    tally = damage(name, folder, times)
+    seen = [f"{tally.outcomes[what]} {what}" for what in ("refused", "same", "changed")]
+    note = f"{', '.join(seen)}{'; has a checksum' if FORMATS[name].checksum else ''}"
+    return Figure(times - min(times, len(tally.wrong)), times, note, tuple(tally.wrong))
+
+
+PROMISES = [
+    Promise("D1", f"damaged {name}: our error with path and reason, or data", partial(damaged_files, name), 200, 10)
+    for name in FORMATS
+]
