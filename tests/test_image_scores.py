@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
@@ -68,6 +68,7 @@ def test_ssim_of_frames_smaller_than_its_window_is_undefined() -> None:
     assert ssim(torch.zeros(2, 1, 10, 30), torch.zeros(2, 1, 10, 30)).isnan().all()
 
 
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 5))
 def test_scores_of_a_sum_are_the_sum_of_scores(seed: int, cut: int) -> None:
     forecast, truth = clips(seed, batch=6)

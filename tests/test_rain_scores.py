@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import framecast as fc
@@ -157,6 +157,7 @@ def test_fss_equals_pysteps_and_scores(scale: int) -> None:
 # ---- laws
 
 
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 4))
 def test_counts_add_exactly(seed: int, cut: int) -> None:
     forecast, truth = rain(seed, batch=5, frames=2, side=12)
@@ -222,8 +223,8 @@ def test_batches_change_no_interval_and_undefined_replicates_are_left_out() -> N
 
 
 def test_families_by_unit_name_and_option() -> None:
-    assert list(score_families("1")) == ["image"]
-    assert list(score_families("mm/h")) == ["rain", "image"]
+    assert list(score_families("1")) == ["image", "sharpness"]
+    assert list(score_families("mm/h")) == ["rain", "image", "sharpness"]
     family = score_families("1", ["rain"], {"thresholds": [1, 10], "scales": [3]})["rain"]
     assert {"csi_1", "bias_10", "fss_10_3"} <= family.info().keys()
     for options, message in {

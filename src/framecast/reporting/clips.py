@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from framecast.datasets.scaling import Scaling, scaling_from_dict
 from framecast.registry import RAIN_RATE
+from framecast.reporting.figures import Drawing
 from framecast.reporting.frames import Frames, Painter, Picture, animation, strip, to_picture
+from framecast.reporting.grids import Row, draw_grid
 from framecast.reporting.rain import legend_picture, rain_legend, rain_picture
 from framecast.reporting.results import Results, read_examples
 
@@ -65,44 +67,93 @@ def _style(found: Results) -> Style:
     return clip_style(spec["unit"], scaling_from_dict(spec["scaling"]))
 
 
-def clip_figures(names: list[str], folders: list[Path], results: list[Results]) -> list[dict[str, Any]]:
-    """Return pictures of the first clips: past, truth, each run's forecast and its absolute difference.
+class ClipRows(NamedTuple):
+    """One example clip beside the forecasts of it.
+
+    Attributes:
+        number: of the clip.
+        past: (T, C, H, W) in physical units.
+        truth: (horizon, C, H, W).
+        forecasts: name -> (horizon, C, H, W).
+        captions: a time for each frame, or none.
+    """
+
+    number: int
+    past: Frames
+    truth: Frames
+    forecasts: dict[str, Frames]
+    captions: list[str]
+
+
+def clip_rows(names: list[str], folders: list[Path], results: list[Results]) -> list[ClipRows]:
+    """Return the first example clips with the forecasts of all runs that saw the same ones.
 
     Raises:
         DataError: the examples of a folder are damaged.
     """
     loaded = [read_examples(folder) for folder in folders]
-    style, first = _style(results[0]), loaded[0]
-    figures = []
+    first, found = loaded[0], []
     for number in range(min(CLIPS_SHOWN, len(first.get("truth", ())))):
-        past, truth = first["past"][number], first["truth"][number]
-        whole = np.concatenate([past, truth])
+        truth = first["truth"][number]
+        forecasts: dict[str, Frames] = {}
+        for name, examples, run in zip(names, loaded, results, strict=True):
+            if len(examples.get("truth", ())) > number and _same(examples["truth"][number], truth):
+                shown = [(name, run["model"]), *((baseline, baseline) for baseline in BASELINES_SHOWN)]
+                for label, key in shown:
+                    if key in examples:
+                        forecasts.setdefault(label, examples[key][number])
+        captions = time_labels(first["times"][number]) if "times" in first else []
+        found.append(ClipRows(number, first["past"][number], truth, forecasts, captions))
+    return found
+
+
+def clip_figures(clips: list[ClipRows], found: Results) -> list[dict[str, Any]]:
+    """Return pictures for the page: past, truth, each run's forecast and its absolute difference."""
+    style, figures = _style(found), []
+    for clip in clips:
+        whole = np.concatenate([clip.past, clip.truth])
         draw = partial(_png, columns=len(whole), paint=style.paint)
         draw_error = partial(_png, columns=len(whole), paint=style.paint_error)
-        rows, panels = [("truth", draw(whole))], {"truth": (whole, len(past))}
-        for name, examples, found in zip(names, loaded, results, strict=True):
-            if len(examples.get("truth", ())) <= number or not _same(examples["truth"][number], truth):
-                continue
-            shown = [(name, found["model"]), *((baseline, baseline) for baseline in BASELINES_SHOWN)]
-            for label, key in shown:
-                if key not in examples or label in panels:
-                    continue
-                forecast = examples[key][number]
-                rows.append((label, draw(forecast)))
-                rows.append((f"|{label} − truth|", draw_error(np.abs(forecast - truth))))
-                panels[label] = (np.concatenate([past, forecast]), len(past))
-        captions = time_labels(first["times"][number]) if "times" in first else []
+        rows, panels = [("truth", draw(whole))], {"truth": (whole, len(clip.past))}
+        for label, forecast in clip.forecasts.items():
+            rows.append((label, draw(forecast)))
+            rows.append((f"|{label} − truth|", draw_error(np.abs(forecast - clip.truth))))
+            panels[label] = (np.concatenate([clip.past, forecast]), len(clip.past))
         figures.append(
             {
-                "number": number,
+                "number": clip.number,
                 "rows": [{"label": label, "src": src} for label, src in rows],
-                "animation": _source("gif", animation(panels, paint=style.paint, captions=captions, **style.animate)),
-                "past": len(past),
-                "times": [{"text": label[11:16], "past": step < len(past)} for step, label in enumerate(captions)],
-                "began": captions[0] if captions else "",
+                "animation": _source(
+                    "gif", animation(panels, paint=style.paint, captions=clip.captions, **style.animate)
+                ),
+                "past": len(clip.past),
+                "times": [
+                    {"text": label[11:16], "past": step < len(clip.past)} for step, label in enumerate(clip.captions)
+                ],
+                "began": clip.captions[0] if clip.captions else "",
             }
         )
     return figures
+
+
+def comparison_drawings(clips: list[ClipRows], found: Results) -> dict[str, Drawing]:
+    """Return one figure a clip: truth, each run's forecast and its absolute difference over time."""
+    style, drawings = _style(found), {}
+    for clip in clips:
+        empty: list[Picture | None] = [None] * len(clip.past)
+        past, truth = ([style.paint(frame) for frame in frames] for frames in (clip.past, clip.truth))
+        rows: dict[str, Row] = {"truth": [*past, *truth]}
+        for label, forecast in clip.forecasts.items():
+            error = np.abs(forecast - clip.truth)
+            rows[label] = [*empty, *(style.paint(frame) for frame in forecast)]
+            rows[f"|{label} − truth|"] = [*empty, *(style.paint_error(frame) for frame in error)]
+        steps = [*range(1 - len(clip.past), 1), *range(1, 1 + len(clip.truth))]
+        columns = [caption[11:16] for caption in clip.captions] or [
+            f"{step:+d}" if step > 0 else str(step) for step in steps
+        ]
+        title = f"Forecasts of clip {clip.number}"
+        drawings[title] = draw_grid({"": rows}, columns, title, legend=style.legend, unit=found["clip_spec"]["unit"])
+    return drawings
 
 
 def _same(one: Frames, other: Frames) -> bool:

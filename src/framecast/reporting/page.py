@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from framecast.errors import RunFolderError
-from framecast.reporting.clips import clip_figures, clip_legend
+from framecast.boundary import reading
+from framecast.errors import RunFolderError, UnknownNameError
+from framecast.reporting.clips import clip_figures, clip_legend, clip_rows, comparison_drawings
 from framecast.reporting.curves import Line, draw_curves
+from framecast.reporting.figures import Drawing, write_drawings
+from framecast.reporting.radar_chart import TITLE as RADAR_TITLE
+from framecast.reporting.radar_chart import draw_radar, radar_axes
 from framecast.reporting.results import Results, forecast_columns, read_results, run_names, score_infos
 from framecast.reporting.tables import shown_score
 from framecast.storage import write_atomically
@@ -25,17 +30,42 @@ CAPTIONS = {
 BETTER = {"low": "lower is better", "high": "higher is better", "one": "1 is best"}
 
 
-def write_report(folders: list[Path], out: Path) -> Path:
-    """Write the page of result folders.
+def write_report(folders: list[Path], out: Path, scores: Sequence[str] | None = None) -> Path:
+    """Write the page of result folders, and its figures into a folder beside it.
+
+    Args:
+        folders: that evaluate wrote into.
+        out: the page.
+        scores: to draw per lead time, the first one in the radar chart too; None draws the main ones.
 
     Raises:
         RunFolderError: no folders, or one that holds no results.json.
         DataError: a results file is damaged.
+        UnknownNameError: the results have no such score.
     """
     if not folders:
         raise RunFolderError("report needs at least one folder that evaluate wrote into")
     results = [read_results(folder) for folder in folders]
-    names = run_names(results)
+    with reading(", ".join(map(str, folders)), "cannot be shown", "evaluate again"):
+        infos = score_infos(results)
+    for score in scores or ():
+        if score not in infos:
+            raise UnknownNameError("score in these results", score, infos)
+    with reading(", ".join(map(str, folders)), "cannot be shown", "evaluate again"):
+        page, drawings = _page(folders, results, scores)
+    write_atomically(out, page.encode())
+    write_drawings(out.parent / f"{out.stem}-figures", drawings)
+    return out
+
+
+def _page(folders: list[Path], results: list[Results], scores: Sequence[str] | None) -> tuple[str, dict[str, Drawing]]:
+    """Return the page, and the drawings that stand beside it too."""
+    names, infos = run_names(results), score_infos(results)
+    chosen = {name: infos[name] for name in scores} if scores else {n: i for n, i in infos.items() if i["main"]}
+    curves, training = _lead_curves(names, results, chosen), _training_curves(names, folders)
+    axes = radar_axes(results, next(iter(chosen), None))
+    radar = {RADAR_TITLE: draw_radar(names, axes)} if len(results) > 1 and len(axes) > 2 else {}
+    clips = clip_rows(names, folders, results)
     context = {
         "title": "Forecast report",
         "runs": [_facts(name, found) for name, found in zip(names, results, strict=True)],
@@ -43,15 +73,15 @@ def write_report(folders: list[Path], out: Path) -> Path:
         "notes": list(dict.fromkeys(note for found in results for note in found.get("notes", ()))),
         "intervals": any(found.get("bootstrap") for found in results),
         "fallbacks": _fallbacks(results),
-        "curves": [Markup(svg) for svg in _lead_curves(names, results)],
-        "training": [Markup(svg) for svg in _training_curves(names, folders)],
-        "clips": clip_figures(names, folders, results),
+        "radar": [Markup(drawing.svg) for drawing in radar.values()],
+        "curves": [Markup(drawing.svg) for drawing in curves.values()],
+        "training": [Markup(drawing.svg) for drawing in training.values()],
+        "clips": clip_figures(clips, results[0]),
         "legend": clip_legend(results[0]),
     }
     template = files("framecast.reporting").joinpath("page.html.j2").read_text()
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(context)
-    write_atomically(out, page.encode())
-    return out
+    return page, curves | training | radar | comparison_drawings(clips, results[0])
 
 
 def _facts(name: str, found: Results) -> dict[str, Any]:
@@ -62,6 +92,8 @@ def _facts(name: str, found: Results) -> dict[str, Any]:
         "name": name,
         "run": found["run"],
         "parameters": f"{found['parameters']:,}",
+        "macs": f"{found['macs'] / 1e9:,.3g} G" if "macs" in found else "–",
+        "training": f"{found['training_bytes'] / 1e6:,.3g} MB" if "training_bytes" in found else "–",
         "milliseconds": f"{1000 * found['seconds_per_clip']:.1f}",
         "data": f"{found['data']}, {found['split']}, {found['clips']:,} clips",
         "clips": f"{spec['context']} → {spec['horizon']} frames of {spec['height']}×{spec['width']}{pace}{unit}",
@@ -117,14 +149,14 @@ def _fallbacks(results: list[Results]) -> list[str]:
     ]
 
 
-def _lead_curves(names: list[str], results: list[Results]) -> list[str]:
+def _lead_curves(
+    names: list[str], results: list[Results], scores: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Drawing]:
     columns = forecast_columns(names, results, "forecasts")
     muted = [name for name, (_, model) in columns.items() if not model]
-    drawn = []
+    drawn = {}
     across, step = _lead_axis(results)
-    for score, info in score_infos(results).items():
-        if not info["main"]:
-            continue
+    for score, info in scores.items():
         lines: dict[str, Line] = {}
         bands: dict[str, list[list[float]]] = {}
         for name, (found, model) in columns.items():
@@ -135,10 +167,8 @@ def _lead_curves(names: list[str], results: list[Results]) -> list[str]:
             spread = found.get("interval", {}).get("per_lead", {}).get(score)
             if model and spread:
                 bands[name] = [_numbers(bound) for bound in zip(*spread, strict=True)]
-        drawn.append(
-            draw_curves(lines, title=info["label"], across=across, up=BETTER[info["best"]], muted=muted,
-                   bands=bands)
-        )  # fmt: skip
+        title, up = info["label"], BETTER[info["best"]]
+        drawn[title] = draw_curves(lines, title=title, across=across, up=up, muted=muted, bands=bands)
     return drawn
 
 
@@ -154,8 +184,8 @@ def _numbers(values: Any) -> list[float]:
     return [math.nan if value is None else value for value in values]
 
 
-def _training_curves(names: list[str], folders: list[Path]) -> list[str]:
-    drawn = []
+def _training_curves(names: list[str], folders: list[Path]) -> dict[str, Drawing]:
+    drawn = {}
     for file, column, title in (("train", "loss", "Training loss"), ("validation", "validation_mse", "Validation MSE")):
         lines: dict[str, Line] = {}
         for name, folder in zip(names, folders, strict=True):
@@ -165,5 +195,5 @@ def _training_curves(names: list[str], folders: list[Path]) -> list[str]:
                     rows = list(csv.DictReader(content))
                 lines[name] = ([float(row["batch"]) for row in rows], [float(row[column]) for row in rows])
         if any(x for x, _ in lines.values()):
-            drawn.append(draw_curves(lines, title=title, across="batches", up="", log=True))
+            drawn[title] = draw_curves(lines, title=title, across="batches", up="", log=True)
     return drawn

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.errors import DataError, RunFolderError
+from framecast.boundary import check_npz, reading
+from framecast.errors import RunFolderError
 
 Results = dict[str, Any]
 
@@ -25,13 +25,12 @@ def read_results(folder: Path) -> Results:
     file = folder / "results.json"
     if not file.is_file():
         raise RunFolderError(f"{folder} holds no results.json: run framecast evaluate on it first")
-    try:
-        found = json.loads(file.read_text())
+    with reading(file, "is not what framecast evaluate writes", "evaluate again"):
+        found: Results = json.loads(file.read_text())
         for needed in ("forecasts", "clip_spec", "scores"):
-            assert found[needed], needed
-    except (ValueError, KeyError, AssertionError) as error:
-        raise DataError(f"{file} is not what framecast evaluate writes: {error!r}: evaluate again") from error
-    return found  # type: ignore[no-any-return]
+            if not found[needed]:
+                raise ValueError(f"{needed} is empty")
+    return found
 
 
 def read_examples(folder: Path) -> dict[str, NDArray[Any]]:
@@ -43,11 +42,14 @@ def read_examples(folder: Path) -> dict[str, NDArray[Any]]:
     path = folder / "examples.npz"
     if not path.is_file():
         return {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read: {error}: evaluate again") from error
+    with reading(path, remedy="evaluate again"):
+        return _examples(path)
+
+
+def _examples(path: Path) -> dict[str, NDArray[Any]]:
+    check_npz(path)
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
     valid, times = arrays.pop("valid", None), arrays.pop("times", None)
     frames = {name: array.astype(np.float32) for name, array in arrays.items()}
     if valid is not None and "past" in frames:

@@ -20,6 +20,17 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def row_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of equal keys as aligned text: whole numbers with separators, others with one decimal."""
+
+    def shown(value: Any) -> str:
+        if value is None:
+            return UNDEFINED
+        return f"{value:,}" if isinstance(value, int) else f"{value:.1f}" if isinstance(value, float) else str(value)
+
+    return text_table([list(rows[0]), *([shown(value) for value in row.values()] for row in rows)])
+
+
 def shown_score(value: float | None) -> str:
     """Return a score with four digits, a dash where it is undefined."""
     return UNDEFINED if value is None else f"{value:.4g}"

@@ -88,9 +88,11 @@ class ScoreFamily(ABC):
 
 def add_counts(total: Counts, more: Counts) -> Counts:
     """Return the counts of two disjoint parts together; an empty dict stands for no part."""
-    if total and total.keys() != more.keys():
+    if not total or not more:
+        return more or total
+    if total.keys() != more.keys():
         raise ValueError(f"counts {sorted(total)} and {sorted(more)} are of different scores and cannot be added")
-    return {name: total[name] + values if total else values for name, values in more.items()}
+    return {name: total[name] + values for name, values in more.items()}
 
 
 def pool_counts(counts: Counts, dim: int) -> Counts:

@@ -1,0 +1,117 @@
+"""Figures of a report: radar chart, curves of any score, forecasts of many models on one clip."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import framecast as fc
+from framecast import cli
+from framecast.reporting.grids import draw_grid, shades
+from framecast.reporting.radar_chart import draw_radar, radar_axes
+
+DATA: dict[str, Any] = {"size": 16, "context": 3, "horizon": 2, "clips": 60}
+SHAPE = (5, 1, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder, found = tmp_path_factory.mktemp("runs"), []
+    for name in ("convlstm", "sms-lstm"):
+        found.append(folder / name)
+        fc.train(name, "moving-mnist", out=found[-1], model_options={"hidden": 4, "layers": 2}, data_options=DATA,
+                 steps=2, progress=False)  # fmt: skip
+        fc.evaluate(found[-1], limit=6, bootstrap=10, examples=1, progress=False)
+    return found
+
+
+def results(run: Path) -> dict[str, Any]:
+    return json.loads((run / "results.json").read_text())
+
+
+def test_evaluate_writes_what_a_model_costs(runs: list[Path]) -> None:
+    found = results(runs[1])
+    counted = fc.cost("sms-lstm", SHAPE, 3, hidden=4, layers=2)
+    assert (found["parameters"], found["macs"]) == counted
+    row = fc.analyse_complexity(["sms-lstm"], shape=SHAPE, context=3, model_options={"hidden": 4, "layers": 2})[0]
+    assert found["training_bytes"] == row["model_bytes"] + row["optimizer_bytes"] + row["saved_bytes"]
+
+
+def test_the_figures_stand_beside_the_page_and_in_it(runs: list[Path], tmp_path: Path) -> None:
+    page = fc.report(runs, out=tmp_path / "page.html").read_text()
+    files = {path.name for path in (tmp_path / "page-figures").iterdir()}
+    stems = ["cost-and-score", "mse", "ssim", "training-loss", "forecasts-of-clip-0"]
+    assert {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")} <= files
+    assert 'aria-label="Cost and score"' in page
+    assert "|sms-lstm − truth|" in page
+    for stem in stems:
+        assert (tmp_path / "page-figures" / f"{stem}.svg").read_text().startswith("<svg")
+        Image.open(tmp_path / "page-figures" / f"{stem}.png").verify()
+    comparison = (tmp_path / "page-figures" / "forecasts-of-clip-0.svg").read_text()
+    for label in ("truth", "convlstm", "|convlstm − truth|", "sms-lstm", "|sms-lstm − truth|", "+2"):
+        assert f"<!-- {label} -->" in comparison
+
+
+def test_curves_of_any_score(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = [name for name, info in results(runs[0])["scores"].items() if not info["main"]] or ["ssim"]
+    out = tmp_path / "page.html"
+    assert cli.main(["report", *map(str, runs), "--out", str(out), "--scores", f"[{scores[0]}]"]) == 0
+    label = results(runs[0])["scores"][scores[0]]["label"]
+    page = out.read_text()
+    assert f'aria-label="{label}"' in page
+    assert 'aria-label="MSE"' not in page
+    assert cli.main(["report", str(runs[0]), "--out", str(out), "--scores", "[msee]"]) == 1
+    assert "Did you mean 'mse'" in capsys.readouterr().err
+
+
+def test_results_of_before_costs_were_written(runs: list[Path], tmp_path: Path) -> None:
+    old = {key: value for key, value in results(runs[0]).items() if key not in ("macs", "training_bytes")}
+    (tmp_path / "results.json").write_text(json.dumps(old))
+    page = fc.report(tmp_path, out=tmp_path / "page.html", scores=["mse"]).read_text()
+    assert "Cost and score" not in page, "one run has nothing to compare with"
+    assert list(radar_axes([old, results(runs[1])])) == ["parameters (M)", "forecast time (ms)", "MSE"]
+
+
+def made_up(values: dict[str, Any], best: str, score: float | None) -> dict[str, Any]:
+    info = {"label": "Score", "best": best, "main": True, "table": "t"}
+    return {"model": "m", "scores": {"s": info}, "forecasts": {"m": {"mean": {"s": score}}}, **values}
+
+
+def test_axes_by_hand() -> None:
+    costs = {"parameters": 2_000_000, "macs": 3_000_000_000, "training_bytes": 5_000_000, "seconds_per_clip": 0.25}
+    axes = radar_axes([made_up(costs, "low", 4.0)])
+    assert list(axes.values()) == [[2.0], [3.0], [0.005], [250.0], [4.0]]
+    assert radar_axes([made_up({}, "high", 0.5)]) == {"1 / Score": [2.0]}
+    for best, score in (("one", 1.0), ("high", 0.0), ("high", -0.2), ("low", None)):
+        assert radar_axes([made_up({}, best, score)]) == {}
+
+
+def test_a_radar_chart_needs_three_axes() -> None:
+    with pytest.raises(ValueError, match=r"three axes and got \['a', 'b'\]"):
+        draw_radar(["m"], {"a": [1.0], "b": [1.0]})
+
+
+def test_places_in_a_grid() -> None:
+    red, blue = (np.full((8, 8, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    drawing = draw_grid({"panel": {"row": [None, red], "small": [blue[::2, ::2], None]}}, ["a", "b"], "Title")
+    pixels = np.asarray(Image.open(io.BytesIO(drawing.png)).convert("RGB")).astype(int)
+    reds, blues = (np.argwhere(pixels[..., this] - pixels[..., other] > 200) for this, other in ((0, 2), (2, 0)))
+    assert reds[:, 0].max() < blues[:, 0].min()
+    assert reds[:, 1].min() > blues[:, 1].max()
+    assert len(reds) == pytest.approx(len(blues), rel=0.1)
+    assert '<svg role="img" aria-label="Title"' in drawing.svg
+
+
+def test_shades_are_of_each_picture() -> None:
+    maps = np.stack([np.linspace(0, 1, 100), np.linspace(5, 9, 100)]).reshape(2, 10, 10)
+    assert [(int(p.min()), int(p.max())) for p in shades(maps)] == [(0, 255)] * 2
+    maps[0, 0, 0] = -1000
+    assert len(np.unique(shades(maps)[0])) == 2
+    assert len(np.unique(shades(maps, 0.1)[0])) > 50
+    assert (shades(np.ones((1, 2, 2)))[0] == 0).all()
