@@ -1,0 +1,279 @@
+"""What a study is: models, seeds, one data set and one way of training, read from a YAML file.
+
+name: ablation                      # what the tables are called
+about: text shown above the tables
+data: moving-mnist                  # with data_options
+training: {steps: 500, batch: 8}    # options of framecast train, the same for all models
+evaluation: {split: test, limit: 1000}
+seeds: [0, 1]
+model_options: {hidden: 16}         # for all models that know them
+models:                             # label: what differs for this model
+  ms-lstm: {}
+  wide: {model: ms-lstm, model_options: {hidden: 32}, training: {lr: 0.0003}, reference: ms-lstm}
+reference: ms-lstm                  # differences are to this model, or to a model's own reference
+published: {source: where from, score: mse, values: {ms-lstm: 52.63}}
+also: [../other]                    # studies whose results of equal cells are taken instead of run again
+out: .                              # folder of runs, results and tables, beside the file by default
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from framecast.errors import UnknownNameError, check_count
+from framecast.registry import model_entry
+from framecast.training.options import FREE_ON_RESUME, TrainingOptions
+
+KEYS = frozenset(
+    {"name", "about", "data", "data_options", "training", "evaluation", "seeds", "model_options", "models", "reference",
+     "published", "also", "out"}
+)  # fmt: skip
+MODEL_KEYS = frozenset({"model", "model_options", "training", "reference"})
+PUBLISHED_KEYS = frozenset({"source", "score", "values"})
+EVALUATION_KEYS = frozenset({"split", "limit", "scores", "score_options", "baselines", "batch"})
+SCORED_ALIKE = EVALUATION_KEYS - {"batch"}
+LABEL = re.compile(r"[\w+][\w.+-]*")
+
+
+@dataclass(frozen=True, eq=False)
+class StudyModel:
+    """A model of a study.
+
+    Attributes:
+        label: its name in the study.
+        name: its name in the registry.
+        options: of the model.
+        training: what is done otherwise than in the rest of the study.
+        reference: label of the model it is compared with, or "".
+    """
+
+    label: str
+    name: str
+    options: dict[str, Any]
+    training: dict[str, Any]
+    reference: str = ""
+
+
+class StudyCell(NamedTuple):
+    """One training: a model and a seed."""
+
+    model: StudyModel
+    seed: int
+
+    def __str__(self) -> str:
+        """Return how the cell is called in messages and file names."""
+        return f"{self.model.label}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Numbers of a paper: where they are from, of which score, and by label of the model."""
+
+    source: str = ""
+    score: str = ""
+    values: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study as its file says, all names checked."""
+
+    file: Path
+    name: str
+    about: str
+    data: str
+    data_options: dict[str, Any]
+    training: dict[str, Any]
+    evaluation: dict[str, Any]
+    seeds: tuple[int, ...]
+    models: dict[str, StudyModel]
+    published: Published
+    also: tuple[Path, ...]
+    out: Path
+
+    @property
+    def command(self) -> str:
+        """The command that runs the study, without the folders of this machine."""
+        path, here = self.file.resolve(), Path.cwd()
+        shown = path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
+        return f"framecast study {shown}"
+
+    def cells(self, only: Iterable[str] = ()) -> list[StudyCell]:
+        """Return the cells seed by seed, so that an unfinished study holds all models equally often.
+
+        Raises:
+            UnknownNameError: ``only`` names no model of the study.
+        """
+        for label in only:
+            if label not in self.models:
+                raise UnknownNameError("model of this study", label, self.models)
+        chosen = [model for label, model in self.models.items() if not only or label in only]
+        return [StudyCell(model, seed) for seed in self.seeds for model in chosen]
+
+    def cell(self, label: str, seed: int) -> StudyCell:
+        """Return one cell.
+
+        Raises:
+            UnknownNameError: there is no such model in the study.
+            ValueError: there is no such seed in the study.
+        """
+        if seed not in self.seeds:
+            raise ValueError(f"{self.file} has the seeds {', '.join(map(str, self.seeds))} and not {seed}")
+        return next(cell for cell in self.cells([label]) if cell.seed == seed)
+
+    def run_folder(self, cell: StudyCell) -> Path:
+        """Return the run folder of a cell."""
+        return self.out / "runs" / cell.model.label / f"seed{cell.seed}"
+
+    def result_file(self, cell: StudyCell) -> Path:
+        """Return the file that says a cell is done."""
+        return self.out / "results" / f"{cell}.json"
+
+    def training_of(self, cell: StudyCell) -> dict[str, Any]:
+        """Return the options of a cell's training."""
+        return {**self.training, **cell.model.training, "seed": cell.seed}
+
+    def recipe(self, cell: StudyCell) -> dict[str, Any]:
+        """Return what a cell's result depends on, as plain values: equal recipes have equal results."""
+        training = {name: value for name, value in self.training_of(cell).items() if name not in FREE_ON_RESUME}
+        found = {
+            "model": model_entry(cell.model.name).name,
+            "model_options": cell.model.options,
+            "data": self.data,
+            "data_options": self.data_options,
+            "training": training,
+            "evaluation": {name: value for name, value in self.evaluation.items() if name in SCORED_ALIKE},
+        }
+        return json.loads(json.dumps(found, sort_keys=True))  # type: ignore[no-any-return]
+
+
+def read_plan(file: str | Path) -> Plan:
+    """Read a study's file.
+
+    Args:
+        file: the YAML file, or a folder with a study.yaml.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnknownNameError: a key, model or option that does not exist; the message has the nearest spelling.
+        ValueError: something is missing or of another kind than it should be; the message names file and key.
+    """
+    path = Path(file) / "study.yaml" if Path(file).is_dir() else Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no study {path}: give a YAML file, or a folder with a study.yaml")
+    try:
+        given = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    return _plan(path, _mapping(path, "a study", given))
+
+
+def _plan(path: Path, given: dict[str, Any]) -> Plan:
+    _known(path, "key of a study", given, KEYS)
+    for needed in ("name", "data", "seeds", "models"):
+        if not given.get(needed):
+            raise ValueError(f"{path} has no {needed}: a study needs name, data, seeds and models")
+    for option in ("data_options", "training", "evaluation", "model_options", "published"):
+        given[option] = _mapping(path, option, given.get(option))
+    models = {
+        label: _model(path, str(label), given, own) for label, own in _mapping(path, "models", given["models"]).items()
+    }
+    for model in models.values():
+        if model.reference and model.reference not in models:
+            raise UnknownNameError(f"model in {path} to be a reference", model.reference, models)
+    _known(path, "evaluation option", given["evaluation"], EVALUATION_KEYS)
+    return Plan(
+        file=path,
+        name=_label(path, given["name"]),
+        about=" ".join(str(given.get("about", "")).split()),
+        data=str(given["data"]),
+        data_options=given["data_options"],
+        training=_training(path, given["training"]),
+        evaluation=given["evaluation"],
+        seeds=_seeds(path, given["seeds"]),
+        models=models,
+        published=_published(path, given["published"], models),
+        also=tuple(path.parent / str(other) for other in given.get("also") or ()),
+        out=path.parent / str(given.get("out", ".")),
+    )
+
+
+def _model(path: Path, label: str, study: dict[str, Any], own: Any) -> StudyModel:
+    own = _mapping(path, f"models.{label}", own)
+    _known(path, f"key of models.{label}", own, MODEL_KEYS)
+    entry = model_entry(str(own.get("model", label)))
+    known = entry.options()
+    special = _mapping(path, f"models.{label}.model_options", own.get("model_options"))
+    _known(path, f"option of model {entry.name}", special, known)
+    common = {name: value for name, value in study["model_options"].items() if name in known}
+    training = _training(path, _mapping(path, f"models.{label}.training", own.get("training")))
+    reference = str(own.get("reference", study.get("reference") or ""))
+    return StudyModel(_label(path, label), str(own.get("model", label)), {**common, **special}, training,
+                      "" if reference == label else reference)  # fmt: skip
+
+
+def _training(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Return training options with their types, such as 0.001 for the text 1e-3 that YAML makes of it."""
+    from jsonargparse import ArgumentParser
+
+    _known(path, "training option", given, {option.name for option in fields(TrainingOptions)})
+    for name, instead in (("seed", "list seeds instead"), ("minutes", "all cells must see the clips they are to see")):
+        if name in given:
+            raise ValueError(f"{path} has training.{name}, which no study can have: {instead}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TrainingOptions)
+    try:
+        values = parser.parse_object(given).as_dict()
+        TrainingOptions(**values)
+    except Exception as error:
+        raise ValueError(f"{path}, training: {error}") from error
+    return {name: values[name] for name in given}
+
+
+def _seeds(path: Path, given: Any) -> tuple[int, ...]:
+    seeds = given if isinstance(given, list) else [given]
+    for seed in seeds:
+        check_count(f"seeds of {path}", seed, least=0)
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{path} names a seed twice: {seeds}")
+    return tuple(seeds)
+
+
+def _published(path: Path, given: dict[str, Any], models: Mapping[str, StudyModel]) -> Published:
+    _known(path, "key of published", given, PUBLISHED_KEYS)
+    if given and set(given) != PUBLISHED_KEYS:
+        raise ValueError(f"{path}: published needs source, score and values, so that a reader knows what they are")
+    values = _mapping(path, "published.values", given.get("values"))
+    _known(path, "model of published.values", values, models)
+    for label, value in values.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ValueError(f"{path}: published.values.{label} is {value!r} and must be a number")
+    return Published(str(given.get("source", "")), str(given.get("score", "")), values)
+
+
+def _mapping(path: Path, what: str, given: Any) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: {what} is {given!r} and must be names with values, as in 'size: 32'")
+    return dict(given)
+
+
+def _known(path: Path, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
+    names = set(known)
+    for name in given:
+        if name not in names:
+            raise UnknownNameError(f"{kind} (in {path})", str(name), names)
+
+
+def _label(path: Path, label: Any) -> str:
+    if not LABEL.fullmatch(str(label)):
+        raise ValueError(f"{path}: {label!r} names files and can only have letters, digits and _ . + -")
+    return str(label)

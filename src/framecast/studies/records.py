@@ -1,0 +1,158 @@
+"""The record of a cell: one small file that holds all the tables need, so the run folder may go.
+
+It has the recipe, the cost, the learning curve, the scores per lead time, and two scores of every test clip, rounded to
+six digits, for paired differences. A cell that has a record is done. A record of another recipe than the study's is
+refused, never overwritten.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from framecast.errors import DataError
+from framecast.storage import write_atomically
+from framecast.studies.plan import Plan, StudyCell, read_plan
+from framecast.training.run_folder import RunFolder
+
+Record = dict[str, Any]
+PER_CLIP = ("mse", "ssim")
+
+
+def find_record(plan: Plan, cell: StudyCell) -> Record | None:
+    """Return the record of a cell, the study's own or one of equal recipe in a study of ``also``; None if not done.
+
+    Raises:
+        DataError: a record is damaged or was made with another recipe.
+    """
+    own, recipe = plan.result_file(cell), plan.recipe(cell)
+    if own.is_file():
+        record = _read(own)
+        if record["recipe"] != recipe:
+            raise DataError(
+                f"{own} was made with {_differences(record['recipe'], recipe)} in {plan.file}: restore the file, or "
+                "give the study another name and folder"
+            )
+        return record
+    for folder in plan.also:
+        other = read_plan(folder)
+        for path in sorted((other.out / "results").glob(f"*-seed{cell.seed}.json")):
+            record = _read(path)
+            if record["recipe"] == recipe:
+                return record
+    return None
+
+
+def _read(path: Path) -> Record:
+    try:
+        record = json.loads(path.read_text())
+        for needed in ("recipe", "cost", "training", "curve", "forecast", "baselines", "evaluation"):
+            assert needed in record, needed
+    except (ValueError, AssertionError) as error:
+        raise DataError(
+            f"{path} is no record of a study's cell: {error!r}: restore it, or delete it to run the cell"
+        ) from error
+    return record  # type: ignore[no-any-return]
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Say what two recipes differ in."""
+    told = []
+    for key in now:
+        if isinstance(now[key], dict):
+            names = sorted(before[key].keys() | now[key].keys())
+            told += [
+                f"{key}.{name}={before[key].get(name)} and stands as {now[key].get(name)}"
+                for name in names
+                if before[key].get(name) != now[key].get(name)
+            ]
+        elif before[key] != now[key]:
+            told.append(f"{key}={before[key]} and stands as {now[key]}")
+    return ", ".join(told)
+
+
+def write_record(plan: Plan, cell: StudyCell, cost: dict[str, Any], results: dict[str, Any]) -> Record:
+    """Write the record of a cell whose run folder is trained and evaluated.
+
+    Args:
+        plan: the study.
+        cell: the model and the seed.
+        cost: parameters and multiply-accumulates of a forecast.
+        results: what ``evaluate`` returned, with the scores of each clip.
+    """
+    folder, training = RunFolder(plan.run_folder(cell)), plan.training_of(cell)
+    batch, timing = int(folder.read_config()["training"]["batch"]), _rows(folder.logs / "timing.csv")
+    batches, clock = int(timing[-1]["batch"]) if timing else 0, _Clock(timing)
+    curve = _rows(folder.logs / "validation.csv")
+    found = results["forecasts"][results["model"]]
+    record = {
+        "study": plan.name,
+        "model": cell.model.label,
+        "seed": cell.seed,
+        "recipe": plan.recipe(cell),
+        "cost": cost,
+        "training": {
+            "batches": batches,
+            "steps": batches // int(training.get("accumulate") or 1),
+            "clips": batches * batch,
+            "seconds": round(clock.at(batches), 1),
+            "seconds_per_clip": float(f"{clock.pace / batch:.4g}"),
+        },
+        "curve": {
+            "batch": [int(row["batch"]) for row in curve],
+            "clips": [int(row["batch"]) * batch for row in curve],
+            "seconds": [round(clock.at(int(row["batch"])), 1) for row in curve],
+            "validation_mse": [_short(float(row["validation_mse"])) for row in curve],
+        },
+        "evaluation": {
+            key: results[key]
+            for key in ("data", "split", "clips", "fingerprint", "context", "horizon", "scores", "notes")
+        }
+        | {"seconds_per_clip": _short(results["seconds_per_clip"])},
+        "forecast": {
+            "mean": found["mean"],
+            "per_lead": found["per_lead"],
+            "per_clip": {
+                name: [_short(value) for value in found["per_clip"][name]]
+                for name in ("clip", *PER_CLIP)
+                if name in found["per_clip"]
+            },
+        },
+        "baselines": {
+            name: {"mean": scores["mean"], "per_lead": scores["per_lead"]}
+            for name, scores in results["forecasts"].items()
+            if name != results["model"]
+        },
+        **{key: value for key, value in json.loads(folder.provenance.read_text()).items() if key != "fingerprint"},
+    }
+    write_atomically(plan.result_file(cell), (json.dumps(record, separators=(",", ":")) + "\n").encode())
+    return record
+
+
+class _Clock:
+    """Seconds of training at a batch, over all sittings: each row of the log tells the pace since the row before."""
+
+    def __init__(self, timing: list[dict[str, str]]) -> None:
+        batches = np.array([0, *(int(row["batch"]) for row in timing)])
+        paces = np.array([float(row["seconds_per_batch"]) for row in timing])
+        self.batches, self.seconds = batches, np.concatenate([[0.0], np.cumsum(np.diff(batches) * paces)])
+        # The median, as some rows hold a validation and others the hiccups of a shared machine.
+        self.pace = float(np.median(paces)) if len(paces) else 0.0
+
+    def at(self, batch: int) -> float:
+        return float(np.interp(batch, self.batches, self.seconds))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
