@@ -14,6 +14,7 @@ from framecast.storage import write_atomically
 
 DATA_OPTIONS = {"size": 32, "context": 5, "horizon": 5}
 TEST_CLIPS = 500
+TRAINED = "ms-lstm-moving-mnist"
 
 
 def demo(
@@ -31,7 +32,8 @@ def demo(
     """Train a small MS-LSTM at 32x32, 5 -> 5, from scratch; evaluate, forecast, and write a report.
 
     In a few hundred steps the paper's recipe hardly leaves the blank frame, which absolute errors favour on sparse
-    scenes. So the demo learns by squared error, from its own forecasts, with a higher and falling learning rate.
+    scenes. So the demo learns by squared error, from its own forecasts, with a higher and falling learning rate. What
+    the same model does after hours of training is shown beside it, with the weights that come with the package.
 
     Args:
         out: the run folder; None takes the first free one of runs/demo, runs/demo-2, ...
@@ -73,10 +75,14 @@ def demo(
     np.save(saved, unseen.numpy())
     write_atomically(folder / "unseen.npy", saved.getvalue())
     predict(folder, folder / "unseen.npy", horizon=2 * DATA_OPTIONS["horizon"], out=folder / "forecast")
-    page = report(folder, out=folder / "report.html")
+    trained = evaluate(
+        TRAINED, data_options=DATA_OPTIONS, limit=TEST_CLIPS, out=folder / TRAINED, threads=threads, progress=progress
+    )
+    page = report([folder, folder / TRAINED], out=folder / "report.html")
     return (
-        f"\n{score_table(results)}\n\n"
-        f"{results['clips']} unseen test clips; good is low MSE and MAE, high PSNR and SSIM\n"
+        f"\nfrom scratch, in these minutes\n{score_table(results)}\n\n"
+        f"with the weights of hours that come with the package\n{score_table(trained)}\n\n"
+        f"{results['clips']} unseen test clips; good is low MSE and MAE, high PSNR and SSIM, sharpness near 1\n"
         f"forecast:  {folder / 'forecast' / 'forecast.gif'}\nreport:    {page}"
     )
 

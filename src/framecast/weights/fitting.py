@@ -33,6 +33,18 @@ def fit_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> 
     Raises:
         WeightsError: a tensor is missing, unknown or of another shape; the message names the first.
     """
+    check_fit(model, tensors, where)
+    with torch.no_grad():
+        for name, tensor in named_tensors(model).items():
+            tensor.copy_(tensors[name])
+
+
+def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Compare names and shapes, also with a model on the device "meta", which takes no memory.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape; the message names the first.
+    """
     own = named_tensors(model)
     missing = [name for name in own if name not in tensors]
     unknown = [name for name in tensors if name not in own]
@@ -46,6 +58,3 @@ def fit_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> 
                 f"{where} does not fit the model: {name!r} is {tuple(tensors[name].shape)} in the file and "
                 f"{tuple(tensor.shape)} in the model: create the model with the options it was trained with"
             )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])

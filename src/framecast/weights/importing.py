@@ -7,19 +7,17 @@ has one module that turns its tensors into a model's options and named tensors.
 from __future__ import annotations
 
 import importlib
-import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from framecast.boundary import OURS, reading
 from framecast.errors import UnknownNameError, WeightsError
 from framecast.models.forecaster import Forecaster
 from framecast.registry import ModelEntry, create_model, model_entry
@@ -80,7 +78,12 @@ def import_weights(
     where = str(weights) if isinstance(weights, str | Path) else "the state dict"
     entry = model_entry(name)
     translate = importlib.import_module(SOURCES[source]).translate
-    translation: Translation = translate(entry, _cleaned(_read(weights)), config)
+    tensors = weights if isinstance(weights, Mapping) else read_tensors(Path(weights))
+    try:
+        with reading(where, "cannot be translated", f"is it of {source}?", WeightsError, (*OURS, UnknownNameError)):
+            translation: Translation = translate(entry, _cleaned(tensors), config)
+    except WeightsError as error:
+        raise error if where in str(error) else WeightsError(f"{where}: {error}") from error
     _report(entry, translation.unused, where)
     model = create_model(name, **{**translation.options, **options})
     fit_tensors(model, translation.tensors, where)
@@ -106,25 +109,18 @@ def _cleaned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _read(weights: Mapping[str, Tensor] | str | Path) -> Mapping[str, Tensor]:
-    if isinstance(weights, Mapping):
-        return weights
-    path = Path(weights)
+def read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """Read the named tensors of a safetensors or torch file, without running code from it.
+
+    Raises:
+        WeightsError: there is no such file, it is damaged, or it holds anything but named tensors.
+    """
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}: check the path")
-    try:
+    with reading(path, "cannot be read as weights", "it is damaged or holds more than tensors", WeightsError):
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise WeightsError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
     content = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         raise WeightsError(f"{path} holds no state dict: save model.state_dict() with torch.save")

@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from framecast.boundary import reading
+from framecast.datasets.clip import spec_from_dict
 from framecast.errors import WeightsError
 from framecast.models.forecaster import Forecaster
 from framecast.registry import ModelSpec, create_model
 from framecast.storage import write_atomically
-from framecast.weights.fitting import fit_tensors, named_tensors
+from framecast.weights.fitting import check_fit, fit_tensors, named_tensors
 
 FORMAT = "1"
+MOST_OPTION = 1024
 
 
 def save_weights(model: Forecaster, path: str | Path, *, clips: Mapping[str, Any] | None = None, **facts: Any) -> None:
@@ -56,7 +59,13 @@ def load_weights(path: str | Path) -> tuple[Forecaster, dict[str, Any]]:
         WeightsError: the file is missing, damaged, not one of ours, or does not fit the model it names.
     """
     header, tensors = read_weights(path)
-    model = create_model(header["model"], **header["options"])
+    with reading(path, "names a model that cannot be made", "fetch it again, or update framecast", WeightsError):
+        _check_options(header, tensors, path)
+        if header["clips"]:
+            spec_from_dict(header["clips"])
+        with torch.device("meta"):
+            check_fit(create_model(header["model"], **header["options"]), tensors, str(path))
+        model = create_model(header["model"], **header["options"])
     fit_tensors(model, tensors, str(path))
     model.spec = ModelSpec(header["model"], header["options"])
     return model.eval(), header
@@ -70,12 +79,12 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     if not Path(path).is_file():
         raise WeightsError(f"there is no weights file {path}: check the path")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from error
+    with (
+        reading(path, "is damaged or not a safetensors file", "fetch it again", WeightsError),
+        safe_open(path, "pt") as file,
+    ):
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     envelope = _envelope(path, metadata)
     found = _digest(envelope["header"], tensors)
     if found != envelope["sha256"]:
@@ -83,6 +92,15 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path} is damaged: its content has sha256 {found} and should have {envelope['sha256']}: fetch it again"
         )
     return json.loads(envelope["header"]), tensors
+
+
+def _check_options(header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse options with larger numbers than any model of these tensors can have: making it may never end."""
+    largest = max([MOST_OPTION, *(length for tensor in tensors.values() for length in tensor.shape)])
+    for name, value in header["options"].items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and number > largest:
+                raise WeightsError(f"{path} declares {name} = {value} and has no such tensor: do not use the file")
 
 
 def _envelope(path: str | Path, metadata: Mapping[str, str]) -> dict[str, str]:
