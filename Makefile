@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: help setup demo test lint types layers pytest docs wheel test-slow format clean
+.PHONY: help setup demo test lint types layers pytest docs wheel test-slow bench torture format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -44,6 +44,12 @@ pytest: $(READY)
 
 test-slow: $(READY) ## the longer forms of the tests
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+bench: $(READY) ## time training, forecasts, reading and evaluation beside their baselines (about half an hour)
+	$(BIN)/python benchmarks/bench.py
+
+torture: $(READY) ## break things on purpose, many times, and write the table of what held
+	PYTHONPATH=tests $(BIN)/python -m torture --out benchmarks/results/torture.md
 
 docs: $(READY)
 	$(BIN)/mkdocs build --strict --quiet

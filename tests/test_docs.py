@@ -17,17 +17,21 @@ import framecast
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = [
-    pytest.param(page, code, id=f"{page.relative_to(ROOT)}-{number}")
+    pytest.param(page, code, said, id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
-    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
+    for number, (code, said) in enumerate(
+        re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", page.read_text(), re.M | re.S)
+    )
 ]
 MODULES = [m.name for m in pkgutil.walk_packages(framecast.__path__, "framecast.") if not m.name.endswith("__main__")]
 
 
-@pytest.mark.parametrize(("page", "code"), BLOCKS)
-def test_python_blocks_run(page: Path, code: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "code", "said"), BLOCKS)
+def test_python_blocks_run_and_say_what_stands_below(page: Path, code: str, said: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, f"{page}:\n{done.stderr}"
+    if said:
+        assert done.stdout == said, page
 
 
 def test_the_readme_shows_the_real_tree() -> None:

@@ -7,7 +7,7 @@ import torch
 
 import framecast as fc
 from framecast.cells.convlstm import column, published
-from framecast.registry import CELLS, dataset_builder, model_entry
+from framecast.registry import CELLS, dataset_builder, frame_reader, model_entry
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,22 @@ def test_a_registered_cell_gives_two_models() -> None:
             fc.register_cell("mine", CELLS["mine"])
     finally:
         del CELLS["mine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [
+        ("RAD_NL25_RAP_5min_201008260000.h5", "read_knmi"),
+        ("raa01-rw_10000-latest-dwd---bin.hdf5", "read_odim"),
+        ("raa01-ry_10000-1408102050-dwd---bin.gz", "read_radolan"),
+        ("DE1200_RV2210180700_005", "read_radolan"),
+        ("YW2017.002_20160101_0005", "read_radolan"),
+        ("DE1200_RV2210180700.tar.bz2", ""),
+        ("YW2017.002_20160101.tar.gz", ""),
+        ("YW2017.002_201601.tar", ""),
+        ("frames.npy", ""),
+    ],
+)
+def test_readers_by_name_and_archives_have_none(name: str, reader: str) -> None:
+    found = frame_reader(name)
+    assert (found.__name__ if found else "") == reader

@@ -14,9 +14,11 @@ ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- tree -->\n```text\n", "```\n<!-- end of tree -->"
 FOLDERS = {
     "src/framecast/datasets/digits": "5,000 MNIST digits with provenance and licence",
-    "benchmarks": "timings and memory, as ratios within one run",
+    "benchmarks": "timings and memory, as ratios within one run; results of make torture",
     "docs": "the documentation; docs/why holds half-page decisions",
-    "recipes": "one file a data set, for framecast train --config",
+    "recipes": "one file a data set, for framecast train --config, and one for SLURM",
+    "studies": "what framecast study was told, and what came out: configurations, results, tables, logs",
+    "tests/torture": "what is promised when something fails, and checks that try to break it (make torture)",
     "tests": "laws over the registry, parity with the released models, bad input",
     "tools": "makers and checks that are not part of the package",
 }

@@ -13,12 +13,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from framecast.analysis.cost_table import make_cost_table
     from framecast.analysis.counting import cost
-    from framecast.api import data, evaluate, load, predict, report, train
+    from framecast.analysis.fitting_memory import largest_batches
+    from framecast.analysis.measuring import measure_step
+    from framecast.analysis.memory import count_memory
+    from framecast.api import (
+        analyse_complexity,
+        analyse_layers,
+        analyse_receptive,
+        data,
+        evaluate,
+        load,
+        predict,
+        report,
+        train,
+    )
+    from framecast.datasets.archive.checking import check_data
+    from framecast.datasets.archive.converting import convert_data
     from framecast.datasets.catalogue import describe_data, list_data
-    from framecast.datasets.checking import check_data
-    from framecast.datasets.converting import convert_data
     from framecast.registry import CellEntry, create_model, list_models, register_cell
+    from framecast.studies.conducting import study
     from framecast.weights.importing import import_weights
     from framecast.weights.saving import save_weights
 
@@ -26,31 +41,54 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CellEntry",
+    "analyse_complexity",
+    "analyse_layers",
+    "analyse_receptive",
     "check_data",
     "convert_data",
     "cost",
+    "count_memory",
     "create_model",
     "data",
     "describe_data",
     "evaluate",
     "import_weights",
+    "largest_batches",
     "list_data",
     "list_models",
     "load",
+    "make_cost_table",
+    "measure_step",
     "predict",
     "register_cell",
     "report",
     "save_weights",
+    "study",
     "train",
 ]
 
 _HOMES = {
+    "analysis.cost_table": ("make_cost_table",),
     "analysis.counting": ("cost",),
-    "api": ("data", "evaluate", "load", "predict", "report", "train"),
+    "analysis.fitting_memory": ("largest_batches",),
+    "analysis.measuring": ("measure_step",),
+    "analysis.memory": ("count_memory",),
+    "api": (
+        "analyse_complexity",
+        "analyse_layers",
+        "analyse_receptive",
+        "data",
+        "evaluate",
+        "load",
+        "predict",
+        "report",
+        "train",
+    ),
     "datasets.catalogue": ("describe_data", "list_data"),
-    "datasets.checking": ("check_data",),
-    "datasets.converting": ("convert_data",),
+    "datasets.archive.checking": ("check_data",),
+    "datasets.archive.converting": ("convert_data",),
     "registry": ("CellEntry", "create_model", "list_models", "register_cell"),
+    "studies.conducting": ("study",),
     "weights.importing": ("import_weights",),
     "weights.saving": ("save_weights",),
 }

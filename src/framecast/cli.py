@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from framecast.errors import NonFiniteError, UnknownNameError
+
 VERBS = {
     "train": "train a model on a data set into a run folder, or continue one",
     "evaluate": "score a trained model beside the baselines",
@@ -16,7 +18,9 @@ VERBS = {
     "report": "write one HTML page of one or several result folders",
     "data": "list, describe, check or convert data",
     "models": "list the models, or the options of one",
-    "cost": "count parameters and multiply-accumulates, beside what was published",
+    "cost": "count or measure what a model costs, and what fits into a memory",
+    "analyse": "the paper's formulas beside counts, receptive fields, outputs of layers",
+    "study": "train and test models x seeds alike, resumably; ends in tables",
     "demo": "train, evaluate, forecast and report on moving digits in a few minutes",
 }
 
@@ -27,11 +31,21 @@ DATA_VERBS = {
     "convert": "turn radar files, archives of them, or any frames into one Zarr",
 }
 
-USAGE_ERROR, INTERRUPTED = 2, 130
+ANALYSES = {
+    "complexity": "parameters, FLOPs and memory by the paper's formulas, beside what is counted",
+    "receptive": "what every layer can see, by theory and by gradients",
+    "layers": "what every layer of trained models puts out over time, as a figure",
+}
+
+USAGE_ERROR, NON_FINITE, OUT_OF_MEMORY, INTERRUPTED = 2, 3, 4, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb and return the exit code: 0 done, 1 refused with a reason, 2 wrong usage, 130 Ctrl-C."""
+    """Run one verb and return the exit code.
+
+    0 done, 1 refused with a reason, 2 wrong usage, 3 a training met NaN or infinity, 4 out of memory, 130 stopped by
+    Ctrl-C or SIGTERM with all saved.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     # Threads that spin for long while they wait starve each other as soon as anything else runs.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -46,16 +60,32 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         if given[0] not in VERBS:
-            from framecast.errors import UnknownNameError
-
             raise UnknownNameError("verb", given[0], VERBS)
         return COMMANDS[given[0]](given[1:])
     except KeyboardInterrupt as stop:
+        if not _first():
+            # Lightning kills the first process before it has ended if another one ends with an error.
+            return 0
         print(f"\n{stop or 'stopped'}", file=sys.stderr)
         return INTERRUPTED
+    except NonFiniteError as error:
+        # All processes of a training meet it together; see above why the others end without an error.
+        return _refused(given[0], error, NON_FINITE) if _first() else 0
+    except MemoryError as error:
+        return _refused(given[0], error, OUT_OF_MEMORY)
     except (ValueError, OSError, ImportError) as error:
-        print(f"framecast {given[0]}: {error}", file=sys.stderr)
-        return 1
+        return _refused(given[0], error, 1)
+
+
+def _refused(verb: str, error: Exception, code: int) -> int:
+    print(f"framecast {verb}: {error}", file=sys.stderr)
+    return code
+
+
+def _first() -> bool:
+    from framecast.training.ranks import is_first_process
+
+    return is_first_process()
 
 
 def _help() -> str:
@@ -78,6 +108,13 @@ def _parser(verb: str) -> Any:
 
 def _values(parser: Any, arguments: list[str]) -> dict[str, Any]:
     """Parse and return plain keyword arguments."""
+    from framecast.boundary import check_aliases, reading
+
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        config = Path(following if word == "--config" else word.removeprefix("--config="))
+        if word.startswith("--config") and config.is_file():
+            with reading(config, "is no configuration", "give a YAML file of options"):
+                check_aliases(config.read_text())
     values: dict[str, Any] = parser.parse_args(arguments).as_dict()
     values.pop("config", None)
     return values
@@ -93,9 +130,15 @@ def _train(arguments: list[str]) -> int:
     parser.add_argument("--data", type=str | None, help="name of a data set, e.g. moving-mnist, or a path")
     parser.add_argument("--data_options", type=dict[str, Any], default={}, help="e.g. --data_options.size 32")
     parser.add_argument("--out", type=str, required=True, help="the run folder; never overwritten")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out by its own configuration")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in --out; with a model and data, start it if there is none",
+    )
     parser.add_class_arguments(TrainingOptions)
     run = train(**_values(parser, arguments))
+    if not _first():
+        return 0
     score = "" if run.validation_mse is None else f", validation MSE {run.validation_mse:.4g}"
     print(f"{run.path}: {run.batches} batches{'' if run.finished else ' (stopped early)'}{score}")
     print(f"next: framecast evaluate {run.path}")
@@ -111,7 +154,8 @@ def _evaluate(arguments: list[str]) -> int:
     parser.add_argument("--data", type=str | None, help="another data set than the one it was trained on")
     parser.add_function_arguments(evaluate, skip={"run", "data"})
     results = evaluate(**_values(parser, arguments))
-    print(score_table(results))
+    if _first():
+        print(score_table(results))
     return 0
 
 
@@ -135,17 +179,19 @@ def _report(arguments: list[str]) -> int:
     parser = _parser("report")
     parser.add_argument("results", type=str, nargs="+", help="folders that evaluate wrote into")
     parser.add_argument("--out", type=str, default="report.html", help="the page to write")
-    values = _values(parser, arguments)
-    print(report(values["results"], out=values["out"]))
+    parser.add_argument(
+        "--scores", type=list[str] | None, help="scores to draw, e.g. '[ssim, mae]'; default: the main ones"
+    )
+    print(report(**_values(parser, arguments)))
     return 0
 
 
 def _data(arguments: list[str]) -> int:
     from jsonargparse import ArgumentParser
 
+    from framecast.datasets.archive.checking import check_data
+    from framecast.datasets.archive.converting import convert_data
     from framecast.datasets.catalogue import describe_data, list_data
-    from framecast.datasets.checking import check_data
-    from framecast.datasets.converting import convert_data
 
     options: dict[str, Any] = {"type": dict[str, Any], "default": {}, "help": "e.g. --data_options.context 4"}
     verbs = {name: ArgumentParser(prog=f"framecast data {name}") for name in ("list", "info", "check", "convert")}
@@ -197,43 +243,72 @@ def _models(arguments: list[str]) -> int:
 
 
 def _cost(arguments: list[str]) -> int:
-    from framecast.analysis.counting import cost
-    from framecast.analysis.paper_costs import explanation, paper_rows, published_cost
-    from framecast.reporting.tables import text_table
+    from framecast.analysis.cost_text import CostRequest, cost_answer
 
     parser = _parser("cost")
     parser.add_argument("model", type=str | None, nargs="?", help="name of a model")
     parser.add_argument("--shape", type=int, nargs=4, metavar=("T", "C", "H", "W"), help="of a clip, e.g. 20 1 64 64")
-    parser.add_argument("--context", type=int | None, help="past frames of the clip; None takes half of it")
-    parser.add_argument("--model_options", type=dict[str, Any], default={}, help="e.g. --model_options.hidden 16")
+    parser.add_argument("--measure", action="store_true", help="measure memory and time of steps and forecasts")
+    table = "a table of models for each of: moving-mnist, taxibj, kth, german-radar, T,C,H,W or T,C,H,W:CONTEXT"
+    parser.add_argument("--table", type=str, nargs="+", metavar="SHAPE", help=table)
+    parser.add_argument("--models", type=str, nargs="+", metavar="NAME", help="of the table; all if not given")
     parser.add_argument("--paper", action="store_true", help="the cost tables of the MS-LSTM paper beside ours")
-    values = _values(parser, arguments)
-    if values["paper"]:
-        head = ["table, model", "Params", "ours", "FLOPs", "ours", "", "true Params", "true MACs"]
-        rows = []
-        for row in paper_rows():
-            published, counted = row.published(), row.counted()
-            ours = f"{published.parameters / 1e6:.1f}", f"{published.macs / 1e9:.1f}"
-            same = "" if ours == (row.parameters, row.macs) else "differs"
-            true = f"{counted.parameters:,}", f"{counted.macs / 1e9:.1f} G"
-            rows.append([f"{row.table} {row.name}", f"{row.parameters}M", f"{ours[0]}M", f"{row.macs}G", f"{ours[1]}G",
-                         same, *true])  # fmt: skip
-        print(f"{text_table([head, *rows])}\n\n{explanation()}")
-        return 0
-    if values["model"] is None or not values["shape"]:
-        raise ValueError("cost needs a model and --shape T C H W, or --paper")
-    shape, options = values["shape"], values["model_options"]
-    context = values["context"] or shape[0] // 2
-    counted = cost(values["model"], shape, context, **options)
-    known = {name: options[name] for name in ("hidden", "kernel", "layers") if name in options}
-    convention = published_cost(values["model"], shape, context, **known)
-    rows = [["", "parameters", "multiply-accumulates"], _cost_row("true", counted)]
-    print(text_table(rows + ([_cost_row("published convention", convention)] if convention else [])))
+    parser.add_class_arguments(CostRequest, skip={"model", "shape", "measure", "table", "models", "paper"})
+    print(cost_answer(CostRequest(**_values(parser, arguments)), lambda text: print(text, file=sys.stderr)))
     return 0
 
 
-def _cost_row(label: str, cost: Any) -> list[str]:
-    return [label, f"{cost.parameters:,}", f"{cost.macs / 1e9:,.3f} G"]
+def _analyse(arguments: list[str]) -> int:
+    from jsonargparse import ArgumentParser
+
+    from framecast.api import analyse_complexity, analyse_layers, analyse_receptive
+    from framecast.reporting.tables import row_table
+
+    verbs = {name: ArgumentParser(prog=f"framecast analyse {name}") for name in ANALYSES}
+    verbs["complexity"].add_argument("models", type=str, nargs="*", help="names of models; default: the ablation's")
+    verbs["complexity"].add_function_arguments(analyse_complexity, skip={"models"})
+    verbs["receptive"].add_argument("models", type=str, nargs="*", help="names or run folders; default: the ablation's")
+    verbs["receptive"].add_function_arguments(analyse_receptive, skip={"models"})
+    verbs["layers"].add_argument("runs", type=str, nargs="+", help="run folders")
+    verbs["layers"].add_argument("--data", type=str | None, help="another data set than they were trained on")
+    verbs["layers"].add_argument("--out", type=str, default="analyses", help="folder for the figure and the numbers")
+    verbs["layers"].add_function_arguments(analyse_layers, skip={"runs", "data", "out"})
+    parser = _parser("analyse")
+    commands = parser.add_subcommands(dest="what")
+    for name, text in ANALYSES.items():
+        commands.add_subcommand(name, verbs[name], help=text)
+    values = _values(parser, arguments)
+    what, given = values["what"], {name: value for name, value in values[values["what"]].items() if value != []}
+    if what == "layers":
+        for run, layers in analyse_layers(**given).items():
+            print(f"{run}:", "  ".join(f"{name} {'x'.join(map(str, maps.shape[1:]))}" for name, maps in layers.items()))
+        print(f"{Path(given['out']) / 'layer-outputs.png'}, .svg and .npz")
+    else:
+        print(row_table(analyse_complexity(**given) if what == "complexity" else analyse_receptive(**given)))
+    return 0
+
+
+def _study(arguments: list[str]) -> int:
+    from framecast.studies.conducting import BUSY, BusyError, study
+
+    parser = _parser("study")
+    parser.add_argument("file", type=str, help="the study's YAML file, or the folder that holds it as study.yaml")
+    parser.add_argument("--only", type=str, nargs="+", default=[], help="labels of the models to run")
+    parser.add_argument("--cell", type=str, nargs=2, metavar=("MODEL", "SEED"), help="run this one cell, here")
+    parser.add_argument("--tables", action="store_true", help="run nothing, only write the tables")
+    parser.add_function_arguments(study, skip={"file", "only", "cell", "tables"})
+    try:
+        found = study(**_values(parser, arguments))
+    except BusyError as error:
+        print(f"framecast study: {error}", file=sys.stderr)
+        return BUSY
+    for name, reason in found.failed.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    if found.tables is None:
+        print(f"{found.done[0]}: done")
+        return 0
+    print(f"{found.tables}: {len(found.done)} cells done, {len(found.left)} left, {len(found.failed)} failed just now")
+    return 1 if found.failed else 0
 
 
 def _demo(arguments: list[str]) -> int:
@@ -253,6 +328,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "data": _data,
     "models": _models,
     "cost": _cost,
+    "analyse": _analyse,
+    "study": _study,
     "demo": _demo,
 }
 
