@@ -94,7 +94,8 @@ def test_moments_of_the_optimisers() -> None:
         assert sum(t.numel() for t in state) == MOMENTS * sum(p.numel() for p in model.parameters()), name
 
 
-# Steps small enough to be quick, large enough that tensors and not the imports fill the memory.
+# Steps small enough to be quick, in a memory large enough that tensors fill it, and not the libraries that the first
+# step loads, some 70 MB.
 FITTED = {
     "ms-lstm": ((4, 1, 32, 32), 2, {"hidden": 8}),
     "predrnn": ((4, 1, 32, 32), "none", {"hidden": 8, "layers": 4}),
@@ -111,7 +112,7 @@ def base() -> int:
 def test_what_fits_is_what_a_real_step_uses(name: str, base: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting_memory, "measure_base", lambda: base)
     shape, mode, options = FITTED[name]
-    context, limit = shape[0] // 2, base + 150_000_000
+    context, limit = shape[0] // 2, base + 300_000_000
     (fit,) = largest_batches(name, shape, context, limit, modes=[mode], options=options, threads=1)
     assert fit.batch > 1.3 * max(fit.measured), "what is predicted must not be what was measured"
     used = measure_step(
