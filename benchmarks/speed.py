@@ -10,6 +10,7 @@ baseline is a straw man.
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,7 +65,8 @@ def check_baseline(name: str) -> float:
     width, channels = weights["embed.conv_embed.weight"].shape[:2]
     model = PublishedForecaster(name, width, channels)
     model.load_state_dict(weights)
-    forecast = model(tensors["input"].transpose(0, 1), int(facts["in_len"]), int(facts["out_len"]))
+    with torch.no_grad():
+        forecast = model(tensors["input"].transpose(0, 1), int(facts["in_len"]), int(facts["out_len"]))
     difference = float((forecast - tensors["output"].transpose(0, 1)).abs().max())
     assert difference < 1e-5, f"{name}: the baseline differs from the reference vectors by {difference}"
     return difference
@@ -127,6 +129,7 @@ def rows(names: list[str], rounds: int, ways: list[str]) -> Iterator[dict[str, A
         difference = check_baseline(name)
         for place, (shape, (batch, size, frames)) in enumerate(SHAPES.items()):
             clip = torch.rand(batch, 2 * frames, 1, size, size)
+            print(f"speed: {name}, {shape}", file=sys.stderr, flush=True)
             here = [way for way in ways if "compiled" not in way or (name == "ms-lstm" and place == 0)]
             times = measure({way: Way(name, way, clip, frames) for way in here}, rounds)
             macs = fc.cost(name, (2 * frames, 1, size, size), frames, hidden=HIDDEN, layers=LAYERS).macs
