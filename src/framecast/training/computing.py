@@ -50,8 +50,11 @@ def compile_layers(model: Forecaster) -> None:
         RuntimeError: when it first runs: the machine has no C++ compiler, which processors need.
     """
     import torch._dynamo
+    import torch._inductor.config
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+    # Left to itself the compiler puts convolutions into channels-last order, whatever order the model was put into.
+    torch._inductor.config.layout_optimization = getattr(model, "layout", None) != torch.contiguous_format
     for layer in model.layers().values():
         # A single convolution has nothing to be fused with.
         if any(layer.children()):
