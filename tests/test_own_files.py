@@ -16,6 +16,8 @@ from makers.own import KINDS, SHORT, every_kind, lengths, pixels, png_folder, ra
 from PIL import Image
 
 from framecast.datasets.clip import ClipData
+from framecast.datasets.formats.layout import Layout
+from framecast.datasets.formats.pictures import PictureFolder
 from framecast.datasets.frames import read_frames
 from framecast.datasets.own import open_own
 from framecast.errors import DataError, DatasetNotFoundError
@@ -211,3 +213,23 @@ def test_wrong_attributes(tmp_path: Path) -> None:
             file["frames"].attrs[name] = value
         with pytest.raises(DataError, match=message):
             open_own(tmp_path / "a.h5", **SHORT)
+
+
+def test_a_damaged_png_is_an_error_or_the_same_picture(tmp_path: Path) -> None:
+    # Smooth, so that a flipped bit still unpacks to as many pixels: only the checksum tells.
+    frame = (np.add.outer(np.arange(64), np.arange(64)) * 2).astype(np.uint8)
+    path = tmp_path / "frame_1.png"
+    Image.fromarray(frame).save(path)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(damaged))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            read = PictureFolder([path], Layout()).read(np.array([0]))
+        except DataError as error:
+            refused += str(path) in str(error)
+        else:
+            assert np.array_equal(read[0, 0], np.float32(frame / 255))
+    assert refused > 50

@@ -15,6 +15,7 @@ from framecast.api.given import data
 from framecast.errors import NonFiniteError, OutOfMemoryError, PeerLostError, RunFolderError
 from framecast.registry import Training
 from framecast.training import ranks
+from framecast.training.callbacks import _cut
 from framecast.training.finite import FiniteGuard
 from framecast.training.fitting import fit
 from framecast.training.memory import is_out_of_memory, memory_advice
@@ -121,3 +122,18 @@ def test_a_start_that_was_killed_early_is_no_run(tmp_path: Path) -> None:
     assert trained(begun, steps=1).finished
     with pytest.raises(RunFolderError, match="never overwritten"):
         trained(begun, steps=1)
+
+
+def test_a_log_survives_whoever_is_killed_while_cutting_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("batch,loss\n1,0.5\n2,0.4\n3,0.3\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            _cut(path, ("batch", "loss"), 2)
+    assert path.read_text() == "batch,loss\n1,0.5\n2,0.4\n3,0.3\n"
+    _cut(path, ("batch", "loss"), 2)
+    assert path.read_text() == "batch,loss\n1,0.5\n2,0.4\n"
+    path.write_text("batch,loss\none,0.5\n")
+    with pytest.raises(RunFolderError, match=r"train\.csv is no log of a training"):
+        _cut(path, ("batch", "loss"), 2)

@@ -21,7 +21,7 @@ from framecast.errors import DataError, UnknownNameError
 from framecast.scores.family import Compared
 from framecast.scores.image import ImageScores
 from framecast.studies import conducting
-from framecast.studies.comparing import paired_interval, spread
+from framecast.studies.comparing import Difference, paired_interval, spread
 from framecast.studies.plan import Plan, read_plan
 from framecast.studies.records import find_record
 from framecast.studies.single import BusyError, run_cell
@@ -202,8 +202,9 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     assert "| convlstm | 2 | 24 | 1,234 | 0.005 G | 250 | 31 ± 1.4 | 90.36 |" in page
     assert "| ms-lstm | 2 | 24 | 1,234 | 0.005 G | 250 | 28 ± 0 | 52.63 |" in page
     assert "| persistence |  |  |  |  |  | 99 |  |" in page
-    # Differences are -2 on every clip of seed 0 and -4 on every clip of seed 1; 52.63 is 41.8 % below 90.36.
-    assert "| ms-lstm | convlstm | MSE | -3 | -4 to -2 | -9.7 % | lower | 2 | 5 | -41.8 % |" in page
+    # Differences are -2 on every clip of seed 0 and -4 on every clip of seed 1: -3 ± 12.706 · √2 / √2. 52.63 is 41.8 %
+    # below 90.36.
+    assert "| ms-lstm | convlstm | MSE | -3 | -15.71 to +9.706 | -9.7 % | cannot tell | 2 | 5 | -41.8 % |" in page
     assert "| ms-lstm | 27 ± 0 | 29 ± 0 |" in page
     assert "4 of 4 cells are done, 4.0 hours of training" in page
     assert str(tmp_path) not in page
@@ -236,8 +237,12 @@ def test_no_rank_where_the_interval_crosses_zero(tmp_path: Path) -> None:
 
 def test_intervals_by_hand() -> None:
     assert paired_interval(np.full((1, 7), -2.0)) == pytest.approx((-2, -2))
-    # Of two seeds each replicate draws one: the interval reaches from one to the other.
-    assert paired_interval(np.array([[1.0] * 9, [3.0] * 9])) == pytest.approx((1, 3))
+    # Means 1 and 3: 2 ± 12.706 · √2 / √2, far beyond the replicates, which end at 1 and 3.
+    assert paired_interval(np.array([[1.0] * 9, [3.0] * 9])) == pytest.approx((2 - 12.706, 2 + 12.706))
+    # Trainings that agree: the clips decide, as many seeds as there may be.
+    agreeing = np.tile(np.random.default_rng(1).normal(5, 2, 400), (3, 1))
+    by_clips = paired_interval(agreeing[:1])
+    assert paired_interval(agreeing) == pytest.approx(by_clips, abs=0.03)
     clips = np.random.default_rng(1).normal(5, 2, (1, 400))
     low, high = paired_interval(clips)
     half = 1.96 * clips.std(ddof=1) / 20
@@ -245,6 +250,21 @@ def test_intervals_by_hand() -> None:
     with pytest.raises(ValueError, match="0 clips"):
         paired_interval(np.empty((2, 0)))
     assert spread([1, None, 3]) == (2, pytest.approx(2**0.5))
+
+
+def test_an_interval_seldom_leaves_out_what_is_true() -> None:
+    rng = np.random.default_rng(0)
+    for seeds in (2, 3, 5):
+        wrong = 0
+        for _ in range(100):
+            low, high = paired_interval(rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 1, (seeds, 60)))
+            wrong += not low <= 0 <= high
+        assert wrong <= 12, f"{seeds} seeds: {wrong} of 100 intervals of 95 % leave zero out"
+
+
+def test_one_seed_claims_no_rank() -> None:
+    assert Difference("a", "b", "mse", -1.0, -1.1, -0.9, 5.0, seeds=1, clips=9).differs == "cannot tell"
+    assert Difference("a", "b", "mse", -1.0, -1.1, -0.9, 5.0, seeds=2, clips=9).differs == "lower"
 
 
 def test_equal_cells_of_another_study_are_taken(tmp_path: Path) -> None:

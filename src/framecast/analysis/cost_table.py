@@ -36,6 +36,8 @@ PAPER_SHAPES = {
 CAUTION = 2.5
 # A training step is a forward pass and a backward pass of twice its operations.
 STEP_PASSES = 3
+# How the note of a row begins that was not measured.
+COUNTED = "counted"
 
 
 class Clips(NamedTuple):
@@ -116,11 +118,13 @@ def make_cost_table(
     for clips in blocks:
         for name in names:
             key = made.key(clips, name)
-            row = next((row for row in rows if row.key() == tuple(map(str, key))), None)
-            if row is None:
+            before = next((row for row in rows if row.key() == tuple(map(str, key))), None)
+            row = before
+            if row is None or row.how.startswith(COUNTED):
+                # What was only counted may be measured with more time or memory.
                 start = time.monotonic()
                 row = made.row(clips, name)
-                rows.append(row)
+                rows = [other for other in rows if other is not before] + [row]
                 tell(f"{clips.label} {name}: {row.how} ({time.monotonic() - start:.0f} s)")
                 if kept is not None:
                     write_atomically(kept, rows_csv(rows).encode())
@@ -156,16 +160,16 @@ class _Maker:
         self.rate = self.rate or convolution_rate(self.threads)
         needed = self.base + memory.peak(self.batch, CAUTION, heap_limit())
         if needed > free_memory():
-            return Row._make([*key, *found, *[None] * 4, f"counted: may need {shown_bytes(needed)}"])
+            return Row._make([*key, *found, *[None] * 4, f"{COUNTED}: may need {shown_bytes(needed)}"])
         expected = STEPS * (STEP_PASSES + 1) * macs / self.rate
         if expected > self.seconds:
-            return Row._make([*key, *found, *[None] * 4, f"counted: measuring would take {expected:,.0f} s"])
+            return Row._make([*key, *found, *[None] * 4, f"{COUNTED}: measuring would take {expected:,.0f} s"])
         try:
             measured = measure_step(
                 name, clips.shape, clips.context, batch=self.batch, threads=self.threads, seconds=self.seconds
             )
         except MeasuringError as error:
-            return Row._make([*key, *found, *[None] * 4, f"counted: measuring {error}"])
+            return Row._make([*key, *found, *[None] * 4, f"{COUNTED}: measuring {error}"])
         return Row._make([*key, *found, measured.peak, measured.base, measured.step, measured.forecast, "measured"])
 
 

@@ -137,6 +137,8 @@ def _fit(mode: Recompute, count: StepMemory, limit: int, base: int, measure: Cal
     peaks = [(batch, found[batch].peak) for batch in batches]
     predict = predicted_memory(count, peaks)
     batch = min(most, _largest(predict, limit))
+    if not batch:
+        return Fit(mode, 0, predict(1), None, tuple(batches))
     near = max((b for b in batches if b <= batch), default=batches[0])
     return Fit(mode, batch, predict(batch), found[near].step * batch / near, tuple(batches))
 

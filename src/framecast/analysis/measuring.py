@@ -144,6 +144,7 @@ def run_steps(
     from framecast.analysis.counting import create_fitting
     from framecast.analysis.step import training_loss
     from framecast.registry import model_entry
+    from framecast.training.computing import arrange
     from framecast.training.task import OPTIMIZERS
 
     if threads:
@@ -151,6 +152,7 @@ def run_steps(
     place, recipe = torch.device(device), model_entry(name).training
     base = process_base() if place.type == "cpu" else 0
     model = create_fitting(name, shape, context, options).train().to(place)
+    arrange(model, "auto", place)
     optimizer = OPTIMIZERS[recipe.optimizer](model, recipe, True)
     clip = torch.rand(batch, *shape, device=place)
 

@@ -10,6 +10,7 @@ Reference: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016, d
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -115,12 +116,31 @@ def count_memory(
         ValueError: a shape, context or ``recompute`` the model cannot take.
     """
     recipe = model_entry(name).training
-    model = create_fitting(name, shape, context, options).train().to("meta")
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        model.to_empty(device="cpu")
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    model = without_values(create_fitting(name, shape, context, options), mode).train()
+    with mode:
         events, before, forward = record_step(model, recipe, torch.empty(MARK, *shape), context, recompute)
     grows = events % MARK == 0
     return StepMemory(np.where(grows, 0, events), np.where(grows, events // MARK, 0), before, forward)
+
+
+def without_values(model: Forecaster, mode: FakeTensorMode) -> Forecaster:
+    """Return a copy on the processor whose parameters and buffers have shapes and no values; shared ones stay shared.
+
+    The meta device would not do: there torch takes the unfused attention, which keeps far more.
+
+    Args:
+        model: any forecaster; it is not changed.
+        mode: the mode under which the copy is to be run.
+    """
+    ghost = copy.deepcopy(model)
+    with mode:
+        for module in ghost.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+    return ghost
 
 
 def record_step(

@@ -11,7 +11,6 @@ Reference: Ma et al., MS-LSTM, Applied Soft Computing 147, 2023, doi:10.1016/j.a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from framecast.analysis.complexity import Complexity, convlstm_complexity, mklstm_complexity
+from framecast.analysis.memory import without_values
 from framecast.cells.convlstm import ConvLSTM
 from framecast.cells.mklstm import MKLSTM
 from framecast.models.forecaster import Forecaster
@@ -101,9 +101,8 @@ def saved_bytes(model: Forecaster, shape: Sequence[int], context: int, batch: in
     Raises:
         ValueError: a shape or context the model cannot take.
     """
-    # Not the meta device: there torch takes the unfused attention, which keeps far more.
     mode = FakeTensorMode()
-    ghost = _without_memory(model, mode).train()
+    ghost = without_values(model, mode).train()
     own = {p.untyped_storage()._cdata for p in ghost.parameters()}
     kept: dict[int, Any] = {}
 
@@ -117,15 +116,3 @@ def saved_bytes(model: Forecaster, shape: Sequence[int], context: int, batch: in
     with torch.enable_grad(), mode, saved_tensors_hooks(keep, lambda tensor: tensor):
         ghost.rollout(torch.empty(batch, *shape), context, shape[0] - context)
     return sum(storage.nbytes() for storage in kept.values())
-
-
-def _without_memory(model: Forecaster, mode: FakeTensorMode) -> Forecaster:
-    """Return a copy on the processor whose parameters and buffers have shapes and no values."""
-    ghost = copy.deepcopy(model)
-    with mode:
-        for module in ghost.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
-            for name, buffer in module.named_buffers(recurse=False):
-                setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
-    return ghost

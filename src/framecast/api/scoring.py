@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
@@ -24,7 +23,7 @@ from framecast.models.forecaster import Forecaster
 from framecast.registry import paper_name
 from framecast.reporting.tables import score_csv
 from framecast.storage import write_atomically
-from framecast.training.computing import arrange
+from framecast.training.computing import arrange, settle_arithmetic
 from framecast.training.order import EveryClipOnce
 from framecast.training.ranks import join_peers, own_device
 from framecast.weights.saving import load_weights
@@ -92,8 +91,7 @@ def evaluate(
     check_count("examples", examples, least=0)
     if limit is not None:
         check_count("limit", limit)
-    if threads:
-        torch.set_num_threads(threads)
+    settle_arithmetic(threads)
     file = weights_file(Path(run))
     model, header = load_weights(file)
     clips = as_trained(run_data(file.parent, data, data_options), header["clips"])

@@ -18,7 +18,7 @@ from framecast.datasets.past import read_past
 from framecast.datasets.scaling import MinMax
 from framecast.reporting.forecast import Forecast, write_forecast
 from framecast.reporting.page import write_report
-from framecast.training.computing import arrange
+from framecast.training.computing import arrange, settle_arithmetic
 from framecast.weights.saving import load_weights
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,7 @@ def predict(
             hold NaN where the model was trained on pictures.
         ValueError: ``horizon`` is below 1, or the frames are too small or too few for the model.
     """
-    if threads:
-        torch.set_num_threads(threads)
+    settle_arithmetic(threads)
     model, header = load_weights(weights_file(Path(run)))
     spec = spec_from_dict(header["clips"]) if header["clips"] else None
     past = read_past(frames, model.in_channels, spec)

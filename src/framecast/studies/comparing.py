@@ -3,9 +3,15 @@
 For a score x of model a, its reference b, seed s and test clip i the difference is d_si = x_a,si - x_b,si: both
 forecast the same clip after trainings of the same seed, so what makes a clip hard cancels. Its interval comes from
 replicates that draw the seeds and the clips anew, one less than there are of each, which makes the spread of the
-replicates that of the mean without the bias of the plain bootstrap; with two or three seeds that bias would be large
-(Rao and Wu, "Resampling inference with complex survey data", J. Am. Stat. Assoc. 83, 1988,
-doi:10.1080/01621459.1988.10478591).
+replicates that of the mean without the bias of the plain bootstrap (Rao and Wu, "Resampling inference with complex
+survey data", J. Am. Stat. Assoc. 83, 1988, doi:10.1080/01621459.1988.10478591).
+
+Two or three seeds do not show how far trainings vary, so replicates of them alone reach too short. The interval is
+therefore the wider one of those and of Student's t over the n means by seed,
+
+    d ± t · s / √n        t: the 97.5 % point at n - 1 degrees of freedom, s: their standard deviation
+
+One seed shows nothing of it: then the interval is over clips alone, and no rank is claimed.
 """
 
 from __future__ import annotations
@@ -23,6 +29,8 @@ from framecast.studies.records import Record
 
 REPLICATES = 2000
 BOUNDS = (2.5, 97.5)
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""97.5 % points of Student's t from one degree of freedom on; the last one is taken, a little too wide, beyond."""
 Records = dict[StudyCell, Record]
 
 
@@ -60,7 +68,9 @@ class Difference(NamedTuple):
 
     @property
     def differs(self) -> str:
-        """Return "lower" or "higher" where the interval excludes zero, "cannot tell" elsewhere."""
+        """Return "lower" or "higher" where the interval excludes zero, "cannot tell" elsewhere and with one seed."""
+        if self.seeds < 2:
+            return "cannot tell"
         if self.high < 0:
             return "lower"
         return "higher" if self.low > 0 else "cannot tell"
@@ -86,8 +96,12 @@ def paired_interval(differences: NDArray[np.float64], seed: int = 0) -> tuple[fl
     rng = np.random.default_rng(seed)
     by_seed, by_clip = _drawn(rng, seeds), _drawn(rng, clips)
     means = np.einsum("rs,sn,rn->r", by_seed, differences, by_clip, optimize=True)
-    low, high = np.percentile(means, BOUNDS)
-    return float(low), float(high)
+    low, high = (float(bound) for bound in np.percentile(means, BOUNDS))
+    if seeds > 1:
+        trainings = differences.mean(1)
+        half = STUDENT[min(seeds - 1, len(STUDENT)) - 1] * float(trainings.std(ddof=1)) / math.sqrt(seeds)
+        low, high = min(low, float(trainings.mean()) - half), max(high, float(trainings.mean()) + half)
+    return low, high
 
 
 def _drawn(rng: np.random.Generator, count: int) -> NDArray[np.float64]:

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from framecast.boundary import check_aliases
 from framecast.errors import UnknownNameError, check_count
 from framecast.registry import model_entry
 from framecast.training.options import FREE_ON_RESUME, TrainingOptions
@@ -169,8 +170,8 @@ def read_plan(file: str | Path) -> Plan:
     if not path.is_file():
         raise FileNotFoundError(f"there is no study {path}: give a YAML file, or a folder with a study.yaml")
     try:
-        given = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        given = yaml.safe_load(check_aliases(path.read_text()))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     return _plan(path, _mapping(path, "a study", given))
 

@@ -138,13 +138,14 @@ def _percent(part: float, whole: float) -> str:
 def _reading(apart: list[Difference]) -> str:
     said = [
         "Model minus the one it stands against, on the same test clips after trainings of the same seeds; the "
-        "intervals draw clips and seeds anew. “cannot tell”: the interval crosses zero, and no rank is claimed."
+        "intervals are the wider ones of replicates that draw clips and seeds anew and of Student's t over seeds. "
+        "“cannot tell”: the interval crosses zero, or there is one seed, and no rank is claimed."
     ]
     fewest = min(one.seeds for one in apart)
     if fewest == 1:
         said.append("With one seed the interval is over clips alone: another training may say otherwise.")
     elif fewest < 5:
-        said.append(f"{fewest} seeds say little about how much trainings vary: take the intervals as rough.")
+        said.append(f"{fewest} seeds say little about how much trainings vary, so the intervals are wide.")
     return " ".join(said)
 
 

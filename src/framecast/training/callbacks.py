@@ -20,8 +20,8 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from framecast.boundary import reading
-from framecast.errors import WeightsError
-from framecast.storage import read_checked, write_checked
+from framecast.errors import RunFolderError, WeightsError
+from framecast.storage import read_checked, write_atomically, write_checked
 from framecast.training.finite import FiniteGuard
 from framecast.training.order import ShuffledBatches
 from framecast.training.ranks import Peers, mean_over_ranks, random_states, restore_random_states
@@ -286,11 +286,14 @@ def _cut(path: Path, columns: tuple[str, ...], done: int) -> None:
     """Keep the header and the rows up to the last batch done."""
     rows: list[list[str]] = []
     if done and path.exists():
-        with path.open(newline="") as file:
+        with reading(path, "is no log of a training", "restore it, or delete it", RunFolderError):
             # A row may be torn if the writer was killed within it; it is after the checkpoint anyway.
-            rows = [row for row in list(csv.reader(file))[1:] if len(row) == len(columns) and int(row[0]) <= done]
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+            written = list(csv.reader(path.read_text().splitlines()))[1:]
+            rows = [row for row in written if len(row) == len(columns) and int(row[0]) <= done]
+    kept = io.StringIO()
+    csv.writer(kept, lineterminator="\n").writerows([columns, *rows])
+    # Whole or not there: the next resume needs these rows if this one is killed.
+    write_atomically(path, kept.getvalue().encode())
 
 
 def newest_checkpoint(folder: RunFolder) -> tuple[Path, list[str]]:

@@ -17,6 +17,20 @@ LAYOUTS = ("auto", "channels-first", "channels-last")
 RECOMPILE_LIMIT = 64
 
 
+def settle_arithmetic(threads: int | None, tf32: bool = False) -> None:
+    """Set the threads and what GPUs may round, for the whole process: torch has no narrower scope.
+
+    Args:
+        threads: threads of the processor; None leaves torch's choice.
+        tf32: let GPUs round float32 factors to 10 bits, in convolutions too, where torch does so unasked.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    # Lightning reads these older switches, and torch refuses that once the newer fp32_precision has been set.
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
 def arrange(model: Forecaster, layout: str, device: torch.device) -> None:
     """Put a model's weights, and with them all it computes, into the order of ``layout``.
 

@@ -22,7 +22,7 @@ from framecast.errors import DataError, OutOfMemoryError, PeerLostError
 from framecast.models.forecaster import Forecaster
 from framecast.registry import Training
 from framecast.training.callbacks import CheckedCheckpoints, Keeper, Log, Progress, best_score
-from framecast.training.computing import arrange, compile_layers
+from framecast.training.computing import arrange, compile_layers, settle_arithmetic
 from framecast.training.finite import FiniteGuard
 from framecast.training.memory import is_out_of_memory, memory_advice
 from framecast.training.options import TrainingOptions
@@ -89,7 +89,10 @@ def fit(
         PeerLostError: another process of this training has ended before its time.
         KeyboardInterrupt: Ctrl-C was pressed or SIGTERM received; the state is saved.
     """
-    _settle_arithmetic(options)
+    settle_arithmetic(options.threads, options.tf32)
+    if options.threads:
+        # Lightning sets another number in and for the processes it starts, unless it finds one here.
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)
     probe = ShuffledBatches(len(data["train"]), options.batch, 1, options.seed)
     total, interval = options.total_batches(probe.per_epoch), options.validation_interval(probe.per_epoch)
     task = ForecastTask(
@@ -208,17 +211,6 @@ def _processes(options: TrainingOptions) -> dict[str, Any]:
         return {"devices": options.devices}
     here, machines = launched
     return {"devices": here if options.devices == "auto" else options.devices, "num_nodes": machines}
-
-
-def _settle_arithmetic(options: TrainingOptions) -> None:
-    """Set the threads and what GPUs may round, for the whole process: torch has no narrower scope."""
-    if options.threads:
-        torch.set_num_threads(options.threads)
-        # Lightning sets another number in and for the processes it starts, unless it finds one here.
-        os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    # Lightning reads these older switches, and torch refuses that once the newer fp32_precision has been set.
-    torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = options.tf32
 
 
 def training_loaders(

@@ -91,12 +91,14 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise WeightsError(
             f"{path} is damaged: its content has sha256 {found} and should have {envelope['sha256']}: fetch it again"
         )
-    return json.loads(envelope["header"]), tensors
+    with reading(path, "has a damaged header", "fetch it again", WeightsError):
+        return dict(json.loads(envelope["header"])), tensors
 
 
 def _check_options(header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | Path) -> None:
     """Refuse options with larger numbers than any model of these tensors can have: making it may never end."""
-    largest = max([MOST_OPTION, *(length for tensor in tensors.values() for length in tensor.shape)])
+    # An empty tensor may have any length and proves nothing.
+    largest = max([MOST_OPTION, *(length for tensor in tensors.values() if tensor.numel() for length in tensor.shape)])
     for name, value in header["options"].items():
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int) and number > largest:
@@ -106,12 +108,12 @@ def _check_options(header: Mapping[str, Any], tensors: Mapping[str, Tensor], pat
 def _envelope(path: str | Path, metadata: Mapping[str, str]) -> dict[str, str]:
     try:
         envelope = json.loads(metadata.get("framecast", "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged: its header is not JSON: fetch it again") from error
     if (
         not isinstance(envelope, dict)
         or envelope.get("format") != FORMAT
-        or not {"header", "sha256"} <= envelope.keys()
+        or not all(isinstance(envelope.get(part), str) for part in ("header", "sha256"))
     ):
         raise WeightsError(
             f"{path} is no framecast weights file of format {FORMAT}: for a published checkpoint use import_weights"

@@ -124,9 +124,13 @@ def _check_gif(path: Path, frames: int, frame: Image.Image) -> None:
 
 
 def _opened(file: Path, look: Any) -> Any:
-    with reading(file, "cannot be read as a picture"), Image.open(file, formats=["PNG"]) as image:
-        check_size(file, image.height, image.width, 3, itemsize=4)
-        return look(image)
+    with reading(file, "cannot be read as a picture"):
+        with Image.open(file, formats=["PNG"]) as image:
+            check_size(file, image.height, image.width, 3, itemsize=4)
+            # Pillow looks at checksums here only, and the picture cannot be used after it.
+            image.verify()
+        with Image.open(file, formats=["PNG"]) as image:
+            return look(image)
 
 
 def _facts(image: Image.Image) -> tuple[tuple[int, int], int]:
