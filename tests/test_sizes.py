@@ -16,19 +16,22 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 import zarr
 from makers.formats import RADOLAN, RAW, digest, tiny_model
 from makers.mutations import run_apart
 from makers.radar import radolan_bytes
 
 import framecast as fc
-from framecast.boundary import check_frames, check_size, most_bytes, reading
-from framecast.datasets.archive.pieces import SMALL_BYTES, find_work, frames_of
+from framecast.boundary import SMALL_BYTES, check_frames, check_size, most_bytes, reading
+from framecast.datasets.archive.pieces import find_work, frames_of
+from framecast.datasets.formats.hdf5 import check_small
 from framecast.datasets.formats.layout import Layout
 from framecast.datasets.handwriting import read_idx
 from framecast.datasets.own import open_own
 from framecast.datasets.radar.radolan import read_radolan
 from framecast.errors import DataError, WeightsError
+from framecast.reporting.results import read_examples
 from framecast.weights.importing import read_tensors
 from framecast.weights.saving import save_weights
 
@@ -166,6 +169,35 @@ def test_sizes_in_safetensors_headers(tmp_path: Path, length: int) -> None:
         for load in (fc.load, read_tensors):
             with pytest.raises(WeightsError, match=r"a\.safetensors"):
                 load(path)
+
+
+def test_packed_members_in_torch_files_are_refused(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "a.pt", tmp_path / "b.pt"
+    torch.save({"a": torch.zeros(MIB)}, plain)
+    assert set(read_tensors(plain)) == {"a"}
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert packed.stat().st_size < plain.stat().st_size / 100
+    with pytest.raises(WeightsError, match=r"b\.pt.*are packed"):
+        read_tensors(packed)
+
+
+def test_examples_that_unpack_to_far_too_much_are_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "examples.npz", truth=np.zeros(SMALL_BYTES, np.uint8))
+    with pytest.raises(DataError, match=r"examples\.npz would unpack"):
+        read_examples(tmp_path)
+
+
+def test_a_chunk_above_the_limit_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("date", (4,), "f4", chunks=(2**31 // 4 - 1,), maxshape=(None,))
+        assert check_small(data, "a.h5") is data
+        big = file.create_dataset("more", (4,), "f8", chunks=(2**32 // 8 - 1,), maxshape=(None,))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FRAMECAST_MOST_BYTES", str(2**31))
+            with pytest.raises(DataError, match="declares"):
+                check_small(big, "a.h5")
 
 
 @pytest.mark.parametrize("options", [{"hidden": 10**6}, {"layers": 10**9}, {"hidden": 512}, {"hidden": "2"}, {"no": 1}])

@@ -22,6 +22,8 @@ OURS = (DataError, DatasetNotFoundError, MissingExtraError, RunFolderError, Weig
 VARIABLE = "FRAMECAST_MOST_BYTES"
 MOST_BYTES = 4 * 1024**3
 MOST_ALIASES = 10
+SMALL_BYTES = 64 * 1024**2
+"""What an archive of ours may unpack to however well it is packed: a forecast of nothing packs a thousandfold."""
 FRAME_COST = 400
 """Bytes of memory that listing a frame takes, whatever its size: its number in some twenty clips, its time."""
 
@@ -108,12 +110,13 @@ def check_aliases(text: str) -> str:
     return text
 
 
-def check_npz(path: Path, ratio: int | None = None) -> None:
+def check_npz(path: Path, ratio: int = 200, harmless: int = 0) -> None:
     """Refuse an .npz that unpacks to far too much, or whose arrays declare more than it holds, before unpacking.
 
     Args:
         path: the archive.
-        ratio: how many times its size it may unpack to, or None for what the limit allows.
+        ratio: how many times its size it may unpack to.
+        harmless: so many bytes are let pass at any ratio.
 
     Raises:
         DataError: it is refused.
@@ -121,13 +124,28 @@ def check_npz(path: Path, ratio: int | None = None) -> None:
     """
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
-        if ratio and unpacked > ratio * path.stat().st_size:
+        if unpacked > max(harmless, ratio * path.stat().st_size):
             raise DataError(
                 f"{path} would unpack to {unpacked} bytes, over {ratio} times its size: save it as .npy instead"
             )
         check_size(f"{path}, unpacked,", unpacked)
         for member in archive.infolist():
             _check_member(archive, member, path)
+
+
+def check_stored(path: Path) -> None:
+    """Refuse a zip archive with a packed member, or with members larger than itself, before anything is unpacked.
+
+    Raises:
+        ValueError: it is refused.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    packed = next((member.filename for member in members if member.compress_type != zipfile.ZIP_STORED), None)
+    if packed is not None or sum(member.file_size for member in members) > path.stat().st_size:
+        raise ValueError(
+            f"its members are packed ({packed or 'more bytes than the file has'}), as torch never saves them"
+        )
 
 
 def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from framecast.boundary import OURS, reading
+from framecast.boundary import OURS, check_stored, reading
 from framecast.errors import UnknownNameError, WeightsError
 from framecast.models.forecaster import Forecaster
 from framecast.registry import ModelEntry, create_model, model_entry
@@ -120,6 +121,8 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
     with reading(path, "cannot be read as weights", "it is damaged or holds more than tensors", WeightsError):
         if path.suffix == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            check_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     content = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):

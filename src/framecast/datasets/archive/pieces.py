@@ -18,7 +18,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from framecast.boundary import most_bytes, reading
+from framecast.boundary import SMALL_BYTES, most_bytes, reading
 from framecast.datasets.formats.joined import JoinedSource
 from framecast.datasets.formats.layout import Layout
 from framecast.datasets.formats.zarrays import is_zarr
@@ -33,7 +33,6 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz")
 BATCH = 16
 RATIO = 1000
 """How many times its size an archive may unpack to, once that is above ``SMALL_BYTES``."""
-SMALL_BYTES = 64 * 1024**2
 
 
 class Item(NamedTuple):

@@ -26,7 +26,6 @@ from framecast.datasets.formats.units import check_unit, one_spelling
 from framecast.datasets.windows import check_times
 from framecast.errors import DataError
 
-MOST_UNPACKED = 200
 MOST_CHANNELS = 4
 OBJECTS = "it is truncated, damaged or holds objects"
 
@@ -218,7 +217,7 @@ def load_only_array(path: Path) -> NDArray[Any]:
 
 def _members(path: Path) -> dict[str, NDArray[Any]]:
     with reading(path, remedy=OBJECTS):
-        check_npz(path, MOST_UNPACKED)
+        check_npz(path)
         with np.load(path, allow_pickle=False) as content:
             return {name: np.asarray(content[name]) for name in content.files}
 

@@ -74,7 +74,8 @@ def check_small(dataset: h5py.Dataset, path: Any) -> Any:
     Raises:
         DataError: it is above the limit.
     """
-    check_size(f"{path}, dataset {dataset.name}", *dataset.shape, itemsize=dataset.dtype.itemsize)
+    for shape in (dataset.shape, dataset.chunks or ()):  # a chunk is unpacked whole, however little of it is used
+        check_size(f"{path}, dataset {dataset.name}", *shape, itemsize=dataset.dtype.itemsize)
     return dataset
 
 
