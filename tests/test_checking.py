@@ -56,6 +56,7 @@ def test_good_data_has_no_errors_or_warnings(tmp_path: Path) -> None:
         (np.linspace(0, 30, 40)[:, None, None] + smooth(), {}, "error", "of the test values lie outside [0"),
         (smooth(400, (4, 18)), {}, "warning", "is one of these the axis of channels"),
         (smooth(400, (4, 18)), {}, "warning", "more frames than pixels in each"),
+        (smooth(16), {}, "warning", "time as the last axis"),
         (smooth(40, (12, 16, 18)), {"axes": "TCHW"}, "warning", "12 channels: is this axis time"),
         (smooth(10), {}, "warning", "the validation split has no clip"),
         (smooth(3), {}, "error", "no clip of 4 frames fits"),
@@ -117,6 +118,8 @@ def test_named_sets_and_rain(tmp_path: Path) -> None:
     assert check_data("moving-mnist", size=16, clips=60, frames=50).ok
     report = check_data("taxibj", root=four_files(tmp_path, days=20))
     assert "train" in report.facts
+    assert found(report, "note", "fitted to: they reach")
+    assert not any("axes" in finding.text for finding in report.findings)
     rain_dataset().to_zarr(tmp_path / "rain.zarr", consolidated=False)
     report = check_data(tmp_path / "rain.zarr", **SHORT)
     assert report.ok, report.text()

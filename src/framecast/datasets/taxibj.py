@@ -7,7 +7,8 @@ Four files, one a season (BJ13 to BJ16), with the datasets
 
 Days that lack a slot are dropped and negative counts become 0. Clips are cut by time stamp within a file, never
 across a gap. The last four weeks of clips (1,344 at 48 slots a day) are the test set, and no frame of theirs is
-learned from. BikeNYC (16x8 cells, hourly) and others of this layout are read by ``files``.
+learned from. The scaling is fitted to the training part; later counts above its largest stay above 1. BikeNYC
+(16x8 cells, hourly) and others of this layout are read by ``files``.
 
 ``as_published=True`` gives the clips of the released code instead: counts cut to 8 bits, test clips that share
 frames with the last training clips, and every clip newest frame first, for that code lists t - 1, t - 2, ...
@@ -126,7 +127,11 @@ def open_taxibj(
     spec = ClipSpec(height, width, layers, context, horizon, "vehicles per slot", scaling, float(DAY // slots))
     notes = _notes(flows, names, folder, as_published)
     return ClipData(
-        "taxibj", {}, spec, {split: WindowedClips(source, numbers, scaling) for split, numbers in chosen.items()}, notes
+        "taxibj",
+        {},
+        spec,
+        {split: WindowedClips(source, numbers, scaling, cut=as_published) for split, numbers in chosen.items()},
+        notes,
     )
 
 

@@ -140,10 +140,15 @@ def windows_by_number(count: int, length: int, stride: int = 1, step: int = 1) -
 
 
 class WindowedClips(ClipSet):
-    """The clips of a source at given windows (K, T), scaled to [0, 1]; where there is no data they are 0."""
+    """The clips of a source at given windows (K, T), scaled to [0, 1]; where there is no data they are 0.
 
-    def __init__(self, source: FrameSource, windows: Numbers, scaling: Scaling) -> None:
-        self.source, self.windows, self.scaling = source, windows, scaling
+    Attributes:
+        cut: whether what lies beyond the limits of the scaling is cut to them. A scaling that was fitted to the
+            training part has no say in how large later values may be, and cutting them would forge the truth.
+    """
+
+    def __init__(self, source: FrameSource, windows: Numbers, scaling: Scaling, *, cut: bool = True) -> None:
+        self.source, self.windows, self.scaling, self.cut = source, windows, scaling, cut
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -151,7 +156,7 @@ class WindowedClips(ClipSet):
 
     def scaled_by(self, scaling: Scaling) -> WindowedClips:
         """Return these clips under another scaling."""
-        return WindowedClips(self.source, self.windows, scaling)
+        return WindowedClips(self.source, self.windows, scaling, cut=self.cut)
 
     def __getitem__(self, index: int) -> Sample:
         """Return clip ``index`` with the mask of what is data and, where the source has them, its times."""
@@ -159,12 +164,14 @@ class WindowedClips(ClipSet):
             raise IndexError(f"clip {index} of {len(self)}")
         numbers = self.windows[index]
         values = torch.from_numpy(self.source.read(numbers))
-        if self.source.complete:
-            sample: Sample = {"frames": self.scaling.scale(values).clamp(0, 1), "index": index}
+        valid = None if self.source.complete else ~values.isnan()
+        frames = self.scaling.scale(values if valid is None else values.where(valid, torch.tensor(0.0)))
+        if self.cut:
+            frames = frames.clamp(0, 1)
+        if valid is None:
+            sample: Sample = {"frames": frames, "index": index}
         else:
-            valid = ~values.isnan()
-            frames = self.scaling.scale(values.nan_to_num(0.0)).clamp(0, 1).where(valid, torch.tensor(0.0))
-            sample = {"frames": frames, "index": index, "valid": valid}
+            sample = {"frames": frames.where(valid, torch.tensor(0.0)), "index": index, "valid": valid}
         if self.source.times is not None:
             sample["times"] = torch.from_numpy(self.source.times[numbers])
         return sample

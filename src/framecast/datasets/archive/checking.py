@@ -23,6 +23,7 @@ Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 MOST_CHANNELS = 4
+PIXELS = 100
 REGULAR = 0.9
 MUCH = 0.5
 LOST = 0.2
@@ -105,7 +106,8 @@ def check_data(name: str | Path, *, frames: int = 600, **options: Any) -> DataRe
     report.facts = summary(data)
     for note in notes:
         report.add("note", note)
-    _check_axes(report, data)
+    if data.name == "own":
+        _check_axes(report, data)
     for split, clips in data.splits.items():
         if not len(clips):
             report.add("warning", f"the {split} split has no clip: use shorter clips or another share")
@@ -129,6 +131,12 @@ def _check_axes(report: DataReport, data: ClipData) -> None:
             "warning",
             f"{clips.source.count} frames of {spec.height}x{spec.width}: more frames than pixels in each. If the axes "
             "are in another order, name them with axes= or time=",
+        )
+    if isinstance(clips, WindowedClips) and clips.source.times is None and clips.source.count == spec.height:
+        report.add(
+            "warning",
+            f"as many frames as rows, {spec.height}: if these are {spec.width} frames of {spec.height}x{spec.height} "
+            "with time as the last axis, name the axes with axes=",
         )
 
 
@@ -243,12 +251,15 @@ def _value_findings(data: ClipData, split: Split, look: _Look) -> Iterator[Findi
     if not known or not np.isfinite(look.low):
         return
     outside, unscaled = look.outside / known, (low, high) == (0.0, 1.0)
-    like_pixels = data.spec.unit == "1" and look.low >= 0 and 1.5 < look.high <= 255
+    like_pixels = data.spec.unit == "1" and look.low >= 0 and PIXELS < look.high <= 255
     if like_pixels and split == "train":
         hint = "they look like 0-255 pixels: save them as uint8, or divide by 255"
         cut = " and everything above 1 is cut" if unscaled else ""
         yield Finding("error" if unscaled else "warning", f"{split} values reach {look.high:g}{cut}: {hint}")
-    if outside and not (like_pixels and unscaled):
+    if outside and not _cuts(data, split):
+        yield Finding("note", f"{outside:.2%} of the {split} values lie outside [{low:g}, {high:g}], which the scaling "
+                              f"was fitted to: they reach from {look.low:g} to {look.high:g} and are kept")  # fmt: skip
+    elif outside and not (like_pixels and unscaled):
         level = "error" if outside > MUCH else "warning" if not _saturates(data) else "note"
         yield Finding(
             level,
@@ -259,6 +270,11 @@ def _value_findings(data: ClipData, split: Split, look: _Look) -> Iterator[Findi
         yield Finding(
             "warning", f"{split} pixels reach {round(look.high * 255)} of 255: are they 0 and 1? Save as float"
         )
+
+
+def _cuts(data: ClipData, split: Split) -> bool:
+    clips = data.splits[split]
+    return not isinstance(clips, WindowedClips) or clips.cut
 
 
 def _saturates(data: ClipData) -> bool:
