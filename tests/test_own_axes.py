@@ -214,7 +214,10 @@ def test_zarr_arrays_without_names(tmp_path: Path) -> None:
         ("precipitation_amount", "mm h-1", False),
         ("rainfall_rate", "kg m-2 s-1", True),
         ("dbz", "dBZ", True),
-        ("temperature", "dBZ", True),
+        ("temperature", "dBZ", False),
+        ("temperature", "K", True),
+        ("rainfall_rate", "K", False),
+        ("rainfall_rate", "hPa", False),
         ("rainfall_rate", "furlong", True),
     ],
 )

@@ -178,6 +178,20 @@ def test_folders_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         data["train"][3]
 
 
+def test_all_damaged_files_of_a_folder_are_named(tmp_path: Path) -> None:
+    files = sorted(knmi_folder(tmp_path / "knmi", numbered(8), START).iterdir())
+    files[2].write_bytes(files[2].read_bytes()[:500])
+    files[5].write_bytes(b"")
+    with pytest.raises(DataError, match=rf"{files[2].name}.*nor can {files[5].name}.*2 of 8 files"):
+        fc.data(tmp_path / "knmi", context=1, horizon=1)
+
+
+def test_one_radar_frame_is_no_sequence(tmp_path: Path) -> None:
+    file = next(knmi_folder(tmp_path, numbered(1), START).iterdir())
+    with pytest.raises(DataError, match="one radar frame: give its folder"):
+        fc.data(file, context=1, horizon=1)
+
+
 def test_workers_open_an_archive_for_themselves(tmp_path: Path) -> None:
     maps = {f"20160601{number // 12:02}{number % 12 * 5:02}": np.full((8, 8), number / 100) for number in range(24)}
     path = rydl_file(tmp_path / "RYDL.hdf5", maps)

@@ -11,7 +11,7 @@ from framecast.datasets.formats.layout import FileSource, Layout
 from framecast.datasets.formats.pictures import PictureFolder, natural_order, open_gif
 from framecast.datasets.formats.video import open_video
 from framecast.datasets.formats.zarrays import is_zarr
-from framecast.datasets.radar.parts import RadarFolder, holds_radar
+from framecast.datasets.radar.parts import RadarFolder, holds_radar, is_radar
 from framecast.datasets.sources.index import file_facts
 from framecast.errors import DataError, DatasetNotFoundError
 
@@ -72,6 +72,8 @@ def _holds_frames(folder: Path) -> bool:
 def _open_one(path: Path, layout: Layout) -> FileSource:
     if path.is_file() and not path.stat().st_size:
         raise DataError(f"{path} is an empty file of 0 bytes: fetch or make it again")
+    if path.is_file() and is_radar(path):
+        raise DataError(f"{path} is one radar frame: give its folder, or make an archive with framecast data convert")
     opener = open_cf if is_zarr(path) else OPENERS.get(path.suffix.lower())
     if opener is None:
         known = ", ".join(OPENERS)

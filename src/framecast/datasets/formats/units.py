@@ -18,11 +18,15 @@ _KINDS = {
     "a rate": ("mm/h", "mm/s", "mm/d", "mm/min", "mm/5min", "m/s"),
     "an amount": ("mm", "m", "cm"),
     "a reflectivity": ("dBZ",),
+    "a temperature": ("K", "degC", "°C", "celsius", "kelvin"),
+    "a pressure": ("Pa", "hPa", "kPa", "mbar"),
 }
 _NAMES = {
     "a rate": ("rain_rate", "rainrate", "rainfall_rate", "precipitation_rate", "rainfall_flux", "precipitation_flux"),
     "an amount": ("rainfall_amount", "precipitation_amount", "rain_amount"),
     "a reflectivity": ("reflectivity", "dbz", "equivalent_reflectivity_factor", "dbzh"),
+    "a temperature": ("temperature",),
+    "a pressure": ("air_pressure", "surface_pressure"),
 }
 
 

@@ -22,7 +22,7 @@ class FolderSource(FrameSource):
         when: returns a file's time without its values; kept in an index between runs.
 
     Raises:
-        DataError: two files have one time, or the first file cannot be read.
+        DataError: files cannot be read, of which all are named, or two have one time.
     """
 
     def __init__(self, files: Sequence[Path], read: Callable[[Path], Frame], when: Callable[[Path], int]) -> None:
@@ -31,7 +31,7 @@ class FolderSource(FrameSource):
         folder = ordered[0].parent
         index = kept_index(
             f"{folder.resolve()} {folder.stat().st_mtime_ns} {names}",
-            lambda: {"times": np.array([when(file) for file in ordered], np.int64)},
+            lambda: {"times": _times_of(ordered, when)},
         )
         order = np.argsort(index["times"], kind="stable")
         self.files, self.read_file = [ordered[number] for number in order], read
@@ -64,3 +64,20 @@ class FolderSource(FrameSource):
                 f"{np.datetime64(int(self.times[number]), 's')}: it was changed in place, touch its folder"
             )
         return frame.values
+
+
+def _times_of(files: Sequence[Path], when: Callable[[Path], int]) -> Numbers:
+    times, failures = list[int](), dict[Path, DataError]()
+    for file in files:
+        try:
+            times.append(when(file))
+        except DataError as error:
+            failures[file] = error
+    if failures:
+        first, *others = failures
+        also = f"; nor can {', '.join(file.name for file in others)}" if others else ""
+        raise DataError(
+            f"{failures[first]}{also}: fetch or remove what is damaged ({len(failures)} of {len(files)} files), or "
+            "leave it out with framecast data convert"
+        ) from failures[first]
+    return np.array(times, np.int64)
