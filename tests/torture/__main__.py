@@ -46,6 +46,8 @@ def main() -> int:
     parser.add_argument("--times", type=int, help="how many times, instead")
     parser.add_argument("--out", type=Path, help="write the table to this file too")
     options = parser.parse_args()
+    if options.out and (options.names or options.short):
+        parser.error("--out is for the whole table: leave out the names and --short")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     lines, broken = heading(), 0
     print("\n".join(lines), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -15,50 +16,64 @@ from framecast.storage import LEFTOVERS
 from framecast.training import run_folder
 from framecast.training.run_folder import RunFolder
 from torture.promise import Figure, Promise
-from torture.runs import STEPS, TRAIN, differences, finish, kill, printed, start
+from torture.runs import PATIENCE, STEPS, TRAIN, differences, finish, kill, printed, start
 
 # A model with dropout and running means; R1 has the one with scheduled sampling.
 SIMVP = {"context": 2, "horizon": 2, "hid_S": 4, "hid_T": 8, "N_S": 2, "N_T": 3, "mlp_ratio": 2.0, "drop": 0.2}
 DATA = {"size": 16, "context": 2, "horizon": 2, "clips": 60}
+# A state is saved after every seventh batch only, and every batch logged.
+SELDOM = [*TRAIN, "--save_every", "7", "--log_every", "1"]
 
 
 def random_kills(folder: Path, times: int) -> Figure:
-    """Kill the command line at random times, half of the runs with two worker processes, and compare the ends."""
-    rng, held, broken, torn, done = np.random.default_rng(7), 0, [], 0, []
-    whole: dict[int, tuple[Path, float]] = {}
+    """Kill the command line after random batches, half of the runs with two worker processes, and compare the ends.
+
+    States are saved every few batches, so most kills lose some. Every third resumed run is killed as well.
+    """
+    rng, held, broken, torn, done, again = np.random.default_rng(7), 0, [], 0, [], 0
     for trial in range(times):
-        workers = 2 * ((trial + 1) % 2)
-        options = [*TRAIN, "--workers", str(workers)]
-        if workers not in whole:
-            out = folder / f"whole-{workers}"
-            process, began = start(out, options), 0.0
-            while process.poll() is None:
-                if not began and (out / "config.yaml").exists():
-                    began = time.monotonic()
-                time.sleep(0.01)
-            assert process.returncode == 0, printed(out)
-            whole[workers] = out, time.monotonic() - began
-        reference, lasts = whole[workers]
-        out, process = folder / f"run-{trial}", None
-        process = start(out, options)
-        while not (out / "config.yaml").exists() and process.poll() is None:
-            time.sleep(0.001)
-        # From just after the run began to just before its end.
-        time.sleep(rng.uniform(0, 0.9) * lasts)
-        hit = kill(process.pid)
-        process.wait()
-        torn += bool(list(out.rglob(LEFTOVERS)))
-        states = RunFolder(out).saved_checkpoints()
-        done.append(int(states[0].stem.split("-")[1]) if states else 0)
-        code = finish(out, ["train", "--resume", "--accelerator", "cpu", "--threads", "1", "--progress", "false",
-                            "--workers", str(workers)])  # fmt: skip
-        wrong = [f"exit code {code}: {printed(out)[-2000:]}"] if code else differences(reference, out)
-        wrong += [] if hit else ["it had ended before the kill"]
+        workers = str(2 * ((trial + 1) % 2))
+        options, reference = [*SELDOM, "--workers", workers], folder / f"whole-{workers}"
+        if not reference.exists():
+            code = finish(reference, options)
+            assert code == 0, printed(reference)
+        out, wrong = folder / f"run-{trial}", list[str]()
+        resume = ["train", "--resume", "--accelerator", "cpu", "--threads", "1", "--progress", "false",
+                  "--workers", workers]  # fmt: skip
+        starts = [options, resume] if trial % 3 == 2 else [options]
+        last = STEPS if len(starts) == 1 else STEPS // 2
+        for arguments in starts:
+            process, known = start(out, arguments), _batches(out)
+            batch = int(rng.integers(known, last))
+            _wait_for_row(out, batch, process)
+            time.sleep(rng.uniform(0, 0.03))
+            wrong += [] if kill(process.pid) else ["it had ended before the kill"]
+            process.wait()
+            torn += bool(list(out.rglob(LEFTOVERS)))
+            done.append(_batches(out))
+            last = STEPS
+        again += len(starts) - 1
+        code = finish(out, resume)
+        wrong += [f"exit code {code}: {printed(out)[-2000:]}"] if code else differences(reference, out)
         wrong += [f"left over: {name}" for name in out.rglob(LEFTOVERS)]
         held += not wrong
         broken += [f"trial {trial}, workers {workers}, killed after batch {done[-1]}: {wrong}"] if wrong else []
-    note = f"killed after batch {', '.join(map(str, sorted(done)))}; {torn} in the middle of a write"
+    note = f"killed after batch {', '.join(map(str, sorted(done)))}; {again} resumed runs killed too; {torn} in a write"
     return Figure(held, times, note, tuple(broken))
+
+
+def _batches(out: Path) -> int:
+    """Return how many batches a run has logged."""
+    log = out / "log/timing.csv"
+    return max(0, len(log.read_text().splitlines()) - 1) if log.exists() else 0
+
+
+def _wait_for_row(out: Path, batch: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a training has logged so many batches; from 0 on, that it has its folder."""
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and not ((out / "config.yaml").exists() and _batches(out) >= batch):
+        assert time.monotonic() < deadline, printed(out)
+        time.sleep(0.001)
 
 
 def every_step(folder: Path, times: int) -> Figure:
