@@ -93,15 +93,18 @@ def test_every_data_set_is_an_entry() -> None:
 # ---- what the code may not say
 
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-BUILTINS = {"eval", "exec"}
+BUILTINS = {"eval", "exec", "__import__"}
 ALWAYS = {
     "torch.load": ("weights_only", True),
     "np.load": ("allow_pickle", False),
     "numpy.load": ("allow_pickle", False),
 }
 NEVER = {"yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "os.system", "shutil.unpack_archive",
-         "torch.package.PackageImporter", "torch.hub.load"}  # fmt: skip
-NEVER_METHODS = {"extractall", "extract"}
+         "torch.package.PackageImporter", "torch.jit.load", "torch.serialization.load", "os.popen"}  # fmt: skip
+NEVER_METHODS = {"extractall", "extract", "read_pickle", "load_from_checkpoint", "load_state_dict_from_url"}
+# By these names alone the calls above are known.
+NAMES = {"torch": "torch", "numpy": "np", "yaml": "yaml", "os": "os", "shutil": "shutil"}
+LOADERS = {"hub", "jit", "serialization", "package", "system", "popen", "unpack_archive", "read_pickle"}
 
 
 def violations(code: str) -> list[str]:
@@ -111,15 +114,20 @@ def violations(code: str) -> list[str]:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         found += [f"import {name}" for name in names if name.split(".")[0] in MODULES]
-        if isinstance(node, ast.ImportFrom) and node.module in ("torch", "numpy", "yaml"):
-            found += [f"from {node.module} import load" for alias in node.names if alias.name.endswith("load")]
+        if isinstance(node, ast.Import):
+            aliases = [(alias.name, alias.asname) for alias in node.names if alias.asname]
+            found += [f"import {name} as {short}" for name, short in aliases if NAMES.get(name, short) != short]
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (*NAMES, "pandas"):
+            found += [f"from {node.module} import {alias.name}" for alias in node.names
+                      if alias.name in LOADERS or alias.name.endswith("load")]  # fmt: skip
         if isinstance(node, ast.Call):
             called, given = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
             needed = ALWAYS.get(called)
             method = called.rsplit(".", 1)[-1] if "." in called else ""
-            if called in BUILTINS | NEVER or method in NEVER_METHODS or given.get("shell") == "True":
+            shell = given.get("shell", "False") not in ("False", "0", "None")
+            if called in BUILTINS | NEVER or method in NEVER_METHODS or shell or called.startswith("torch.hub."):
                 found.append(f"line {node.lineno}: {called}")
-            elif given.get("allow_pickle") == "True" or (needed and given.get(needed[0]) != str(needed[1])):
+            elif given.get("allow_pickle", "False") != "False" or (needed and given.get(needed[0]) != str(needed[1])):
                 found.append(f"line {node.lineno}: {called} needs {needed}")
     return found
 
@@ -136,7 +144,10 @@ def test_nothing_that_runs_code_is_ever_called(folder: str) -> None:
     ["import pickle", "from pickle import loads", "torch.load(path)", "torch.load(path, weights_only=False)",
      "np.load(path)", "np.load(path, allow_pickle=True)", "np.savez(path, allow_pickle=True)", "yaml.load(text)",
      "from yaml import unsafe_load", "eval(text)", "exec(text)", "archive.extractall(folder)", "os.system(text)",
-     "subprocess.run(text, shell=True)"],
+     "subprocess.run(text, shell=True)", "subprocess.run(text, shell=1)", "import torch as t", "import numpy as n",
+     "from torch.serialization import load", "from torch import hub", "from os import system", "torch.jit.load(path)",
+     "torch.hub.load(a, b)", "pd.read_pickle(path)", "Model.load_from_checkpoint(path)", "__import__(text)",
+     "np.lib.format.read_array(file, allow_pickle=1)"],
 )  # fmt: skip
 def test_the_rule_finds_what_it_is_for(code: str) -> None:
     assert violations(code)
@@ -157,8 +168,12 @@ def test_yaml_that_grows_without_end_is_refused(run: Path, tmp_path: Path, capsy
         assert f"{bomb} is no configuration: it refers to itself 81 times" in capsys.readouterr().err
     with pytest.raises(RunFolderError, match="refers to itself 81 times"):
         RunFolder(tmp_path).read_config()
+    deep = _written(tmp_path / "deep.yaml", b"data: " + b"[" * 3000 + b"]" * 3000)
+    assert cli.main(["train", "--out", str(tmp_path / "out"), "--config", str(deep)]) == 1
+    assert f"{deep} is no configuration: it nests deeper than 50 levels" in capsys.readouterr().err
     few = _written(tmp_path / "few.yaml", b"model: &m convlstm\ndata: *m\n")
     assert check_aliases(few.read_text())
+    assert check_aliases("a: " + "[" * 49 + "]" * 49)
 
 
 def test_the_page_escapes_every_word_of_results(run: Path, tmp_path: Path) -> None:

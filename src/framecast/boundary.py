@@ -22,6 +22,7 @@ OURS = (DataError, DatasetNotFoundError, MissingExtraError, RunFolderError, Weig
 VARIABLE = "FRAMECAST_MOST_BYTES"
 MOST_BYTES = 4 * 1024**3
 MOST_ALIASES = 10
+MOST_NESTED = 50
 SMALL_BYTES = 64 * 1024**2
 """What an archive of ours may unpack to however well it is packed: a forecast of nothing packs a thousandfold."""
 FRAME_COST = 400
@@ -96,15 +97,25 @@ def check_frames(where: str | Path, count: int, shape: tuple[int, ...], itemsize
 
 
 def check_aliases(text: str) -> str:
-    """Return YAML that hardly refers to itself: nine lines of aliases can stand for more than any memory holds.
+    """Return YAML that hardly refers to itself and is not deep, or reading it could fill the memory or the stack.
+
+    Nine lines of aliases can stand for more than any memory holds.
 
     Raises:
-        ValueError: it holds more than ten aliases.
+        ValueError: it holds more than ten aliases, or nests deeper than fifty levels.
         yaml.YAMLError: it is no YAML.
     """
     import yaml
 
-    found = sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader))
+    opening = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken, yaml.BlockSequenceStartToken,
+               yaml.BlockMappingStartToken)  # fmt: skip
+    closing = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+    found = depth = 0
+    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        found += isinstance(token, yaml.AliasToken)
+        depth += isinstance(token, opening) - isinstance(token, closing)
+        if depth > MOST_NESTED:
+            raise ValueError(f"it nests deeper than {MOST_NESTED} levels")
     if found > MOST_ALIASES:
         raise ValueError(f"it refers to itself {found} times by aliases (*), and {MOST_ALIASES} are allowed")
     return text
