@@ -27,7 +27,7 @@ from framecast.training.finite import FiniteGuard
 from framecast.training.memory import is_out_of_memory, memory_advice
 from framecast.training.options import TrainingOptions
 from framecast.training.order import EveryClipOnce, ShuffledBatches
-from framecast.training.ranks import launched_shape, peer_is_lost
+from framecast.training.ranks import launched_shape, meet_peers, peer_is_lost
 from framecast.training.run_folder import RunFolder
 from framecast.training.task import ForecastTask
 from framecast.weights.fitting import fit_tensors
@@ -101,6 +101,8 @@ def fit(
     )  # fmt: skip
     with _quiet():
         trainer = _trainer(options, recipe, folder, interval)
+        if trainer.world_size > 1:
+            meet_peers()
         arrange(model, options.layout, trainer.strategy.root_device)
         if options.compile:
             compile_layers(model)

@@ -56,9 +56,26 @@ class Peers:
 
 def join_peers() -> Peers:
     """Join the processes that torchrun started together with this one, if it did."""
-    if dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized():
-        dist.init_process_group()
+    meet_peers()
     return Peers()
+
+
+def meet_peers() -> None:
+    """Meet the processes that torchrun started together with this one, if it did and they have not met.
+
+    Processes that torchrun starts again on one machine share a store with those before them, where the addresses of
+    the lost still stand; so every attempt has a part of its own. On several machines attempts are not counted alike.
+    """
+    if not (dist.is_available() and dist.is_torchelastic_launched()) or dist.is_initialized():
+        return
+    told = os.environ
+    if told.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or told["GROUP_WORLD_SIZE"] != "1":
+        dist.init_process_group()
+        return
+    number, count = int(told["RANK"]), int(told["WORLD_SIZE"])
+    shared = dist.TCPStore(told["MASTER_ADDR"], int(told["MASTER_PORT"]), count, is_master=False)  # type: ignore[attr-defined]
+    own = dist.PrefixStore(f"attempt {told['TORCHELASTIC_RESTART_COUNT']}", shared)  # type: ignore[attr-defined]
+    dist.init_process_group(store=own, rank=number, world_size=count)
 
 
 def is_first_process() -> bool:
