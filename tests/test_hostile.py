@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import os
 import pickle
 import re
 import warnings
@@ -25,7 +26,7 @@ from framecast.errors import DataError, RunFolderError
 from framecast.registry import DATASETS
 from framecast.training.run_folder import RunFolder
 
-# A page is drawn in seconds, and what is no archive or no table of numbers is refused by one look.
+# A page is drawn in seconds, so only the long form gives all exploits to these.
 SLOW = {
     "report, examples": (".npz with an object", "pickle with os.system"),
     "report, log": ("pickle with os.system", "YAML object"),
@@ -77,7 +78,7 @@ def test_no_file_runs_code(entry: str, run: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("FRAMECAST_CACHE", str(tmp_path / "cache"))
     marker = tmp_path / "marker"
     for name, make in EXPLOITS.items():
-        if entry in SLOW and name not in SLOW[entry]:
+        if entry in SLOW and name not in SLOW[entry] and "FRAMECAST_LONG_TESTS" not in os.environ:
             continue
         folder = tmp_path / re.sub(r"\W", "", name)
         said = _refusal(lambda make=make, folder=folder: ENTRIES[entry](make(marker), folder, run))
