@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small import CONTEXT, HORIZON, RECURRENT, small_clip, small_model
@@ -105,3 +107,37 @@ def test_training_with_bfloat16(tmp_path: Path) -> None:
         losses.append(torch.cat([tensor.flatten() for tensor in weights.values()]))
     torch.testing.assert_close(losses[1], losses[0], rtol=0, atol=5e-3)
     assert not torch.equal(losses[1], losses[0])
+
+
+@pytest.mark.parametrize("protocol", ["forecast", "as-published"])
+def test_forecasts_and_scores_in_bfloat16(protocol: Any, tmp_path: Path) -> None:
+    run = fc.train("ms-lstm", "moving-mnist", data_options=TINY, model_options={"hidden": 4, "layers": 2}, steps=1,
+                   out=tmp_path / "run", progress=False).path  # fmt: skip
+    past = np.random.default_rng(0).random((2, 16, 16), np.float32)
+    found = {}
+    for precision in ("32-true", "bf16-mixed"):
+        results = fc.evaluate(run, protocol=protocol, precision=precision, bootstrap=0, limit=4, progress=False)
+        assert results["precision"] == precision
+        found[precision] = fc.predict(run, past, precision=precision), results["forecasts"]
+    (full, exact), (mixed, near) = found.values()
+    assert mixed.dtype == np.float32
+    np.testing.assert_allclose(mixed, full, rtol=0, atol=2e-2)
+    assert not np.array_equal(mixed, full)
+    assert near["ms-lstm"]["mean"]["mse"] == pytest.approx(exact["ms-lstm"]["mean"]["mse"], rel=0.05)
+    assert near["persistence"] == exact["persistence"], "scores themselves are computed in full"
+    for verb in (lambda: fc.predict(run, past, precision="bf15"), lambda: fc.evaluate(run, precision="bf15")):
+        with pytest.raises(UnknownNameError, match="Known: 32-true, bf16-mixed"):
+            verb()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("c++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_compiled_runs_learn_and_forecast_the_same(tmp_path: Path) -> None:
+    common = {"data_options": TINY, "model_options": {"hidden": 4, "layers": 1}, "steps": 1,
+              "batch": 2, "progress": False}  # fmt: skip
+    past = np.random.default_rng(0).random((2, 16, 16), np.float32)
+    plain = fc.train("convlstm", "moving-mnist", out=tmp_path / "plain", recompute=1, **common).path  # type: ignore[arg-type]
+    ours = fc.train("convlstm", "moving-mnist", out=tmp_path / "compiled", recompute=1, compile=True, **common).path  # type: ignore[arg-type]
+    for key, tensor in weights_of(plain).items():
+        torch.testing.assert_close(weights_of(ours)[key], tensor, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(fc.predict(plain, past, compile=True), fc.predict(plain, past), rtol=0, atol=1e-5)

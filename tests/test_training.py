@@ -50,6 +50,17 @@ def test_losses_by_hand() -> None:
     assert LOSSES["mse"](forecast, truth, None) == (0.25 + 1 + 4) / 4
 
 
+@given(st.integers(0, 999), st.integers(1, 20), st.integers(1, 20), st.floats(-1, 1, width=32))
+def test_edges_cost_what_they_lack(seed: int, height: int, width: int, shift: float) -> None:
+    truth = torch.rand(2, 3, 1, height, width, generator=torch.Generator().manual_seed(seed)).double()
+    plain, edges = LOSSES["mse"], LOSSES["l2+edges"]
+    frame = height * width
+    moved, blurred = truth + shift, (truth + truth.mean((-2, -1), keepdim=True)) / 2
+    torch.testing.assert_close(edges(moved, truth), plain(moved, truth) * frame)  # a level has no edges
+    if frame > 1:
+        assert edges(blurred, truth) > plain(blurred, truth) * frame
+
+
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_masked_values_change_nothing(name: str) -> None:
     forecast, truth = torch.rand(2, 3, 1, 4, 4), torch.rand(2, 3, 1, 4, 4)

@@ -138,7 +138,7 @@ class Evaluation:
     def _forecast(self, frames: Tensor, valid: Tensor | None) -> Tensor:
         context, horizon = self.spec.context, self.spec.horizon
         if self.protocol == "forecast":
-            return self.model(frames[:, :context], horizon)  # type: ignore[no-any-return]
+            return self.model(frames[:, :context], horizon).float()  # type: ignore[no-any-return]
         rollout = self.model.rollout(frames[:, :context], context, horizon)
         if rollout.first != 1:
             raise ValueError(
@@ -146,8 +146,9 @@ class Evaluation:
                 "use protocol='forecast'"
             )
         later = slice(1, context + horizon)
-        self.published.add(self._compared(rollout.frames, frames[:, later], None if valid is None else valid[:, later]))
-        return rollout.frames[:, context - 1 :]
+        yielded = rollout.frames.float()
+        self.published.add(self._compared(yielded, frames[:, later], None if valid is None else valid[:, later]))
+        return yielded[:, context - 1 :]
 
     def _keep(self, batch: Sample, shown: Mapping[str, Tensor]) -> None:
         """Keep the first clips for the report, in physical units, with mask and times."""

@@ -23,7 +23,7 @@ from framecast.models.forecaster import Forecaster
 from framecast.registry import paper_name
 from framecast.reporting.tables import score_csv
 from framecast.storage import write_atomically
-from framecast.training.computing import arrange, settle_arithmetic
+from framecast.training.computing import ready_to_forecast, settle_arithmetic
 from framecast.training.order import EveryClipOnce
 from framecast.training.ranks import join_peers, own_device
 from framecast.weights.saving import load_weights
@@ -47,6 +47,8 @@ def evaluate(
     examples: int = 8,
     out: str | Path | None = None,
     device: str = "auto",
+    precision: str = "32-true",
+    compile: bool = False,
     workers: int = 0,
     threads: int | None = None,
     progress: bool = True,
@@ -73,6 +75,8 @@ def evaluate(
         out: folder for results.json, results.csv and examples.npz; None writes into the run folder, and for a model
             that comes trained into runs/<its name>.
         device: "auto", "cpu", "cuda", ...
+        precision: "32-true", or "bf16-mixed" where the processor is faster in it; the results say which.
+        compile: compile every layer when it first runs; pays off after some hundred clips.
         workers: processes that prepare clips.
         threads: threads of the processor; None leaves torch's choice.
         progress: show a progress bar.
@@ -84,7 +88,7 @@ def evaluate(
     Raises:
         RunFolderError: there are no weights, or weights alone and no data.
         DataError: there is no such split, or it is empty.
-        UnknownNameError: no such protocol, score, option of it, or baseline.
+        UnknownNameError: no such protocol, precision, score, option of it, or baseline.
         MissingExtraError: a baseline that was asked for needs a package that is not installed.
     """
     check_count("batch", batch)
@@ -100,8 +104,8 @@ def evaluate(
     own = EveryClipOnce(len(chosen), peers.number, peers.count)
     pin = where.type == "cuda"
     loader: DataLoader[Any] = DataLoader(chosen, batch, sampler=own, num_workers=workers, pin_memory=pin)
-    model.to(where)
-    arrange(model, "auto", where)
+    costs = _costs(model, clips.spec)
+    ready_to_forecast(model, where, precision, compile)
     name = paper_name(header["model"])
     evaluation = Evaluation(
         model, name, clips.spec, protocol, examples, scores=scores, score_options=score_options, baselines=baselines,
@@ -115,7 +119,8 @@ def evaluate(
         "run": file.parent.name,
         "model": name,
         "model_options": header["options"],
-        **_costs(model, clips.spec),
+        **costs,
+        "precision": precision,
         "data": clips.name,
         "data_options": plain_options(clips.options),
         "split": split,

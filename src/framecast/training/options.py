@@ -32,7 +32,8 @@ class TrainingOptions:
         lr: learning rate; None takes the model's recipe (3e-4 for recurrent models).
         weight_decay: weight decay; None takes the model's recipe.
         schedule: "constant", "one-cycle" or "warmup-cosine"; None takes the model's recipe.
-        loss: "l1+l2" (summed over a frame) or "mse"; None takes the model's recipe.
+        loss: "l1+l2" (summed over a frame), "mse", or "l2+edges" (see ``training/losses.py``); None takes the model's
+            recipe.
         sampling: "none", "scheduled" or "reverse-scheduled"; None takes the model's recipe.
         penalty_weight: weight of the model's own penalty; None takes the model's recipe.
         clip_norm: largest norm of the gradient, 0 for no limit; None takes the model's recipe.
