@@ -1,7 +1,8 @@
 """All benchmarks, as Markdown and JSON: ratios measured side by side in one run, the machine and the versions.
 
-Run: make bench, or python benchmarks/bench.py [--rounds 3] [--only speed main_job archive] [--out benchmarks/results]
-It takes about half an hour on two cores and wants a machine that does nothing else.
+Run: make bench, or python benchmarks/bench.py [--rounds 3] [--only speed main_job archive cost]
+It takes about two hours on two cores, half of them for the table of costs, whose rows are kept as they come; it wants a
+machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -20,9 +21,15 @@ from typing import Any
 import main_job
 import speed
 import torch
+from breakdown import PARTS as PARTS_OF_STEP
+from breakdown import REST
+
+from framecast.analysis.cost_table import PAPER_SHAPES, make_cost_table
+from framecast.analysis.fitting_memory import fit_text, largest_batches, read_size
 
 HERE = Path(__file__).parent
-PARTS = ("speed", "main_job", "archive")
+PARTS = ("speed", "main_job", "archive", "cost")
+FIT = ("ms-lstm", (20, 1, 64, 64), 10, "4GB")
 
 
 def machine(threads: int) -> dict[str, str]:
@@ -43,8 +50,8 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
-def measure_all(parts: list[str], rounds: int, models: list[str], compiled: bool) -> dict[str, Any]:
-    """Run the chosen parts and return their figures."""
+def measure_all(parts: list[str], rounds: int, models: list[str], compiled: bool, rows: Path) -> dict[str, Any]:
+    """Run the chosen parts and return their figures; rows of the cost table are kept in a file as they come."""
     figures: dict[str, Any] = {}
     if "main_job" in parts:
         # First, because a process's peak of memory never falls again and training has a higher one.
@@ -59,7 +66,19 @@ def measure_all(parts: list[str], rounds: int, models: list[str], compiled: bool
     if "archive" in parts:
         done = subprocess.run([sys.executable, HERE / "archive.py"], stdout=subprocess.PIPE, text=True, check=True)
         figures["archive"] = done.stdout.splitlines()
+    if "cost" in parts:
+        figures["cost"] = {"fit": _fit(), "table": make_cost_table(list(PAPER_SHAPES), out=rows, tell=_tell)}
     return figures
+
+
+def _fit() -> str:
+    name, shape, context, memory = FIT
+    limit = read_size(memory)
+    return fit_text(largest_batches(name, shape, context, limit, tell=_tell), limit)
+
+
+def _tell(text: str) -> None:
+    print(f"cost: {text}", file=sys.stderr, flush=True)
 
 
 def markdown(date: str, about: dict[str, str], figures: dict[str, Any]) -> str:
@@ -69,20 +88,29 @@ def markdown(date: str, about: dict[str, str], figures: dict[str, Any]) -> str:
     if "speed" in figures:
         found = figures["speed"]
         peaks = ", ".join(f"{dtype} {peak:.0f}" for dtype, peak in found["convolution peak, GFLOP/s"].items())
-        shares = ", ".join(f"{part} {share:.1%}" for part, share in found["training step of ms-lstm, shares"].items())
+        step = found["training step of ms-lstm, seconds"]
+        total = sum(value for part, value in step.items() if part in (*PARTS_OF_STEP, REST))
+        shares = ", ".join(f"{part} {step[part] / total:.1%}" for part in (*PARTS_OF_STEP, REST))
         parts += [
             "## Speed beside the published sequence of operations",
             _table(found["rows"]),
             f"Convolution peak here, GFLOP/s: {peaks}. Layout that `auto` takes here: {found['default layout']}.",
             f"One training step of ms-lstm at the first shape: {shares}. Its convolutions, backward included, run at "
-            f"{found['convolutions within it, GFLOP/s']:.0f} GFLOP/s.",
+            f"{step['GFLOP/s of the convolutions']:.0f} GFLOP/s.",
             *(f"{name}: {value:.2f}." for name, value in found["lean"].items()),
             *found["notes"],
         ]
+        if found["missed"]:
+            parts += ["### Seconds of what misses its target, and of the baseline", _table(found["missed"])]
     if "main job" in figures:
         parts += ["## Trainer, clips, evaluation", _list(figures["main job"])]
     if "archive" in figures:
         parts += ["## Archives", "```\n" + "\n".join(figures["archive"]) + "\n```"]
+    if "cost" in figures:
+        name, shape, _, memory = FIT
+        parts += ["## What a training step costs", figures["cost"]["table"]]
+        fits = f"What fits into {memory}, {name} at {' x '.join(map(str, shape))}:"
+        parts += [fits, f"```\n{figures['cost']['fit']}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -113,9 +141,10 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     date, about = datetime.now(UTC).date().isoformat(), machine(given.threads)
-    figures = measure_all(given.only, given.rounds, given.models, not given.no_compile)
-    page = markdown(date, about, figures)
     given.out.mkdir(parents=True, exist_ok=True)
+    rows = given.out / f"{date}-cost.csv"
+    figures = measure_all(given.only, given.rounds, given.models, not given.no_compile, rows)
+    page = markdown(date, about, figures)
     # A part of the benchmarks never takes the place of the whole.
     name = "-".join([date, *([] if set(given.only) == set(PARTS) else given.only)])
     (given.out / f"{name}.md").write_text(page)

@@ -121,6 +121,8 @@ class Evaluation:
         past_valid, truth_valid = (None, None) if valid is None else (valid[:, :context], valid[:, context:length])
         began = time.perf_counter()
         forecasts = {self.name: self._forecast(frames, valid)}
+        if frames.device.type != "cpu":
+            torch.accelerator.synchronize(frames.device)
         self.seconds += time.perf_counter() - began
         forecasts |= {name: make(past, self.spec.horizon, past_valid) for name, make in self.baselines.items()}
         clips = torch.as_tensor(batch["index"]).tolist()
