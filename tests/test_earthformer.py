@@ -9,7 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from framecast.errors import UnknownNameError
-from framecast.models.cuboid import Cuboid, CuboidSelfAttention, Settings
+from framecast.models.cuboid import Cuboid
+from framecast.models.cuboid_attention import CuboidSelfAttention, Settings
 from framecast.models.earthformer import Earthformer
 
 SMALL = {"context": 3, "horizon": 3, "size": (16, 16), "base_units": 16, "heads": 2}

@@ -9,7 +9,8 @@ and reads the encoder's memory of every scale, the coarsest first.
 
 The entry is 3x3 convolutions, each with GroupNorm and LeakyReLU, then merged patches; the exit mirrors it. An
 encoder level is blocks of self-attention, a decoder level blocks of self- and cross-attention in turn (the
-very first self-attention left out). A pattern names the boxes of a block's layers; see ``cuboid.py``.
+very first self-attention left out). A pattern names the boxes of a block's layers; see
+``earthformer_patterns.py``.
 
 Reference: Gao et al., Earthformer: Exploring Space-Time Transformers for Earth System Forecasting,
 NeurIPS 2022, doi:10.48550/arXiv.2207.05833.
@@ -22,203 +23,30 @@ effect are not built.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from framecast.errors import UnknownNameError, check_count
-from framecast.models.cuboid import (
-    Cuboid,
-    PatchMerge,
-    PositionEmbedding,
-    Settings,
-    Shape,
-    UpSample,
-    check_choice,
-    cross_block,
-    initialise,
-    per_frame,
-    self_block,
-    stretch,
+from framecast.errors import check_count
+from framecast.models.cuboid import Shape, stretch
+from framecast.models.cuboid_attention import Settings, check_choice
+from framecast.models.cuboid_blocks import PositionEmbedding, initialise
+from framecast.models.earthformer_levels import (
+    GROUPS,
+    DecoderLevel,
+    EncoderLevel,
+    Grow,
+    Shrink,
+    Stage,
+    check_units,
+    stages_of,
 )
+from framecast.models.earthformer_patterns import CROSS_PATTERNS, SELF_PATTERNS, check_levels, level_boxes
 from framecast.models.oneshot import OneShotForecaster
-
-Pattern = Callable[..., list[Cuboid]]
 
 POSITIONS = ("t+h+w", "t+hw")
 QUERIES = ("last", "mean", "nearest", "positions")
-GROUPS = 16
-
-
-def _axial(shape: Shape) -> list[Cuboid]:
-    t, h, w = shape
-    return [Cuboid((t, 1, 1)), Cuboid((1, h, 1)), Cuboid((1, 1, w))]
-
-
-def _divided(shape: Shape) -> list[Cuboid]:
-    t, h, w = shape
-    return [Cuboid((t, 1, 1)), Cuboid((1, h, w))]
-
-
-def _video_swin(shape: Shape, frames: int, width: int) -> list[Cuboid]:
-    p, m = min(frames, shape[0]), min(width, *shape[1:])
-    return [Cuboid((p, m, m)), Cuboid((p, m, m), shift=(p // 2, m // 2, m // 2))]
-
-
-def _spatial_lg(shape: Shape, width: int) -> list[Cuboid]:
-    if max(shape[1:]) <= width:
-        return _divided(shape)
-    box = (1, width, width)
-    return [Cuboid((shape[0], 1, 1)), Cuboid(box), Cuboid(box, dilated=True)]
-
-
-def _axial_space_dilate(shape: Shape, parts: int) -> list[Cuboid]:
-    t, h, w = shape
-    parts = min(parts, h, w)
-    boxes = (1, h // parts, 1), (1, 1, w // parts)
-    return [Cuboid((t, 1, 1)), *(Cuboid(box, dilated) for box in boxes for dilated in (True, False))]
-
-
-def _cross(shape: Shape, height: int, width: int, kinds: int = 1) -> list[Cuboid]:
-    if height != width:
-        raise ValueError(f"cross-attention takes square boxes: use cross_{height}x{height}, not {height}x{width}")
-    k = min(width, *shape[1:])
-    box = (1, k, k)
-    return [Cuboid(box), Cuboid(box, dilated=True), Cuboid(box, shift=(0, k // 2, k // 2))][:kinds]
-
-
-SELF_PATTERNS: dict[str, Pattern] = {
-    "axial": _axial,
-    "divided_st": _divided,
-    "full": lambda shape: [Cuboid(shape)],
-    "video_swin_PxM": _video_swin,
-    "spatial_lg_M": _spatial_lg,
-    "axial_space_dilate_K": _axial_space_dilate,
-}
-CROSS_PATTERNS: dict[str, Pattern] = {
-    "cross_KxK": _cross,
-    "cross_KxK_lg": lambda shape, height, width: _cross(shape, height, width, 2),
-    "cross_KxK_heter": lambda shape, height, width: _cross(shape, height, width, 3),
-}
-
-
-class Stage(NamedTuple):
-    """A stage of the entry, which the exit undoes: channels, scale, 3x3 convolutions there and back, groups."""
-
-    units: int
-    scale: int
-    convs: int
-    exit_convs: int
-    groups: int
-
-
-class Shrink(nn.Module):
-    """A stage of the entry: 3x3 convolutions of every frame, then patches merged."""
-
-    def __init__(self, inputs: int, stage: Stage, padding: str) -> None:
-        super().__init__()
-        self.convs = _convs(inputs, stage.units, stage.convs, stage.groups)
-        self.merge = PatchMerge(stage.units, stage.units, stage.scale, padding)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, T, ⌈H/scale⌉, ⌈W/scale⌉, C') of (B, T, H, W, C)."""
-        return self.merge(per_frame(self.convs, x))  # type: ignore[no-any-return]
-
-
-class Grow(nn.Module):
-    """A stage of the exit: up-sampling, then 3x3 convolutions of every frame."""
-
-    def __init__(self, inputs: int, stage: Stage) -> None:
-        super().__init__()
-        self.up = UpSample(inputs, inputs)
-        self.convs = _convs(inputs, stage.units, stage.exit_convs, stage.groups)
-
-    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
-        """Return (B, T, height, width, C') of (B, T, H, W, C)."""
-        return per_frame(self.convs, self.up(x, height, width))
-
-
-class EncoderLevel(nn.Module):
-    """Blocks of self-attention at one scale; below the first level, tokens and vectors are merged before.
-
-    The last block updates the global vectors only if somebody reads them.
-    """
-
-    def __init__(
-        self,
-        units: int,
-        shape: Shape,
-        boxes: Sequence[Cuboid],
-        depth: int,
-        settings: Settings,
-        first: bool,
-        vectors_read: bool,
-    ) -> None:
-        super().__init__()
-        vectors = settings.vectors > 0
-        self.merge = None if first else PatchMerge(units // 2, units, 2, settings.padding)
-        self.vector_merge = nn.Linear(units // 2, units) if vectors and not first else None
-        self.blocks = nn.ModuleList(
-            self_block(units, shape, boxes, settings, vectors, vectors_read or block < depth - 1)
-            for block in range(depth)
-        )
-
-    def forward(self, x: Tensor, vectors: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return the memory of this scale: tokens (B, T, H, W, C) and vectors (B, K, C) or None."""
-        x = x if self.merge is None else self.merge(x)
-        vectors = vectors if vectors is None or self.vector_merge is None else self.vector_merge(vectors)
-        for block in self.blocks:
-            x, vectors = block(x, vectors)
-        return x, vectors
-
-
-class DecoderLevel(nn.Module):
-    """Blocks of self- and cross-attention in turn at one scale, after up-sampling to it.
-
-    Where there is one self-attention less, the first is left out. The coarsest level is not up-sampled to.
-    """
-
-    def __init__(
-        self,
-        units: int,
-        shape: Shape,
-        frames: int,
-        boxes: Sequence[Cuboid],
-        cross_boxes: Sequence[Cuboid],
-        selves: int,
-        crosses: int,
-        settings: Settings,
-        coarsest: bool,
-        positions: str,
-    ) -> None:
-        super().__init__()
-        self.reads, self.updates = settings.decoder_vectors != "none", settings.decoder_vectors == "update"
-        self.cross_reads = settings.cross_vectors
-        self.up = None if coarsest else UpSample(2 * units, units)
-        self.positions = PositionEmbedding(units, shape, positions) if positions and not coarsest else None
-        updates = [self.updates and (self.cross_reads or block < selves - 1) for block in range(selves)]
-        self.selves = nn.ModuleList(self_block(units, shape, boxes, settings, self.reads, update) for update in updates)
-        self.crosses = nn.ModuleList(cross_block(units, shape, frames, cross_boxes, settings) for _ in range(crosses))
-
-    @property
-    def vectors_read(self) -> bool:
-        """Whether the global vectors that enter have any effect."""
-        return self.cross_reads or (self.reads and len(self.selves) > 0)
-
-    def forward(self, x: Tensor, memory: Tensor, vectors: Tensor | None) -> Tensor:
-        """Return (B, T', H, W, C) from coarser tokens, memory (B, T, H, W, C) and vectors (B, K, C)."""
-        height, width = memory.shape[2:4]
-        x = x if self.up is None else self.up(x, height, width)
-        x = x if self.positions is None else x + self.positions(height, width)
-        for step, cross in enumerate(self.crosses, len(self.selves) - len(self.crosses)):
-            if step >= 0:
-                x, told = self.selves[step](x, vectors if self.reads else None)
-                vectors = told if self.updates else vectors
-            x, _ = cross(x, vectors if self.cross_reads else None, memory)
-        return x
 
 
 class Earthformer(OneShotForecaster):
@@ -234,7 +62,8 @@ class Earthformer(OneShotForecaster):
         heads: attention heads.
         encoder_depths: blocks of each level of the encoder, the finest first.
         decoder_depths: blocks of each level of the decoder.
-        encoder_patterns: a name of ``SELF_PATTERNS``, numbers in place of the capitals, or one for each level.
+        encoder_patterns: a name of ``SELF_PATTERNS`` (``earthformer_patterns.py``), numbers in place of the capitals,
+            or one for each level.
         decoder_patterns: the same for the decoder's self-attention.
         cross_patterns: a name of ``CROSS_PATTERNS``, or one for each level.
         entry_scale: how many times coarser than pixels the finest tokens are.
@@ -331,11 +160,11 @@ class Earthformer(OneShotForecaster):
         check_choice("kind of positions", positions, POSITIONS)
         check_choice("kind of queries", queries, QUERIES)
         levels = len(encoder_depths)
-        _check_levels("decoder_depths", decoder_depths, levels)
+        check_levels("decoder_depths", decoder_depths, levels)
         for depth in (*encoder_depths, *decoder_depths):
             check_count("an entry of encoder_depths or decoder_depths", depth)
-        stages = _stages(entry_stages) or [Stage(base_units, entry_scale, entry_convs, exit_convs, GROUPS)]
-        _check_units(base_units, heads, stages)
+        stages = stages_of(entry_stages) or [Stage(base_units, entry_scale, entry_convs, exit_convs, GROUPS)]
+        check_units(base_units, heads, stages)
         if len(size) != 2:
             raise ValueError(f"size is {tuple(size)} and must be (height, width), such as (64, 64)")
         scale = math.prod(stage.scale for stage in stages)
@@ -343,9 +172,9 @@ class Earthformer(OneShotForecaster):
         self._check_size(*self.size)
 
         shapes = [_coarser((context, *self.size), scale << level) for level in range(levels)]
-        boxes = _boxes("encoder_patterns", encoder_patterns, SELF_PATTERNS, shapes, padding)
-        decoder_boxes = _boxes("decoder_patterns", decoder_patterns, SELF_PATTERNS, shapes, padding)
-        cross_boxes = _boxes("cross_patterns", cross_patterns, CROSS_PATTERNS, shapes, padding)
+        boxes = level_boxes("encoder_patterns", encoder_patterns, SELF_PATTERNS, shapes, padding)
+        decoder_boxes = level_boxes("decoder_patterns", decoder_patterns, SELF_PATTERNS, shapes, padding)
+        cross_boxes = level_boxes("cross_patterns", cross_patterns, CROSS_PATTERNS, shapes, padding)
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         for level, (shape, depth, crosses) in enumerate(zip(shapes, encoder_depths, decoder_depths, strict=True)):
             units, coarsest = base_units << level, level == levels - 1
@@ -447,72 +276,3 @@ build = Earthformer
 def _coarser(shape: Sequence[int], scale: int) -> Shape:
     """Return (T, ⌈H/scale⌉, ⌈W/scale⌉)."""
     return shape[0], -(-shape[1] // scale), -(-shape[2] // scale)
-
-
-def _convs(inputs: int, outputs: int, count: int, groups: int) -> nn.Sequential:
-    """Return 3x3 convolutions with GroupNorm and LeakyReLU; groups of one channel would take a bias away."""
-    layers: list[nn.Module] = []
-    for i in range(count):
-        conv = nn.Conv2d(outputs if i else inputs, outputs, 3, padding=1, bias=groups != outputs)
-        layers += [conv, nn.GroupNorm(groups, outputs), nn.LeakyReLU(0.1)]
-    return nn.Sequential(*layers)
-
-
-def _boxes(
-    option: str, names: str | Sequence[str], table: dict[str, Pattern], shapes: Sequence[Shape], padding: str
-) -> list[list[Cuboid]]:
-    """Return the cuts of each level by the name of its pattern."""
-    names = [names] * len(shapes) if isinstance(names, str) else names
-    _check_levels(option, names, len(shapes))
-    found = (_pattern(name, table, shape) for name, shape in zip(names, shapes, strict=True))
-    return [[cuboid._replace(padding=padding) for cuboid in cuboids] for cuboids in found]
-
-
-def _pattern(name: str, table: dict[str, Pattern], shape: Shape) -> list[Cuboid]:
-    for template, pattern in table.items():
-        if match := re.fullmatch(re.sub("[A-Z]", r"([1-9]\\d*)", template), name):
-            return pattern(shape, *map(int, match.groups()))
-    raise UnknownNameError("pattern", name, table)
-
-
-def _check_levels(option: str, values: Sequence[object], levels: int) -> None:
-    if not levels:
-        raise ValueError("encoder_depths is empty: give an entry for at least one level, such as (4, 4)")
-    if len(values) != levels:
-        raise ValueError(
-            f"{option} has length {len(values)} and encoder_depths {levels}: both have an entry for every level, so "
-            f"give {option} {levels} entries"
-        )
-
-
-def _stages(entry_stages: Sequence[Sequence[int]] | None) -> list[Stage]:
-    stages = []
-    for stage in entry_stages or ():
-        if len(stage) != 3:
-            raise ValueError(f"{tuple(stage)} in entry_stages must be (channels, scale, convolutions), as (64, 2, 2)")
-        units, scale, convs = stage
-        stages.append(Stage(units, scale, convs, convs, max(1, units // 4)))
-    return stages
-
-
-def _check_units(units: int, heads: int, stages: Sequence[Stage]) -> None:
-    for stage in stages:
-        check_count("channels of the entry", stage.units)
-        check_count("scale of the entry", stage.scale)
-        check_count("convolutions of the entry", stage.convs)
-        check_count("convolutions of the exit", stage.exit_convs, 0)
-        if stage.units % stage.groups:
-            factor = GROUPS if stage.groups == GROUPS else 4
-            raise ValueError(
-                f"the entry has {stage.units} channels (base_units={units}) and its GroupNorm needs a multiple of "
-                f"{factor}: use {max(factor, round(stage.units / factor) * factor)}"
-            )
-    if stages[-1].units != units:
-        raise ValueError(
-            f"entry_stages end with {stages[-1].units} channels and the encoder starts with base_units={units}: "
-            f"use base_units={stages[-1].units}"
-        )
-    if units % heads:
-        fits = [n for n in range(1, units + 1) if units % n == 0]
-        nearest = min(fits, key=lambda n: abs(n - heads))
-        raise ValueError(f"heads is {heads} and must divide base_units={units}: use {nearest}")

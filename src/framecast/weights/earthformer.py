@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from framecast.errors import UnknownNameError, WeightsError
-from framecast.models.cuboid import CuboidCrossAttention, CuboidSelfAttention, FeedForward, RelativeBias
+from framecast.models.cuboid_attention import CuboidCrossAttention, CuboidSelfAttention, RelativeBias
+from framecast.models.cuboid_blocks import FeedForward
 from framecast.models.earthformer import build
 from framecast.registry import ModelEntry
 from framecast.weights.fitting import named_tensors
