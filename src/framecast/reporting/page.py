@@ -13,7 +13,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from framecast.boundary import reading
-from framecast.errors import RunFolderError, UnknownNameError
+from framecast.errors import RunFolderError, UnknownNameError, check_count
 from framecast.reporting.clips import clip_figures, clip_legend, clip_rows, comparison_drawings
 from framecast.reporting.curves import Line, draw_curves
 from framecast.reporting.figures import Drawing, write_drawings
@@ -30,19 +30,25 @@ CAPTIONS = {
 BETTER = {"low": "lower is better", "high": "higher is better", "one": "1 is best"}
 
 
-def write_report(folders: list[Path], out: Path, scores: Sequence[str] | None = None) -> Path:
+def write_report(
+    folders: list[Path], out: Path, scores: Sequence[str] | None = None, clips: int = 4, figures: bool = True
+) -> Path:
     """Write the page of result folders, and its figures into a folder beside it.
 
     Args:
         folders: that evaluate wrote into.
         out: the page.
         scores: to draw per lead time, the first one in the radar chart too; None draws the main ones.
+        clips: example clips to show, at most.
+        figures: write the folder.
 
     Raises:
+        ValueError: ``clips`` is negative.
         RunFolderError: no folders, or one that holds no results.json.
         DataError: a results file is damaged.
         UnknownNameError: the results have no such score.
     """
+    check_count("clips", clips, least=0)
     if not folders:
         raise RunFolderError("report needs at least one folder that evaluate wrote into")
     results = [read_results(folder) for folder in folders]
@@ -52,20 +58,23 @@ def write_report(folders: list[Path], out: Path, scores: Sequence[str] | None = 
         if score not in infos:
             raise UnknownNameError("score in these results", score, infos)
     with reading(", ".join(map(str, folders)), "cannot be shown", "evaluate again"):
-        page, drawings = _page(folders, results, scores)
+        page, drawings = _page(folders, results, scores, clips)
     write_atomically(out, page.encode())
-    write_drawings(out.parent / f"{out.stem}-figures", drawings)
+    if figures:
+        write_drawings(out.parent / f"{out.stem}-figures", drawings)
     return out
 
 
-def _page(folders: list[Path], results: list[Results], scores: Sequence[str] | None) -> tuple[str, dict[str, Drawing]]:
+def _page(
+    folders: list[Path], results: list[Results], scores: Sequence[str] | None, most: int
+) -> tuple[str, dict[str, Drawing]]:
     """Return the page, and the drawings that stand beside it too."""
     names, infos = run_names(results), score_infos(results)
     chosen = {name: infos[name] for name in scores} if scores else {n: i for n, i in infos.items() if i["main"]}
     curves, training = _lead_curves(names, results, chosen), _training_curves(names, folders)
     axes = radar_axes(results, next(iter(chosen), None))
     radar = {RADAR_TITLE: draw_radar(names, axes)} if len(results) > 1 and len(axes) > 2 else {}
-    clips = clip_rows(names, folders, results)
+    clips = clip_rows(names, folders, results, most)
     context = {
         "title": "Forecast report",
         "runs": [_facts(name, found) for name, found in zip(names, results, strict=True)],

@@ -47,6 +47,16 @@ def find_record(plan: Plan, cell: StudyCell) -> Record | None:
     return None
 
 
+def run_of_record(plan: Plan, cell: StudyCell, record: Record) -> Path:
+    """Return the run folder a record is of, in this study or in one of ``also``; it may be gone."""
+    if not plan.result_file(cell).is_file():
+        for folder in plan.also:
+            other = read_plan(folder)
+            if other.name == record["study"]:
+                return other.out / "runs" / str(record["model"]) / f"seed{record['seed']}"
+    return plan.run_folder(cell)
+
+
 def _read(path: Path) -> Record:
     try:
         record = json.loads(path.read_text())

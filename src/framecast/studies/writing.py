@@ -17,7 +17,7 @@ from framecast.studies.comparing import Difference, Records, Spread, check_alike
 from framecast.studies.costs import Hours, complete_costs, machine_hours
 from framecast.studies.figures import study_figures
 from framecast.studies.plan import Plan
-from framecast.studies.records import PER_CLIP
+from framecast.studies.records import PER_CLIP, run_of_record
 from framecast.studies.rows import (
     PUBLISHED_COSTS,
     Rows,
@@ -33,7 +33,9 @@ from framecast.studies.rows import (
     scores_of,
 )
 
-TABLES = "tables.md"
+TABLES, REPORT = "tables.md", "report.html"
+# Reports stand in git: half a megabyte each, however many models there are.
+CLIPS_SHOWN = 2
 CSV_COLUMNS = ("source", "model", "score", "lead", "mean", "deviation")
 FACTS = ("seeds", "clips_trained", "parameters", "macs", "batch", "saved_bytes", "peak_bytes",
          "training_seconds_per_clip", "forecast_seconds_per_clip", "machine_hours")  # fmt: skip
@@ -59,10 +61,10 @@ def write_tables(plan: Plan, records: Records) -> None:
     write_atomically(plan.out / "differences.csv", _differences_csv(apart).encode())
     for name, svg in drawn.items():
         write_atomically(plan.out / "figures" / f"{name}.svg", svg.encode())
-    first = (plan.run_folder(cell) for cell in records if cell.seed == plan.seeds[0])
+    first = (run_of_record(plan, cell, record) for cell, record in records.items() if cell.seed == plan.seeds[0])
     folders = [folder for folder in first if (folder / "examples.npz").is_file()]
     if folders:
-        report(folders, out=plan.out / "report.html")
+        report(folders, out=plan.out / REPORT, clips=CLIPS_SHOWN, figures=False)
 
 
 def _page(
