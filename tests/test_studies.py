@@ -51,6 +51,9 @@ def test_two_models_and_two_seeds_end_in_tables(tmp_path: Path) -> None:
                         reference="taken")  # fmt: skip
     assert len(fc.study(other, tables=True).done) == 2
     assert "|convlstm − truth|" in (tmp_path / "other/report.html").read_text()
+    shutil.rmtree(plan.run_folder(plan.cell("ms-lstm", 0)))
+    fc.study(tmp_path, tables=True)
+    assert (tmp_path / "report.html").read_text() == page, "a part took the place of the whole"
     mine = [row for row in rows(tmp_path / "tables.csv") if (row["model"], row["score"]) == ("ms-lstm", "mse")]
     scores = [records[f"ms-lstm-seed{seed}"]["forecast"]["mean"]["mse"] for seed in (0, 1)]
     mean = next(row for row in mine if row["lead"] == "mean" and row["source"] == "ours")

@@ -112,10 +112,11 @@ def test_machine_hours_are_the_sum_of_the_logs(tmp_path: Path) -> None:
     fc.study(second.file, tables=True)
     page = (tmp_path / "second/tables.md").read_text()
     assert "| plain | 3 | 2.000 | 0.200 | 2.200 | 0.500 |" in page
-    assert "| wide | 1 | 0.010 | 0.000 | 0.010 | 0.010 |" in page
+    # The sitting in which wide's seed 0 was trained was killed: its record knows of an hour.
+    assert "| wide | 1 | 1.010 | 0.000 | 1.010 | 0.010 |" in page
     assert "| cells the study no longer has | 1 | 0.020 | 0.000 | 0.020 | 0.000 |" in page
-    assert "| all | 5 | 2.030 | 0.200 | 2.230 | 0.510 |" in page
-    assert "In no log, and not in the sum: wide-seed0." in page
+    assert "| all | 5 | 3.030 | 0.200 | 3.230 | 0.510 |" in page
+    assert "Of wide-seed0 the log lacks a sitting" in page
     facts = {row["model"]: row["machine_hours"] for row in rows(tmp_path / "second/tables.csv")}
     assert (facts["plain"], facts["persistence"]) == ("2.2000", "")
 

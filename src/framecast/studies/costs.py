@@ -103,10 +103,10 @@ def complete_costs(plan: Plan, records: Records) -> Records:
 
 
 def machine_hours(plan: Plan, records: Records) -> tuple[list[Hours], list[str]]:
-    """Return the machine hours of each model, and the names of cells that are done and stand in no log.
+    """Return the machine hours of each model, and the names of cells of which a log lacks a sitting.
 
     Hours are those of processes: two cells that run side by side for an hour make two. A process that was killed wrote
-    no row.
+    no row; where the log has less training than the record, the record's seconds count.
 
     Args:
         plan: the study; its own log counts whole, those of the studies in ``also`` where a cell was taken from there.
@@ -114,26 +114,27 @@ def machine_hours(plan: Plan, records: Records) -> tuple[list[Hours], list[str]]
     """
     own = _log(plan.out)
     others = {other.name: _log(other.out) for other in map(read_plan, plan.also)}
-    rows: dict[str, list[dict[str, str]]] = {label: [] for label in plan.models}
-    missing = []
+    found: dict[str, list[Hours]] = {label: [] for label in plan.models}
+    short = []
     for cell in plan.cells():
-        record = records.get(cell)
-        mine = own.pop(str(cell), [])
+        record, rows = records.get(cell), own.pop(str(cell), [])
         if record is not None and not plan.result_file(cell).is_file():
-            mine = mine + others.get(record["study"], {}).get(f"{record['model']}-seed{record['seed']}", [])
-        rows[cell.model.label] += mine
-        if record is not None and not any(row["outcome"] == "done" for row in mine):
-            missing.append(str(cell))
-    gone = [row for several in own.values() for row in several]
-    if gone:
-        rows["cells the study no longer has"] = gone
-    return [_hours(label, several) for label, several in rows.items() if several], missing
+            rows = rows + others.get(record["study"], {}).get(f"{record['model']}-seed{record['seed']}", [])
+        hours = _hours(cell.model.label, rows)
+        trained = record["training"]["seconds"] / SECONDS if record is not None else 0.0
+        if hours.training < trained:
+            short.append(str(cell))
+            hours = hours._replace(training=trained)
+        if hours.total:
+            found[cell.model.label].append(hours)
+    gone = [_hours("", rows) for rows in own.values()]
+    found |= {"cells the study no longer has": gone}
+    return [add_hours(label, several) for label, several in found.items() if several], short
 
 
-def all_hours(hours: Iterable[Hours]) -> Hours:
-    """Return the sum over models."""
-    numbers = [one[1:] for one in hours]
-    return Hours("all", *(sum(column) for column in zip(*numbers, strict=True)))
+def add_hours(label: str, hours: Iterable[Hours]) -> Hours:
+    """Return the sum of hours under a label."""
+    return Hours(label, *(sum(column) for column in zip(*(one[1:] for one in hours), strict=True)))
 
 
 def _hours(label: str, rows: list[dict[str, str]]) -> Hours:

@@ -11,7 +11,7 @@ from typing import Any
 
 from framecast.reporting.tables import UNDEFINED
 from framecast.studies.comparing import Difference, Records, Spread, spread
-from framecast.studies.costs import Hours, all_hours
+from framecast.studies.costs import Hours, add_hours
 from framecast.studies.plan import Plan
 from framecast.studies.records import Record
 
@@ -63,7 +63,7 @@ def clip_seconds(own: Sequence[Record]) -> tuple[Spread, Spread]:
 def hour_rows(hours: Sequence[Hours]) -> Rows:
     """Return machine hours by model, and their sum."""
     rows = [["model", "sittings", "training, h", "evaluation, h", "together, h", "of it unfinished, h"]]
-    for one in [*hours, all_hours(hours)]:
+    for one in [*hours, add_hours("all", hours)]:
         numbers = (one.training, one.evaluation, one.total, one.unfinished)
         rows.append([one.model, str(one.sittings), *(f"{number:.3f}" for number in numbers)])
     return rows

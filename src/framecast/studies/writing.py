@@ -61,9 +61,10 @@ def write_tables(plan: Plan, records: Records) -> None:
     write_atomically(plan.out / "differences.csv", _differences_csv(apart).encode())
     for name, svg in drawn.items():
         write_atomically(plan.out / "figures" / f"{name}.svg", svg.encode())
-    first = (run_of_record(plan, cell, record) for cell, record in records.items() if cell.seed == plan.seeds[0])
+    first = [run_of_record(plan, cell, record) for cell, record in records.items() if cell.seed == plan.seeds[0]]
     folders = [folder for folder in first if (folder / "examples.npz").is_file()]
-    if folders:
+    # A report of some models never takes the place of one of all.
+    if folders and (len(folders) == len(first) or not (plan.out / REPORT).exists()):
         report(folders, out=plan.out / REPORT, clips=CLIPS_SHOWN, figures=False)
 
 
@@ -79,7 +80,7 @@ def _page(
         for score in PER_CLIP:
             parts += [f"## {score_label(records, score)} per lead time", _table(lead_rows(plan, records, score))]
         parts += ["## Curves", *(f"![{name}](figures/{name}.svg)" for name in figures)]
-        parts += ["## Machine hours", _table(hour_rows(spent[0])) if spent[0] else "", _hour_legend(*spent)]
+        parts += ["## Machine hours", _table(hour_rows(spent[0])), _hour_legend(spent[1])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -118,14 +119,17 @@ def _not_ours(plan: Plan) -> list[str]:
     return [f"Columns “paper” hold numbers of {plan.published.source}, not ours."] if plan.published.values else []
 
 
-def _hour_legend(hours: Sequence[Hours], missing: Sequence[str]) -> str:
+def _hour_legend(short: Sequence[str]) -> str:
     said = [
         "Hours of processes by the logs, validations included: two cells side by side for an hour make two. Cells that "
-        "were taken from another study count with its log. A process that was killed wrote no row."
+        "were taken from another study count with its log."
     ]
-    if missing:
-        said.append(f"In no log, and not in the sum: {', '.join(missing)}.")
-    return " ".join(said if hours else said[1:])
+    if short:
+        said.append(
+            f"Of {', '.join(short)} the log lacks a sitting, as a process that is killed writes no row: the seconds of "
+            "training in the record are counted."
+        )
+    return " ".join(said)
 
 
 def _reading(apart: list[Difference]) -> str:
