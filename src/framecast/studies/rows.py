@@ -39,7 +39,7 @@ def score_rows(plan: Plan, records: Records) -> Rows:
     return rows
 
 
-def cost_rows(plan: Plan, records: Records) -> Rows:
+def expense_rows(plan: Plan, records: Records) -> Rows:
     """Return what models cost, counted and timed, and what the paper prints."""
     published = [cost for cost in PUBLISHED_COSTS if cost in plan.published.values]
     paper = [f"paper: {PUBLISHED_COSTS[cost][0]}" for cost in published]

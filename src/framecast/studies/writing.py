@@ -24,8 +24,8 @@ from framecast.studies.rows import (
     baselines_of,
     by_model,
     clip_seconds,
-    cost_rows,
     difference_rows,
+    expense_rows,
     hour_rows,
     lead_rows,
     score_label,
@@ -74,7 +74,7 @@ def _page(
     parts = [f"# {plan.name}", plan.about, _regime(plan, records)]
     if records:
         parts += ["## Scores", _table(score_rows(plan, records)), _score_legend(plan, records)]
-        parts += ["## Cost", _table(cost_rows(plan, records)), _cost_legend(plan, records)]
+        parts += ["## Cost", _table(expense_rows(plan, records)), _cost_legend(plan, records)]
         if apart:
             parts += ["## Paired differences", _table(difference_rows(plan, apart)), _reading(apart)]
         for score in PER_CLIP:
