@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ import framecast as fc
 from framecast import cli
 from framecast.analysis.complexity import convlstm_complexity, convolution_complexity, mklstm_complexity
 from framecast.analysis.counting import count_cost
+from framecast.analysis.measuring import Measured
+from framecast.analysis.memory import count_memory
 from framecast.analysis.paper_memory import saved_bytes, training_memory
 from framecast.cells.convlstm import published as published_convlstm
 from framecast.cells.mklstm import published as published_mklstm
@@ -164,6 +167,7 @@ def test_rows_and_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert sms["macs"] - sms["formula_macs"] == 2 * 2 * 32 * 16 * 16
     assert mim["formula_macs"] is None
     assert mim["saved_bytes"] > sms["saved_bytes"]
+    assert "measured_bytes" not in sms
     arguments = ["analyse", "complexity", "sms-lstm", "--shape", "[3, 1, 16, 16]", "--context", "2"]
     assert cli.main(arguments) == 0
     assert f"{sms['saved_bytes']:,}" in capsys.readouterr().out
@@ -171,3 +175,20 @@ def test_rows_and_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'sms-lstm'" in capsys.readouterr().err
     with pytest.raises(ValueError, match="batch is 0"):
         fc.analyse_complexity(batch=0)
+
+
+def test_the_peak_counted_and_measured_beside_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def measured(name: str, *given: object, **options: object) -> Measured:
+        asked.update(options, name=name, given=given)
+        return Measured(base=3_000_000, peak=7_000_000, step=1.0, forecast=None)
+
+    monkeypatch.setattr("framecast.api.analysing.measure_step", measured)
+    shape, options = (3, 1, 16, 16), {"hidden": 4, "layers": 2}
+    (row,) = fc.analyse_complexity(["sms-lstm"], shape=shape, context=2, batch=2, model_options=options, measure=True)
+    assert row["peak_bytes"] == count_memory("sms-lstm", shape, 2, **options).peak(2)
+    assert row["peak_bytes"] > row["model_bytes"] + row["optimizer_bytes"] + row["saved_bytes"] // 2
+    assert row["measured_bytes"] == 4_000_000
+    assert (asked["name"], asked["given"], asked["batch"]) == ("sms-lstm", (shape, 2), 2)
+    assert options.items() <= asked["options"].items()

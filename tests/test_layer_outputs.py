@@ -68,8 +68,8 @@ def test_the_figure_of_the_ablation(runs: list[str], tmp_path: Path, capsys: pyt
     shown = capsys.readouterr().out
     assert "ms-lstm: input 4x1x16x16  embed 4x4x16x16  layer0 4x4x16x16  layer1 4x4x8x8  layer2 4x4x4x4" in shown
     svg = (tmp_path / "layer-outputs.svg").read_text()
-    labels = [*ABLATION, "input", *(f"layer{number}" for number in range(6)), "head"]
-    assert all(f"<!-- {label} -->" in svg for label in labels)
+    labels = [*ABLATION, "input", *(f"layer{number}" for number in range(6)), "output"]
+    assert all(f">{label}</text>" in svg for label in labels)
     assert (tmp_path / "layer-outputs.png").read_bytes().startswith(b"\x89PNG")
     with np.load(tmp_path / "layer-outputs.npz") as numbers:
         past = fc.data("moving-mnist", **DATA)["test"][1]["frames"][:3].numpy()

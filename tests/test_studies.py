@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import shutil
 import statistics
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import yaml
+from small_study import BY_HAND, STUDY, rows, write_record, write_study
 
 import framecast as fc
 from framecast import cli
@@ -21,35 +18,9 @@ from framecast.errors import DataError, UnknownNameError
 from framecast.scores.family import Compared
 from framecast.scores.image import ImageScores
 from framecast.studies import conducting
-from framecast.studies.comparing import Difference, paired_interval, spread
-from framecast.studies.plan import Plan, read_plan
+from framecast.studies.plan import read_plan
 from framecast.studies.records import find_record
 from framecast.studies.single import BusyError, run_cell
-
-STUDY: dict[str, Any] = {
-    "name": "tiny",
-    "data": "moving-mnist",
-    "data_options": {"size": 16, "context": 2, "horizon": 2, "clips": 30},
-    "model_options": {"hidden": 4, "layers": 2},
-    "training": {"steps": 6, "batch": 4, "lr": "1e-3", "validate_every": 3, "save_every": 1, "log_every": 2},
-    "evaluation": {"limit": 5},
-    "seeds": [0, 1],
-    "reference": "convlstm",
-    "models": {"convlstm": {}, "ms-lstm": {"training": {"lr": 0.01}}},
-    "published": {"source": "a paper, Table 3", "score": "mse", "values": {"convlstm": 90.36, "ms-lstm": 52.63}},
-}
-
-
-def write_study(folder: Path, **changes: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump({**STUDY, **changes}))
-    return path
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_two_models_and_two_seeds_end_in_tables(tmp_path: Path) -> None:
@@ -71,6 +42,18 @@ def test_two_models_and_two_seeds_end_in_tables(tmp_path: Path) -> None:
     assert (outcome.left, outcome.failed, len(outcome.done)) == ([], {}, 4)
     for name in ("tables.csv", "differences.csv", "log.csv", "report.html", "figures/learning-time.svg"):
         assert (tmp_path / name).stat().st_size
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("animation of clip") == 2
+    assert 'class="best"' not in page
+    assert not (tmp_path / "report-figures").exists()
+    # A study that takes these cells shows their clips too.
+    other = write_study(tmp_path / "other", models={"taken": {"model": "convlstm"}}, also=[".."], published=None,
+                        reference="taken")  # fmt: skip
+    assert len(fc.study(other, tables=True).done) == 2
+    assert "|convlstm − truth|" in (tmp_path / "other/report.html").read_text()
+    shutil.rmtree(plan.run_folder(plan.cell("ms-lstm", 0)))
+    fc.study(tmp_path, tables=True)
+    assert (tmp_path / "report.html").read_text() == page, "a part took the place of the whole"
     mine = [row for row in rows(tmp_path / "tables.csv") if (row["model"], row["score"]) == ("ms-lstm", "mse")]
     scores = [records[f"ms-lstm-seed{seed}"]["forecast"]["mean"]["mse"] for seed in (0, 1)]
     mean = next(row for row in mine if row["lead"] == "mean" and row["source"] == "ours")
@@ -167,106 +150,6 @@ def test_two_processes_never_share_a_cell(tmp_path: Path, capsys: pytest.Capture
     assert cli.main(["study", str(plan.file), "--cell", "convlstm", "0"]) == 0
 
 
-# Scores of five test clips by model and seed, for tables that can be checked by hand.
-BY_HAND = {("convlstm", 0): [10, 20, 30, 40, 50], ("convlstm", 1): [12, 22, 32, 42, 52],
-           ("ms-lstm", 0): [8, 18, 28, 38, 48], ("ms-lstm", 1): [8, 18, 28, 38, 48]}  # fmt: skip
-
-
-def write_record(plan: Plan, label: str, seed: int, mse: list[float], **changes: Any) -> None:
-    info = {"mse": {"label": "MSE", "best": "low", "table": "", "main": True}}
-    mean = statistics.mean(mse)
-    scores = {"mean": {"mse": mean}, "per_lead": {"mse": [mean - 1, mean + 1]}}
-    record = {
-        "recipe": plan.recipe(plan.cell(label, seed)),
-        "cost": {"parameters": 1234, "macs": 5_000_000},
-        "training": {"batches": 6, "clips": 24, "seconds": 3600, "seconds_per_clip": 0.25},
-        "curve": {"batch": [3, 6], "clips": [12, 24], "seconds": [1, 2], "validation_mse": [5, 4]},
-        "evaluation": {"data": "moving-mnist", "split": "test", "clips": 5, "fingerprint": "f", "horizon": 2,
-                       "scores": info, "notes": []},
-        "forecast": {**scores, "per_clip": {"clip": [0, 1, 2, 3, 4], "mse": mse}},
-        "baselines": {"persistence": {"mean": {"mse": 99}, "per_lead": {"mse": [98, 100]}}},
-        **changes,
-    }  # fmt: skip
-    path = plan.result_file(plan.cell(label, seed))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record))
-
-
-def test_tables_by_hand(tmp_path: Path) -> None:
-    plan = read_plan(write_study(tmp_path))
-    for (label, seed), mse in BY_HAND.items():
-        write_record(plan, label, seed, mse)
-    fc.study(tmp_path, tables=True)
-    page = (tmp_path / "tables.md").read_text()
-    assert "| model | seeds | clips trained | Params | MACs | training, ms a clip | MSE | paper: MSE |" in page
-    assert "| convlstm | 2 | 24 | 1,234 | 0.005 G | 250 | 31 ± 1.4 | 90.36 |" in page
-    assert "| ms-lstm | 2 | 24 | 1,234 | 0.005 G | 250 | 28 ± 0 | 52.63 |" in page
-    assert "| persistence |  |  |  |  |  | 99 |  |" in page
-    # Differences are -2 on every clip of seed 0 and -4 on every clip of seed 1: -3 ± 12.706 · √2 / √2. 52.63 is 41.8 %
-    # below 90.36.
-    assert "| ms-lstm | convlstm | MSE | -3 | -15.71 to +9.706 | -9.7 % | cannot tell | 2 | 5 | -41.8 % |" in page
-    assert "| ms-lstm | 27 ± 0 | 29 ± 0 |" in page
-    assert "4 of 4 cells are done, 4.0 hours of training" in page
-    assert str(tmp_path) not in page
-
-
-def test_published_numbers_never_mix_with_ours(tmp_path: Path) -> None:
-    plan = read_plan(write_study(tmp_path))
-    write_record(plan, "ms-lstm", 0, BY_HAND["ms-lstm", 0])
-    fc.study(tmp_path, tables=True)
-    table = rows(tmp_path / "tables.csv")
-    paper = [row for row in table if row["source"] != "ours"]
-    assert {(row["source"], row["model"], row["mean"]) for row in paper} == {
-        ("paper: a paper, Table 3", "convlstm", "90.36"),
-        ("paper: a paper, Table 3", "ms-lstm", "52.63"),
-    }
-    assert not {"90.36", "52.63"} & {row["mean"] for row in table if row["source"] == "ours"}
-    assert "Table 3, not ours" in (tmp_path / "tables.md").read_text()
-
-
-def test_no_rank_where_the_interval_crosses_zero(tmp_path: Path) -> None:
-    plan = read_plan(write_study(tmp_path))
-    for (label, seed), mse in BY_HAND.items():
-        write_record(plan, label, seed, [60.0] * 5 if (label, seed) == ("ms-lstm", 1) else mse)
-    fc.study(tmp_path, tables=True)
-    (found,) = rows(tmp_path / "differences.csv")
-    assert float(found["low"]) < 0 < float(found["high"])
-    assert found["differs"] == "cannot tell"
-    assert "| cannot tell |" in (tmp_path / "tables.md").read_text()
-
-
-def test_intervals_by_hand() -> None:
-    assert paired_interval(np.full((1, 7), -2.0)) == pytest.approx((-2, -2))
-    # Means 1 and 3: 2 ± 12.706 · √2 / √2, far beyond the replicates, which end at 1 and 3.
-    assert paired_interval(np.array([[1.0] * 9, [3.0] * 9])) == pytest.approx((2 - 12.706, 2 + 12.706))
-    # Trainings that agree: the clips decide, as many seeds as there may be.
-    agreeing = np.tile(np.random.default_rng(1).normal(5, 2, 400), (3, 1))
-    by_clips = paired_interval(agreeing[:1])
-    assert paired_interval(agreeing) == pytest.approx(by_clips, abs=0.03)
-    clips = np.random.default_rng(1).normal(5, 2, (1, 400))
-    low, high = paired_interval(clips)
-    half = 1.96 * clips.std(ddof=1) / 20
-    assert (low, high) == pytest.approx((clips.mean() - half, clips.mean() + half), abs=0.04)
-    with pytest.raises(ValueError, match="0 clips"):
-        paired_interval(np.empty((2, 0)))
-    assert spread([1, None, 3]) == (2, pytest.approx(2**0.5))
-
-
-def test_an_interval_seldom_leaves_out_what_is_true() -> None:
-    rng = np.random.default_rng(0)
-    for seeds in (2, 3, 5):
-        wrong = 0
-        for _ in range(100):
-            low, high = paired_interval(rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 1, (seeds, 60)))
-            wrong += not low <= 0 <= high
-        assert wrong <= 12, f"{seeds} seeds: {wrong} of 100 intervals of 95 % leave zero out"
-
-
-def test_one_seed_claims_no_rank() -> None:
-    assert Difference("a", "b", "mse", -1.0, -1.1, -0.9, 5.0, seeds=1, clips=9).differs == "cannot tell"
-    assert Difference("a", "b", "mse", -1.0, -1.1, -0.9, 5.0, seeds=2, clips=9).differs == "lower"
-
-
 def test_equal_cells_of_another_study_are_taken(tmp_path: Path) -> None:
     first = read_plan(write_study(tmp_path / "first"))
     write_record(first, "convlstm", 0, BY_HAND["convlstm", 0])
@@ -321,9 +204,10 @@ def test_cells_tested_on_different_clips_are_refused(tmp_path: Path) -> None:
         ({"seeds": [-1]}, ValueError, "must be a whole number of at least 0"),
         ({"seeds": None}, ValueError, "has no seeds"),
         ({"reference": "persistence"}, UnknownNameError, "to be a reference"),
-        ({"published": {"score": "mse", "values": {}}}, ValueError, "needs source, score and values"),
-        ({"published": {**STUDY["published"], "values": {"mim": 1}}}, UnknownNameError, "model of published"),
-        ({"published": {**STUDY["published"], "values": {"ms-lstm": "good"}}}, ValueError, "must be a number"),
+        ({"published": {"values": {}}}, ValueError, "needs source and values"),
+        ({"published": {**STUDY["published"], "values": {"mse": {"mim": 1}}}}, UnknownNameError, "of published.values"),
+        ({"published": {**STUDY["published"], "values": {"mse": {"ms-lstm": "good"}}}}, ValueError, "must be a number"),
+        ({"published": {**STUDY["published"], "values": {"mse": 3}}}, ValueError, "must be names with values"),
     ],
 )  # fmt: skip
 def test_a_bad_study_is_refused(tmp_path: Path, changes: dict[str, Any], error: type[Exception], message: str) -> None:

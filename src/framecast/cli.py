@@ -182,6 +182,8 @@ def _report(arguments: list[str]) -> int:
     parser.add_argument(
         "--scores", type=list[str] | None, help="scores to draw, e.g. '[ssim, mae]'; default: the main ones"
     )
+    parser.add_argument("--clips", type=int, default=4, help="example clips to show, at most")
+    parser.add_argument("--figures", type=bool, default=True, help="write the figures beside the page too")
     print(report(**_values(parser, arguments)))
     return 0
 

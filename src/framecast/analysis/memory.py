@@ -115,11 +115,30 @@ def count_memory(
         UnknownNameError: no such model or option.
         ValueError: a shape, context or ``recompute`` the model cannot take.
     """
-    recipe = model_entry(name).training
+    return count_step(
+        create_fitting(name, shape, context, options), model_entry(name).training, shape, context, recompute
+    )
+
+
+def count_step(
+    model: Forecaster, recipe: Training, shape: Sequence[int], context: int, recompute: Recompute = "none"
+) -> StepMemory:
+    """Count the memory of a training step of a model, as ``count_memory`` does, by any recipe.
+
+    Args:
+        model: any forecaster; it is not changed and nothing is computed.
+        recipe: how it is trained; loss, sampling and penalty count.
+        shape: (T, C, H, W) of the clip.
+        context: number of past frames.
+        recompute: see ``Forecaster.rollout``.
+
+    Raises:
+        ValueError: a shape, context or ``recompute`` the model cannot take.
+    """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    model = without_values(create_fitting(name, shape, context, options), mode).train()
+    ghost = without_values(model, mode).train()
     with mode:
-        events, before, forward = record_step(model, recipe, torch.empty(MARK, *shape), context, recompute)
+        events, before, forward = record_step(ghost, recipe, torch.empty(MARK, *shape), context, recompute)
     grows = events % MARK == 0
     return StepMemory(np.where(grows, 0, events), np.where(grows, events // MARK, 0), before, forward)
 

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from framecast.analysis.counting import count_cost
 from framecast.analysis.layer_outputs import record_layers
+from framecast.analysis.measuring import measure_step
+from framecast.analysis.memory import count_step
 from framecast.analysis.paper_memory import training_memory, unit_complexity
 from framecast.analysis.receptive import effective_side, measure_gradients, reach, receptive_fields
 from framecast.api.given import as_trained, check_channels, load, run_data, weights_file
@@ -39,6 +41,8 @@ def analyse_complexity(
     context: int = 10,
     batch: int = 1,
     model_options: Mapping[str, Any] | None = None,
+    measure: bool = False,
+    threads: int | None = None,
 ) -> list[Row]:
     """Return the paper's formulas of parameters, FLOPs and memory beside what is counted, one row a model.
 
@@ -48,16 +52,21 @@ def analyse_complexity(
         context: past frames of it.
         batch: clips of a training step.
         model_options: options of all models, such as {"hidden": 16}.
+        measure: train three steps of each model too, in a process of its own, and measure the most it held.
+        threads: threads of the processor to measure with; None leaves torch's choice.
 
     Returns:
         Rows with ``model``; ``parameters`` and ``macs`` of a roll-out of one clip, counted; ``formula_parameters`` and
         ``formula_macs``, by Table 2 summed over units and steps, None where it has none; and in bytes ``model_bytes``,
-        ``optimizer_bytes``, ``formula_output_bytes``, ``formula_bytes`` (the paper's sum) and ``saved_bytes``, what a
-        roll-out keeps for its backward pass.
+        ``optimizer_bytes``, ``formula_output_bytes``, ``formula_bytes`` (the paper's sum), ``saved_bytes``, what a
+        roll-out keeps for its backward pass, and ``peak_bytes``, all tensors at the peak of a training step by the
+        model's recipe, counted. With ``measure`` also ``measured_bytes``, the peak of the process less what it held
+        before the model was made.
 
     Raises:
         UnknownNameError: no such model or option.
-        ValueError: a shape or context the model cannot take.
+        ValueError: a shape or context the model cannot take, or steps that could not be measured (MeasuringError).
+        OSError: the system does not tell what a process holds.
     """
     check_count("batch", batch)
     rows = []
@@ -66,26 +75,32 @@ def analyse_complexity(
         fitting = {"in_channels": shape[1], "context": context, "horizon": shape[0] - context, "size": tuple(shape[2:])}
         options = {key: value for key, value in fitting.items() if key in known} | dict(model_options or {})
         model = create_model(name, **options).eval()
-        counted, memory = (
-            count_cost(copy.deepcopy(model).to("meta"), shape, context),
-            training_memory(model, shape, context, batch),
-        )
-        parameters, macs = _formulas(model, shape)
-        rows.append(
-            {
-                "model": name,
-                "formula_parameters": parameters,
-                "parameters": counted.parameters,
-                "formula_macs": macs,
-                "macs": counted.macs,
-                "model_bytes": memory.model,
-                "optimizer_bytes": memory.optimizer,
-                "formula_output_bytes": memory.outputs,
-                "formula_bytes": memory.paper,
-                "saved_bytes": memory.saved,
-            }
-        )
+        row = {"model": name, **_counted(model, name, shape, context, batch)}
+        if measure:
+            found = measure_step(name, shape, context, batch=batch, options=options, forecasts=False, threads=threads)
+            row["measured_bytes"] = found.peak - found.base
+        rows.append(row)
     return rows
+
+
+def _counted(model: Forecaster, name: str, shape: Sequence[int], context: int, batch: int) -> Row:
+    """Return what ``analyse_complexity`` finds without computing."""
+    counted = count_cost(copy.deepcopy(model).to("meta"), shape, context)
+    memory = training_memory(model, shape, context, batch)
+    step = count_step(model, model_entry(name).training, shape, context)
+    parameters, macs = _formulas(model, shape)
+    return {
+        "formula_parameters": parameters,
+        "parameters": counted.parameters,
+        "formula_macs": macs,
+        "macs": counted.macs,
+        "model_bytes": memory.model,
+        "optimizer_bytes": memory.optimizer,
+        "formula_output_bytes": memory.outputs,
+        "formula_bytes": memory.paper,
+        "saved_bytes": memory.saved,
+        "peak_bytes": step.peak(batch),
+    }
 
 
 def _formulas(model: Forecaster, shape: Sequence[int]) -> tuple[int | None, int | None]:

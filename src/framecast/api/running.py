@@ -130,11 +130,7 @@ def _resume(folder: RunFolder, chosen: TrainingOptions) -> Run:
 
 def _model(model: str | Forecaster, options: Mapping[str, Any] | None, training: TrainingOptions) -> Forecaster:
     if isinstance(model, str):
-        entry = model_entry(model)
-        chosen = dict(options or {})
-        if entry.cell and entry.cell.penalty_option and not training.recipe(entry.training).penalty_weight:
-            # A penalty that weighs nothing needs no weights of its own.
-            chosen.setdefault(entry.cell.penalty_option, False)
+        chosen = options_in_training(model, options or {}, training)
         try:
             return create_model(model, **chosen)
         except (RuntimeError, MemoryError) as error:
@@ -147,6 +143,23 @@ def _model(model: str | Forecaster, options: Mapping[str, Any] | None, training:
     if options:
         raise ValueError("model_options belong to a model given by name; this one is made already")
     return model
+
+
+def options_in_training(model: str, options: Mapping[str, Any], training: TrainingOptions) -> dict[str, Any]:
+    """Return a model's options as ``train`` makes it: a penalty that weighs nothing needs no weights of its own.
+
+    Args:
+        model: name of a model.
+        options: given for it.
+        training: how it is to be trained.
+
+    Raises:
+        UnknownNameError: no such model.
+    """
+    entry, chosen = model_entry(model), dict(options)
+    if entry.cell and entry.cell.penalty_option and not training.recipe(entry.training).penalty_weight:
+        chosen.setdefault(entry.cell.penalty_option, False)
+    return chosen
 
 
 def _init_from(model: Forecaster, path: Path) -> None:

@@ -23,7 +23,8 @@ from framecast.reporting.grids import Row, draw_grid
 from framecast.reporting.rain import legend_picture, rain_legend, rain_picture
 from framecast.reporting.results import Results, read_examples
 
-CLIPS_SHOWN = 4
+# The page enlarges what it shows, so a strip holds little more than the pixels of its frames.
+LEAST_PIXELS = 32
 # Baselines worth looking at; the others are seen in the past frames.
 BASELINES_SHOWN = ("extrapolation",)
 
@@ -85,15 +86,15 @@ class ClipRows(NamedTuple):
     captions: list[str]
 
 
-def clip_rows(names: list[str], folders: list[Path], results: list[Results]) -> list[ClipRows]:
-    """Return the first example clips with the forecasts of all runs that saw the same ones.
+def clip_rows(names: list[str], folders: list[Path], results: list[Results], most: int) -> list[ClipRows]:
+    """Return the first example clips, ``most`` at most, with the forecasts of all runs that saw the same ones.
 
     Raises:
         DataError: the examples of a folder are damaged.
     """
     loaded = [read_examples(folder) for folder in folders]
     first, found = loaded[0], []
-    for number in range(min(CLIPS_SHOWN, len(first.get("truth", ())))):
+    for number in range(min(most, len(first.get("truth", ())))):
         truth = first["truth"][number]
         forecasts: dict[str, Frames] = {}
         for name, examples, run in zip(names, loaded, results, strict=True):
@@ -124,7 +125,7 @@ def clip_figures(clips: list[ClipRows], found: Results) -> list[dict[str, Any]]:
                 "number": clip.number,
                 "rows": [{"label": label, "src": src} for label, src in rows],
                 "animation": _source(
-                    "gif", animation(panels, paint=style.paint, captions=clip.captions, **style.animate)
+                    animation(panels, paint=style.paint, captions=clip.captions, kind="PNG", **style.animate)
                 ),
                 "past": len(clip.past),
                 "times": [
@@ -161,8 +162,8 @@ def _same(one: Frames, other: Frames) -> bool:
 
 
 def _png(row: Frames, *, columns: int, paint: Painter) -> str:
-    return _source("png", strip([row], columns=columns, paint=paint))
+    return _source(strip([row], least=LEAST_PIXELS, columns=columns, paint=paint))
 
 
-def _source(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def _source(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"

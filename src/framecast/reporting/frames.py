@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ Painter = Callable[[Frames], Picture]
 PAST, FORECAST = (120, 120, 120), (214, 96, 28)
 NO_DATA = 180
 BORDER, LINE = 2, 14
+PLAIN = Image.Dither.NONE
 
 
 def to_picture(frame: Frames) -> Picture:
@@ -58,7 +59,8 @@ def strip(rows: list[Frames], gap: int = 1, least: int = 48, *, columns: int = 0
 
 def _png(pixels: Picture) -> bytes:
     content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG", optimize=True)
+    grey = (pixels == pixels[..., :1]).all()
+    Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels).save(content, "PNG", optimize=True)
     return content.getvalue()
 
 
@@ -70,8 +72,9 @@ def animation(
     paint: Painter = to_picture,
     captions: Sequence[str] = (),
     foot: Callable[[int], Picture] | None = None,
+    kind: Literal["GIF", "PNG"] = "GIF",
 ) -> bytes:
-    """Return a GIF of panels side by side.
+    """Return a moving picture of panels side by side.
 
     Args:
         panels: title -> frames (T, C, H, W) and the number of them that are past; past frames have a grey border,
@@ -81,6 +84,7 @@ def animation(
         paint: turns a frame into a picture; by default, one in [0, 1].
         captions: a line of text per frame, such as its time.
         foot: makes a picture of a given width to stand below, such as a colour scale.
+        kind: a GIF, which opens anywhere, or an animated PNG, which browsers show and which is a sixth as large.
     """
     length = max(len(frames) for frames, _ in panels.values())
     pictures = []
@@ -93,10 +97,19 @@ def animation(
         head = [_line(captions[step], sheet.shape[1])] if captions else []
         below = [foot(sheet.shape[1])] if foot else []
         pictures.append(Image.fromarray(np.concatenate([*head, sheet, *below])))
-    palette = [picture.quantize(64, dither=Image.Dither.NONE) for picture in pictures]
+    first, *others = _reduced(pictures) if kind == "PNG" else [one.quantize(64, dither=PLAIN) for one in pictures]
     content = io.BytesIO()
-    palette[0].save(content, "GIF", save_all=True, append_images=palette[1:], duration=milliseconds, loop=0)
+    first.save(
+        content, kind, save_all=True, append_images=others, duration=milliseconds, loop=0, optimize=kind == "PNG"
+    )
     return content.getvalue()
+
+
+def _reduced(pictures: list[Image.Image]) -> list[Image.Image]:
+    """Return pictures in 256 colours that all of them share, as the frames of an animated PNG must."""
+    sheet = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures]))
+    palette = sheet.quantize(256, dither=PLAIN)
+    return [picture.quantize(palette=palette, dither=PLAIN) for picture in pictures]
 
 
 def _panel(title: str, picture: Picture, colour: tuple[int, int, int], least: int) -> Picture:

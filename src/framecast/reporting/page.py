@@ -13,7 +13,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from framecast.boundary import reading
-from framecast.errors import RunFolderError, UnknownNameError
+from framecast.errors import RunFolderError, UnknownNameError, check_count
 from framecast.reporting.clips import clip_figures, clip_legend, clip_rows, comparison_drawings
 from framecast.reporting.curves import Line, draw_curves
 from framecast.reporting.figures import Drawing, write_drawings
@@ -30,19 +30,25 @@ CAPTIONS = {
 BETTER = {"low": "lower is better", "high": "higher is better", "one": "1 is best"}
 
 
-def write_report(folders: list[Path], out: Path, scores: Sequence[str] | None = None) -> Path:
+def write_report(
+    folders: list[Path], out: Path, scores: Sequence[str] | None = None, clips: int = 4, figures: bool = True
+) -> Path:
     """Write the page of result folders, and its figures into a folder beside it.
 
     Args:
         folders: that evaluate wrote into.
         out: the page.
         scores: to draw per lead time, the first one in the radar chart too; None draws the main ones.
+        clips: example clips to show, at most.
+        figures: write the folder.
 
     Raises:
+        ValueError: ``clips`` is negative.
         RunFolderError: no folders, or one that holds no results.json.
         DataError: a results file is damaged.
         UnknownNameError: the results have no such score.
     """
+    check_count("clips", clips, least=0)
     if not folders:
         raise RunFolderError("report needs at least one folder that evaluate wrote into")
     results = [read_results(folder) for folder in folders]
@@ -52,20 +58,23 @@ def write_report(folders: list[Path], out: Path, scores: Sequence[str] | None = 
         if score not in infos:
             raise UnknownNameError("score in these results", score, infos)
     with reading(", ".join(map(str, folders)), "cannot be shown", "evaluate again"):
-        page, drawings = _page(folders, results, scores)
+        page, drawings = _page(folders, results, scores, clips)
     write_atomically(out, page.encode())
-    write_drawings(out.parent / f"{out.stem}-figures", drawings)
+    if figures:
+        write_drawings(out.parent / f"{out.stem}-figures", drawings)
     return out
 
 
-def _page(folders: list[Path], results: list[Results], scores: Sequence[str] | None) -> tuple[str, dict[str, Drawing]]:
+def _page(
+    folders: list[Path], results: list[Results], scores: Sequence[str] | None, most: int
+) -> tuple[str, dict[str, Drawing]]:
     """Return the page, and the drawings that stand beside it too."""
     names, infos = run_names(results), score_infos(results)
     chosen = {name: infos[name] for name in scores} if scores else {n: i for n, i in infos.items() if i["main"]}
     curves, training = _lead_curves(names, results, chosen), _training_curves(names, folders)
     axes = radar_axes(results, next(iter(chosen), None))
     radar = {RADAR_TITLE: draw_radar(names, axes)} if len(results) > 1 and len(axes) > 2 else {}
-    clips = clip_rows(names, folders, results)
+    clips = clip_rows(names, folders, results, most)
     context = {
         "title": "Forecast report",
         "runs": [_facts(name, found) for name, found in zip(names, results, strict=True)],
@@ -104,17 +113,20 @@ def _tables(names: list[str], results: list[Results]) -> list[dict[str, Any]]:
     """Return one table for each kind of scores, of the forecasts and of the published convention."""
     infos = score_infos(results)
     kinds = list(dict.fromkeys(info["table"] for info in infos.values()))
+    alike = len({found["fingerprint"] for found in results}) == 1
     tables = []
     for block, caption in CAPTIONS.items():
         columns = forecast_columns(names, results, block)
         for kind in kinds if columns else ():
             scores = {score: info for score, info in infos.items() if info["table"] == kind}
-            best = {score: _best(columns, score, info["best"]) for score, info in scores.items()}
+            best = {
+                score: clear_best(columns, score, info["best"]) if alike else None for score, info in scores.items()
+            }
             rows = [
                 {
                     "name": name,
                     "model": model,
-                    "cells": [_cell(found, score, best[score]) for score in scores],
+                    "cells": [_cell(found, score, best[score] == name) for score in scores],
                 }
                 for name, (found, model) in columns.items()
             ]
@@ -124,19 +136,48 @@ def _tables(names: list[str], results: list[Results]) -> list[dict[str, Any]]:
     return tables
 
 
-def _best(columns: dict[str, tuple[Results, bool]], score: str, rule: str) -> float | None:
-    """Return the best value of a score, or None where it is defined nowhere."""
-    values = [found["mean"].get(score) for found, _ in columns.values()]
-    known = [value for value in values if value is not None]
-    distance = {"low": lambda x: x, "high": lambda x: -x, "one": lambda x: abs(math.log(x)) if x > 0 else math.inf}
-    return min(known, key=distance[rule], default=None)
+def clear_best(columns: Mapping[str, tuple[Results, bool]], score: str, rule: str) -> str | None:
+    """Return the name of the forecast that is best beyond doubt, or None.
+
+    Its 95 % interval over clips meets no other's. As no deviation of a difference is above the sum of both deviations,
+    the paired interval of its difference to any other then leaves out zero too.
+
+    Args:
+        columns: name -> scores of a forecast, and whether it is a model's; all of the same clips.
+        score: name of the score.
+        rule: "low", "high" or "one": which values are best.
+    """
+    reaches = {}
+    for name, (found, _) in columns.items():
+        if found["mean"].get(score) is None:
+            continue
+        bounds = found.get("interval", {}).get("mean", {}).get(score)
+        if not bounds or None in bounds:
+            return None
+        low, high = bounds
+        reaches[name] = _badness(low, high, rule)
+    for name, (_, worst) in reaches.items():
+        others = [least for other, (least, _) in reaches.items() if other != name]
+        if others and worst < min(others):
+            return name
+    return None
 
 
-def _cell(found: Results, score: str, best: float | None) -> dict[str, Any]:
+def _badness(low: float, high: float, rule: str) -> tuple[float, float]:
+    """Return the bounds of what an interval says of how far from the best value a score is."""
+    if rule == "low":
+        return low, high
+    if rule == "high":
+        return -high, -low
+    ends = sorted(abs(math.log(bound)) if bound > 0 else math.inf for bound in (low, high))
+    return (0.0 if low <= 1 <= high else ends[0]), ends[1]
+
+
+def _cell(found: Results, score: str, best: bool) -> dict[str, Any]:
     value = found["mean"].get(score)
     bounds = found.get("interval", {}).get("mean", {}).get(score)
     spread = "" if not bounds or None in bounds or value is None else f"{bounds[0]:.3g} to {bounds[1]:.3g}"
-    return {"text": shown_score(value), "best": value is not None and value == best, "spread": spread}
+    return {"text": shown_score(value), "best": best, "spread": spread}
 
 
 def _fallbacks(results: list[Results]) -> list[str]:

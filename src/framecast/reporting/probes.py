@@ -16,6 +16,7 @@ DECADES = 4
 # At the edge of a frame padding with zeros is felt; it would outshine what happens inside.
 BORDER = 1 / 8
 BOX = (214, 96, 28)
+LABELS = {"head": "output"}
 
 
 def draw_fields(found: Mapping[str, Mapping[str, tuple[NDArray[Any], int]]]) -> Drawing:
@@ -60,7 +61,9 @@ def draw_layers(found: Mapping[str, Mapping[str, NDArray[Any]]], context: int) -
     """
     panels = {
         model: {
-            layer: [to_picture(one[None]) for one in maps] if layer in ("input", "head") else shades(maps, BORDER)
+            LABELS.get(layer, layer): [to_picture(one[None]) for one in maps]
+            if layer in ("input", "head")
+            else shades(maps, BORDER)
             for layer, maps in layers.items()
         }
         for model, layers in found.items()

@@ -11,7 +11,7 @@ models:                             # label: what differs for this model
   ms-lstm: {}
   wide: {model: ms-lstm, model_options: {hidden: 32}, training: {lr: 0.0003}, reference: ms-lstm}
 reference: ms-lstm                  # differences are to this model, or to a model's own reference
-published: {source: where from, score: mse, values: {ms-lstm: 52.63}}
+published: {source: where from, values: {mse: {ms-lstm: 52.63}, memory_gb: {ms-lstm: 5.2}}}
 also: [../other]                    # studies whose results of equal cells are taken instead of run again
 out: .                              # folder of runs, results and tables, beside the file by default
 """
@@ -37,7 +37,7 @@ KEYS = frozenset(
      "published", "also", "out"}
 )  # fmt: skip
 MODEL_KEYS = frozenset({"model", "model_options", "training", "reference"})
-PUBLISHED_KEYS = frozenset({"source", "score", "values"})
+PUBLISHED_KEYS = frozenset({"source", "values"})
 EVALUATION_KEYS = frozenset({"split", "limit", "scores", "score_options", "baselines", "batch"})
 SCORED_ALIKE = EVALUATION_KEYS - {"batch"}
 LABEL = re.compile(r"[\w+][\w.+-]*")
@@ -75,11 +75,15 @@ class StudyCell(NamedTuple):
 
 @dataclass(frozen=True)
 class Published:
-    """Numbers of a paper: where they are from, of which score, and by label of the model."""
+    """Numbers of a paper.
+
+    Attributes:
+        source: where they are from.
+        values: score, or cost such as memory_gb, -> label of the model -> number.
+    """
 
     source: str = ""
-    score: str = ""
-    values: dict[str, float] = field(default_factory=dict)
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -250,13 +254,16 @@ def _seeds(path: Path, given: Any) -> tuple[int, ...]:
 def _published(path: Path, given: dict[str, Any], models: Mapping[str, StudyModel]) -> Published:
     _known(path, "key of published", given, PUBLISHED_KEYS)
     if given and set(given) != PUBLISHED_KEYS:
-        raise ValueError(f"{path}: published needs source, score and values, so that a reader knows what they are")
-    values = _mapping(path, "published.values", given.get("values"))
-    _known(path, "model of published.values", values, models)
-    for label, value in values.items():
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ValueError(f"{path}: published.values.{label} is {value!r} and must be a number")
-    return Published(str(given.get("source", "")), str(given.get("score", "")), values)
+        raise ValueError(f"{path}: published needs source and values, so that a reader knows what they are")
+    values = {}
+    for score, numbers in _mapping(path, "published.values", given.get("values")).items():
+        what = f"published.values.{score}"
+        values[str(score)] = _mapping(path, what, numbers)
+        _known(path, f"model of {what}", values[str(score)], models)
+        for label, value in values[str(score)].items():
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise ValueError(f"{path}: {what}.{label} is {value!r} and must be a number")
+    return Published(str(given.get("source", "")), values)
 
 
 def _mapping(path: Path, what: str, given: Any) -> dict[str, Any]:

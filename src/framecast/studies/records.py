@@ -47,6 +47,16 @@ def find_record(plan: Plan, cell: StudyCell) -> Record | None:
     return None
 
 
+def run_of_record(plan: Plan, cell: StudyCell, record: Record) -> Path:
+    """Return the run folder a record is of, in this study or in one of ``also``; it may be gone."""
+    if not plan.result_file(cell).is_file():
+        for folder in plan.also:
+            other = read_plan(folder)
+            if other.name == record["study"]:
+                return other.out / "runs" / str(record["model"]) / f"seed{record['seed']}"
+    return plan.run_folder(cell)
+
+
 def _read(path: Path) -> Record:
     try:
         record = json.loads(path.read_text())
@@ -81,7 +91,7 @@ def write_record(plan: Plan, cell: StudyCell, cost: dict[str, Any], results: dic
     Args:
         plan: the study.
         cell: the model and the seed.
-        cost: parameters and multiply-accumulates of a forecast.
+        cost: what was counted, see ``framecast.studies.costs``.
         results: what ``evaluate`` returned, with the scores of each clip.
     """
     folder, training = RunFolder(plan.run_folder(cell)), plan.training_of(cell)
@@ -129,8 +139,13 @@ def write_record(plan: Plan, cell: StudyCell, cost: dict[str, Any], results: dic
         },
         **{key: value for key, value in json.loads(folder.provenance.read_text()).items() if key != "fingerprint"},
     }
-    write_atomically(plan.result_file(cell), (json.dumps(record, separators=(",", ":")) + "\n").encode())
+    save_record(plan, cell, record)
     return record
+
+
+def save_record(plan: Plan, cell: StudyCell, record: Record) -> None:
+    """Write the file of a cell's record."""
+    write_atomically(plan.result_file(cell), (json.dumps(record, separators=(",", ":")) + "\n").encode())
 
 
 class _Clock:

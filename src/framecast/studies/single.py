@@ -18,11 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from framecast.analysis.counting import cost
 from framecast.api import data, evaluate, train
 from framecast.errors import DataError
-from framecast.registry import model_entry
 from framecast.storage import write_atomically
+from framecast.studies.costs import cell_cost
 from framecast.studies.plan import Plan, StudyCell
 from framecast.studies.records import Record, find_record, write_record
 from framecast.training.run_folder import RunFolder
@@ -84,7 +83,7 @@ def _run(plan: Plan, cell: StudyCell, threads: int, spent: dict[str, float]) -> 
         _write_state(plan, cell, {**state, "trained": True})
     with _timed(spent, "evaluation"):
         results = evaluate(folder, **plan.evaluation, per_clip=True, bootstrap=0, examples=4, **here)
-    return write_record(plan, cell, _cost(plan, cell), results)
+    return write_record(plan, cell, cell_cost(plan, cell, data(plan.data, **plan.data_options).spec), results)
 
 
 @contextmanager
@@ -94,15 +93,6 @@ def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
         yield
     finally:
         spent[stage] = time.monotonic() - began
-
-
-def _cost(plan: Plan, cell: StudyCell) -> dict[str, Any]:
-    spec = data(plan.data, **plan.data_options).spec
-    shape = (spec.length, spec.channels, spec.height, spec.width)
-    made = RunFolder(plan.run_folder(cell)).read_config()["model_options"]
-    options = {name: value for name, value in made.items() if name != "context"}
-    counted = cost(model_entry(cell.model.name).name, shape, spec.context, **options)
-    return {"parameters": counted.parameters, "macs": counted.macs, "shape": list(shape), "context": spec.context}
 
 
 def _beside(plan: Plan, cell: StudyCell, ending: str) -> Path:
