@@ -51,23 +51,34 @@ def squared(forecast: Tensor, truth: Tensor, valid: Tensor | None = None) -> Ten
 def squared_plus_edges(forecast: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return squared error plus how far edges are too weak or too strong, to be averaged over samples and frames.
 
-        Σ (ŷ - y)² + Σ_s (H W / n_s) Σ_i (√(e_s,i(ŷ) + ε) - √(e_s,i(y) + ε))²        s = 4, 8, 16 pixels
+        Σ (ŷ - y)² + Σ_s (H W / 2 n_s) Σ_i Σ_d (√(e_s,i,d(ŷ) + ε) - √(e_s,i,d(y) + ε))²        s = 4, 8, 16 pixels
 
-    e_s,i is the mean squared difference of neighbouring pixels in the i-th of n_s windows of s x s pixels, s / 2 apart.
-    Squared error alone makes what moves into an unsure place fade; here an edge that is a few pixels off costs less
-    than one that is missing, so that late frames keep their contrast at the price of some error.
+    e_s,i,d is the mean squared difference of pixels that are neighbours in direction d (of four: right, down and both
+    diagonals) in the i-th of n_s windows of s x s pixels, s / 2 apart. Squared error alone makes what moves into an
+    unsure place fade; here an edge that is a few pixels off costs less than one that is missing, so that late frames
+    keep their contrast at the price of some error.
     """
     if valid is not None:
         forecast, truth = (frames.where(valid, frames.new_zeros(())) for frames in (forecast, truth))
     total = squared(forecast, truth)
-    frames = torch.cat([forecast, truth]).flatten(0, 1)
-    steps = F.pad(frames.diff(dim=-1).square(), (0, 1)) + F.pad(frames.diff(dim=-2).square(), (0, 0, 0, 1))
+    steps = _steps(torch.cat([forecast, truth]).flatten(0, 1)).square()
     for side in WINDOWS:
         strength = (F.avg_pool2d(steps, side, side // 2, padding=side // 2) + FAINT).sqrt()
         ours, theirs = strength.chunk(2)
-        share = frames[0, 0].numel() / strength[0, 0].numel()
+        share = steps[0, 0].numel() / (2 * strength[0, 0].numel())
         total = total + share * (ours - theirs).square().sum((1, 2, 3)).sum()
     return total
+
+
+def _steps(frames: Tensor) -> Tensor:
+    """Return the differences of neighbouring pixels (N, 4 C, H, W) of frames (N, C, H, W), 0 beyond their end."""
+    right, down = frames.diff(dim=-1), frames.diff(dim=-2)
+    falling = frames[..., 1:, 1:] - frames[..., :-1, :-1]
+    rising = frames[..., :-1, 1:] - frames[..., 1:, :-1]
+    corner = (0, 1, 0, 1)
+    return torch.cat(
+        [F.pad(right, (0, 1)), F.pad(down, (0, 0, 0, 1)), F.pad(falling, corner), F.pad(rising, corner)], 1
+    )
 
 
 def all_frames(forecast: Tensor, valid: Tensor | None = None) -> int:
