@@ -60,6 +60,24 @@ def reading(
         raise kind(f"{where} {problem}: {reason}: {remedy}") from error
 
 
+@contextmanager
+def asked_by(where: str | Path) -> Iterator[None]:
+    """Have errors about what a file asks for, such as data of an impossible size, say which file it was.
+
+    Args:
+        where: the file.
+
+    Raises:
+        DataError: or DatasetNotFoundError, as it was, with the file before it.
+    """
+    try:
+        yield
+    except (DataError, DatasetNotFoundError) as error:
+        if str(where) in str(error):
+            raise
+        raise type(error)(f"{where} asks for data that cannot be opened: {error}") from error
+
+
 def most_bytes() -> int:
     """Return the most bytes that a file may make us allocate at a time.
 

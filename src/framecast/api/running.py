@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from framecast.api.given import check_channels, given_data, plain_options, weights_file
-from framecast.boundary import reading
+from framecast.boundary import asked_by, reading
 from framecast.datasets.catalogue import open_data
 from framecast.datasets.clip import ClipData
 from framecast.errors import DataError, OutOfMemoryError, RunFolderError
@@ -114,7 +114,8 @@ def _resume(folder: RunFolder, chosen: TrainingOptions) -> Run:
     with reading(folder.config, "cannot be continued", "restore it", RunFolderError):
         training_options(config["training"])
         forecaster = create_model(config["model"], **config["model_options"])
-        clips = open_data(config["data"], **config["data_options"])
+        with asked_by(folder.config):
+            clips = open_data(config["data"], **config["data_options"])
     options = resumed_options(config["training"], chosen)
     found, expected = clips.fingerprint(), folder.read_fingerprint()
     if found != expected:
