@@ -291,6 +291,14 @@ def test_records_and_runs_of_another_recipe_are_refused(tmp_path: Path) -> None:
     changed.result_file(cell).write_text("{")
     with pytest.raises(DataError, match="no record of a study's cell"):
         find_record(changed, changed.cells()[0])
+    changed.result_file(cell).write_text("{}")
+    with pytest.raises(DataError, match=r"no record of a study's cell: .*recipe, cost"):
+        find_record(changed, changed.cells()[0])
+    changed.result_file(cell).unlink()
+    for damaged in ("{", "[]", "{}"):
+        (tmp_path / "runs/convlstm/seed0.json").write_text(damaged)
+        with pytest.raises(DataError, match=r"seed0\.json cannot be read.* delete it and .*seed0 to begin again"):
+            run_cell(changed, changed.cells()[0])
 
 
 def test_cells_tested_on_different_clips_are_refused(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def _resume(folder: RunFolder, chosen: TrainingOptions) -> Run:
         with asked_by(folder.config):
             clips = open_data(config["data"], **config["data_options"])
     options = resumed_options(config["training"], chosen)
-    found, expected = clips.fingerprint(), folder.read_fingerprint()
+    found, expected = clips.fingerprint(), folder.read_provenance()["fingerprint"]
     if found != expected:
         raise DataError(
             f"the data has fingerprint {found} and the run was started with {expected}, says {folder.provenance}: "

@@ -20,7 +20,8 @@ from typing import Any
 
 from framecast.analysis.counting import cost
 from framecast.api import data, evaluate, train
-from framecast.errors import DataError
+from framecast.boundary import reading
+from framecast.errors import DataError, RunFolderError
 from framecast.registry import model_entry
 from framecast.storage import write_atomically
 from framecast.studies.plan import Plan, StudyCell
@@ -114,12 +115,14 @@ def _state(plan: Plan, cell: StudyCell) -> dict[str, Any]:
     """Return whether the run is trained, and write down the recipe of one that starts.
 
     Raises:
-        DataError: the run was started with another recipe.
+        DataError: the run was started with another recipe, or the file that says so is damaged.
     """
     path, recipe = _beside(plan, cell, ".json"), plan.recipe(cell)
     if path.is_file() and plan.run_folder(cell).exists():
-        state: dict[str, Any] = json.loads(path.read_text())
-        if state["recipe"] != recipe:
+        with reading(path, remedy=f"delete it and {plan.run_folder(cell)} to begin again"):
+            state: dict[str, Any] = json.loads(path.read_text())
+            before, _ = state["recipe"], state["trained"]
+        if before != recipe:
             raise DataError(
                 f"{plan.run_folder(cell)} was started with another recipe than {plan.file} has now: delete the folder "
                 "to begin again, or restore the file"
@@ -154,8 +157,9 @@ def _alone(plan: Plan, cell: StudyCell) -> Iterator[None]:
 
 def _log(plan: Plan, cell: StudyCell, began: datetime, outcome: str, spent: dict[str, float], threads: int) -> None:
     """Add a row to the study's log."""
-    file = RunFolder(plan.run_folder(cell)).provenance
-    versions = json.loads(file.read_text())["versions"] if file.is_file() else {}
+    versions: dict[str, str] = {}
+    with suppress(RunFolderError):  # a cell may fail for this very file; the row is written all the same
+        versions = RunFolder(plan.run_folder(cell)).read_provenance().get("versions", {})
     command = f"{plan.command} --cell {cell.model.label} {cell.seed} --threads {threads}"
     facts = {
         "command": command,

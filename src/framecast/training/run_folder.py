@@ -89,14 +89,17 @@ class RunFolder:
             )
         return found
 
-    def read_fingerprint(self) -> str:
-        """Return the fingerprint of the data the run was started with.
+    def read_provenance(self) -> dict[str, Any]:
+        """Return what the run was started with: fingerprint of the data, versions by library, machine.
 
         Raises:
             RunFolderError: it is missing or damaged.
         """
         with reading(self.provenance, remedy="restore it", kind=RunFolderError):
-            return str(json.loads(self.provenance.read_text())["fingerprint"])
+            facts: dict[str, Any] = json.loads(self.provenance.read_text())
+            if not isinstance(facts["fingerprint"], str) or not isinstance(facts.get("versions", {}), dict):
+                raise TypeError("fingerprint or versions is of another type")
+        return facts
 
     def checkpoint(self, batches: int) -> Path:
         """Return the path of the training state after so many batches."""
