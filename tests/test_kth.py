@@ -228,7 +228,7 @@ def test_an_interrupted_decoding_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def interrupted(*_: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("framecast.datasets.formats.video.os.fsync", interrupted)
+    monkeypatch.setattr("framecast.storage.os.fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         decode_into_cache(path)
     assert not list(cached_video(path, None, None).parent.iterdir())

@@ -22,6 +22,7 @@ from ranks_worker import GRADIENTS, work
 from test_training import rows
 
 import framecast as fc
+from framecast.errors import RunFolderError
 
 TORCHRUN = "torch.distributed.run"
 TRAIN = ["framecast", "train", "--model", "ms-lstm", "--data", "moving-mnist", "--accelerator", "cpu",
@@ -156,6 +157,8 @@ def test_two_devices_start_a_second_process_and_stop_together(tmp_path: Path, st
     deadline = time.monotonic() + PATIENCE
     while not (log.exists() and len(log.read_text().splitlines()) > 3) and time.monotonic() < deadline:
         time.sleep(0.1)
+    with pytest.raises(RunFolderError, match=f"is being trained by process {process.pid} on"):
+        fc.train(out=out, resume=True, devices=1, accelerator="cpu", progress=False)
     process.send_signal(signal.SIGINT)
     output, errors = ended(process, 130)
     assert errors.count("--resume") == 1

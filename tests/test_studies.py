@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from makers.holding import holding
 
 import framecast as fc
 from framecast import cli
@@ -153,14 +154,12 @@ def test_no_cell_starts_when_time_is_up(tmp_path: Path) -> None:
 
 
 def test_two_processes_never_share_a_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fcntl = pytest.importorskip("fcntl")
+    pytest.importorskip("fcntl")
     plan = read_plan(write_study(tmp_path))
     cell = plan.cells()[0]
     lock = plan.run_folder(cell).with_name("seed0.lock")
-    lock.parent.mkdir(parents=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(BusyError, match="another process works on convlstm-seed0"):
+    with holding(lock) as other:
+        with pytest.raises(BusyError, match=f"another process works on convlstm-seed0: process {other} on"):
             run_cell(plan, cell)
         assert cli.main(["study", str(plan.file), "--cell", "convlstm", "0"]) == conducting.BUSY
     assert "another process" in capsys.readouterr().err

@@ -21,9 +21,9 @@ from typing import Any
 from framecast.analysis.counting import cost
 from framecast.api import data, evaluate, train
 from framecast.boundary import reading
-from framecast.errors import DataError, RunFolderError
+from framecast.errors import DataError, HeldError, RunFolderError
 from framecast.registry import model_entry
-from framecast.storage import write_atomically
+from framecast.storage import held, write_atomically
 from framecast.studies.plan import Plan, StudyCell
 from framecast.studies.records import Record, find_record, write_record
 from framecast.training.run_folder import RunFolder
@@ -140,19 +140,11 @@ def _write_state(plan: Plan, cell: StudyCell, state: dict[str, Any]) -> None:
 @contextmanager
 def _alone(plan: Plan, cell: StudyCell) -> Iterator[None]:
     """Hold the cell's lock, which the system frees when the process ends, however it ends."""
-    path = _beside(plan, cell, ".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such locks; there two processes must not share a study
+    try:
+        with held(_beside(plan, cell, ".lock")):
             yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BusyError(f"another process works on {cell}") from error
-        yield
+    except HeldError as error:
+        raise BusyError(f"another process works on {cell}: {error}") from error
 
 
 def _log(plan: Plan, cell: StudyCell, began: datetime, outcome: str, spent: dict[str, float], threads: int) -> None:
