@@ -107,10 +107,10 @@ def _cached(folder: Path) -> Path:
     return cached
 
 
-def _fletcher(folder: Path) -> Path:
+def _fletcher(folder: Path, libver: str | None = "latest") -> Path:
     import h5py
 
-    with h5py.File(folder / "sums.h5", "w", libver="latest") as file:
+    with h5py.File(folder / "sums.h5", "w", libver=libver) as file:
         file.create_dataset("frames", data=pixels(COUNT), chunks=(1, 6, 8), compression="gzip", fletcher32=True)
     return folder / "sums.h5"
 
@@ -262,6 +262,8 @@ FORMATS: dict[str, Format] = {
     "npz": Format(_kind("archive.npz"), read_own, checksum=True),
     "HDF5": Format(_times, read_own),
     "HDF5, fletcher32": Format(_fletcher, read_own, checksum=True),
+    # As others write it with h5py's defaults: values have a checksum, names, shapes and attributes have none.
+    "HDF5, fletcher32, older format": Format(lambda folder: _fletcher(folder, None), read_own, quick=False),
     "HDF5, TaxiBJ": Format(_flow, _read_flow),
     "HDF5, KNMI": Format(_knmi, _read_frame),
     "HDF5, ODIM": Format(_odim, _read_frame),
