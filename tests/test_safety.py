@@ -13,7 +13,7 @@ import torch
 from torture.finite import DATA, MODELS, Poison
 
 import framecast as fc
-from framecast.analysis import what_fits as fitting
+from framecast.analysis import room as fitting
 from framecast.analysis.cost_table import CAUTION
 from framecast.analysis.fitting_memory import heap_limit, recompute_modes
 from framecast.analysis.memory import count_memory

@@ -115,7 +115,7 @@ def _fitted(
 def _out_of_memory(said: str, model: Forecaster, clips: ClipData, options: TrainingOptions) -> NoReturn:
     """Raise the error; only processors' memory is counted, as nobody has tried the others'."""
     if model.spec is not None and (options.accelerator == "cpu" or not torch.accelerator.is_available()):
-        from framecast.analysis.what_fits import what_fits
+        from framecast.analysis.room import what_fits
 
         spec = clips.spec
         fits = what_fits(
