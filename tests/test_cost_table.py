@@ -11,6 +11,7 @@ import pytest
 import framecast as fc
 from framecast import cli
 from framecast.analysis import cost_table
+from framecast.analysis.cost_rows import Row
 from framecast.analysis.cost_table import PAPER_SHAPES, convolution_rate, free_memory, make_cost_table, read_clips
 from framecast.analysis.measuring import Measured, MeasuringError
 from framecast.errors import UnknownNameError
@@ -118,6 +119,11 @@ def test_other_errors(measured: list[str], tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="not a table of costs"):
         make_cost_table([SHAPE], models=["convlstm"], out=tmp_path / "t.csv")
+    head = ",".join(Row._fields).encode()
+    for damaged in (b"\xff\xfe", head + b"\nmoving-mnist,convlstm", head + b"\na,b,many", head + b'\n"\0"' * 2):
+        (tmp_path / "t.csv").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"t\.csv is not a table of costs"):
+            make_cost_table([SHAPE], models=["convlstm"], out=tmp_path / "t.csv")
     assert measured == []
 
 

@@ -40,10 +40,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_exploits_are_live(tmp_path: Path) -> None:
     """Read by those who trust them, they do what they were made for."""
+
+    def trusting(content: bytes) -> object:
+        return torch.load(_written(tmp_path / "a.pt", content), weights_only=False)
+
     loaders = {
         "pickle with os.system": pickle.loads,
         "STACK_GLOBAL": pickle.loads,
-        "torch zip": lambda content: torch.load(_written(tmp_path / "a.pt", content), weights_only=False),
+        "torch with collect_env.run": trusting,
+        "torch zip": trusting,
         "YAML object": yaml.unsafe_load,
     }
     for name, load in loaders.items():
@@ -91,6 +96,10 @@ def test_every_data_set_is_an_entry() -> None:
     assert set(DATASETS) - {"own"} <= {name.split(",")[0] for name in ENTRIES}
 
 
+def test_every_verb_that_reads_files_is_an_entry() -> None:
+    assert set(cli.VERBS) - {"models", "demo"} <= {name.split(" ")[0].rstrip(",") for name in ENTRIES}
+
+
 # ---- what the code may not say
 
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -133,11 +142,28 @@ def violations(code: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("folder", ["src", "tools", "benchmarks"])
+# Tests that make hostile files, show that they are live, or send clips to a process as a loader's workers do.
+ALLOWED = {
+    "tests/makers/exploits.py": ["import pickle", "np.save needs None"],
+    "tests/test_hostile.py": ["import pickle", "torch.load needs ('weights_only', True)"],
+    "tests/test_moving_mnist.py": ["np.save needs None"],
+    "tests/test_own_data.py": ["import pickle"],
+    "tests/test_own_files.py": ["import pickle", "np.save needs None", "np.savez needs None"],
+    "tests/test_use.py": ["np.save needs None"],
+    "tests/test_windows.py": ["import pickle"],
+}
+
+
+@pytest.mark.parametrize("folder", ["src", "tools", "benchmarks", "tests"])
 def test_nothing_that_runs_code_is_ever_called(folder: str) -> None:
-    files = sorted((ROOT / folder).rglob("*.py"))
-    assert files
-    assert {str(file): said for file in files if (said := violations(file.read_text()))} == {}
+    found: dict[str, list[str]] = {}
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        said = [re.sub(r"^line \d+: ", "", one) for one in violations(file.read_text())]
+        if said:
+            found[file.relative_to(ROOT).as_posix()] = said
+    assert (ROOT / folder).is_dir()
+    # Equal, so that what is allowed goes when it is needed no more.
+    assert found == {file: said for file, said in ALLOWED.items() if file.startswith(f"{folder}/")}
 
 
 @pytest.mark.parametrize(

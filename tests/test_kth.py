@@ -200,9 +200,9 @@ def test_the_real_clip(shared: Path) -> None:
 def test_frames_are_resized_in_one_interpolation(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (5, 120, 160), np.uint8)
     path = video_file(tmp_path / "a.avi", frames)
-    exact = np.load(decode_into_cache(path, None, 1))
+    exact = np.load(decode_into_cache(path, None, 1), allow_pickle=False)
     assert np.array_equal(exact[:, 0], frames), "ffv1 loses nothing, so decoding must not"
-    small = np.load(decode_into_cache(path, (128, 128), 1))
+    small = np.load(decode_into_cache(path, (128, 128), 1), allow_pickle=False)
     once = np.rint(resize_frames(frames[:, None].astype(np.float32), (128, 128)))
     assert np.array_equal(small, once.astype(np.uint8))
 
@@ -218,7 +218,7 @@ def test_a_changed_video_is_decoded_again(tmp_path: Path) -> None:
     first = decode_into_cache(path)
     video_file(path, moving_bar(5))
     assert decode_into_cache(path) != first
-    assert len(np.load(decode_into_cache(path))) == 5
+    assert len(np.load(decode_into_cache(path), allow_pickle=False)) == 5
     assert decode_into_cache(path, (6, 8)) != decode_into_cache(path, (8, 6))
 
 
@@ -228,7 +228,7 @@ def test_an_interrupted_decoding_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def interrupted(*_: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("framecast.datasets.formats.video.os.fsync", interrupted)
+    monkeypatch.setattr("framecast.storage.os.fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         decode_into_cache(path)
     assert not list(cached_video(path, None, None).parent.iterdir())

@@ -71,7 +71,7 @@ def test_the_figure_of_the_ablation(runs: list[str], tmp_path: Path, capsys: pyt
     labels = [*ABLATION, "input", *(f"layer{number}" for number in range(6)), "output"]
     assert all(f">{label}</text>" in svg for label in labels)
     assert (tmp_path / "layer-outputs.png").read_bytes().startswith(b"\x89PNG")
-    with np.load(tmp_path / "layer-outputs.npz") as numbers:
+    with np.load(tmp_path / "layer-outputs.npz", allow_pickle=False) as numbers:
         past = fc.data("moving-mnist", **DATA)["test"][1]["frames"][:3].numpy()
         forecast = fc.predict(runs[3], past, horizon=2)
         assert np.array_equal(numbers["ms-lstm/input"][0, :3], past)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_model
 
@@ -32,6 +32,7 @@ def pair_of(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return forecast, truth, valid
 
 
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from(OTHERS), st.sampled_from(OTHERS))
 def test_masked_values_change_no_loss_and_no_score(seed: int, other: float, another: float) -> None:
     forecast, truth, valid = pair_of(seed)

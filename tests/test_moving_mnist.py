@@ -155,7 +155,7 @@ def test_stored_clips(tmp_path: Path) -> None:
     data = open_moving_mnist(file=path, context=4, horizon=6)
     assert {split: len(clips) for split, clips in data.splits.items()} == {"train": 19, "validation": 2, "test": 9}
     assert data.spec.height == 16
-    expected = np.load(path)[:10, 21].astype(np.float32) / 255
+    expected = np.load(path, allow_pickle=False)[:10, 21].astype(np.float32) / 255
     assert np.array_equal(data["test"][0]["frames"][:, 0].numpy(), expected)
     mixed = open_moving_mnist(test_file=path, **SMALL)
     assert (len(mixed["train"]), len(mixed["test"])) == (38, 30)

@@ -125,7 +125,7 @@ def test_the_published_convention_for_rain(run: Path, tmp_path: Path) -> None:
 
 def test_examples_are_physical(run: Path, results: dict[str, Any]) -> None:
     del results
-    with np.load(run / "examples.npz") as file:
+    with np.load(run / "examples.npz", allow_pickle=False) as file:
         stored = {name: file[name] for name in file.files}
     assert {"past", "truth", "valid", "times", "ms-lstm", "extrapolation"} <= stored.keys()
     assert stored["times"][0].tolist() == [START + 300 * (18 + 2 * step) for step in range(4)]
@@ -145,7 +145,7 @@ def test_two_hours_from_a_folder_of_files(run: Path, root: Path, tmp_path: Path,
     assert np.isnan(forecast[..., -2:]).all()
     assert np.isfinite(forecast[..., :-2]).all()
     assert (forecast[..., :-2] >= 0).all()
-    np.testing.assert_array_equal(np.load(tmp_path / "forecast.npy"), forecast)
+    np.testing.assert_array_equal(np.load(tmp_path / "forecast.npy", allow_pickle=False), forecast)
     # The same by hand: the last two frames at 10 minutes, cut and averaged as in training.
     files = sorted(root.iterdir())
     past = np.stack([read_knmi(files[number]).values[:, :SIDE, :SIDE] for number in (-3, -1)])

@@ -22,6 +22,7 @@ from ranks_worker import GRADIENTS, work
 from test_training import rows
 
 import framecast as fc
+from framecast.errors import RunFolderError
 
 TORCHRUN = "torch.distributed.run"
 TRAIN = ["framecast", "train", "--model", "ms-lstm", "--data", "moving-mnist", "--accelerator", "cpu",
@@ -98,7 +99,8 @@ def check_evaluation(one: Path, two: Path, clips: int) -> None:
             np.testing.assert_allclose(theirs["forecasts"][name]["counts"][key], count, rtol=1e-5)
         for key, bounds in expected["interval"]["mean"].items():
             np.testing.assert_allclose(theirs["forecasts"][name]["interval"]["mean"][key], bounds, rtol=1e-5)
-    with np.load(one / "examples.npz") as shown, np.load(two / "examples.npz") as also:
+    files = [np.load(side / "examples.npz", allow_pickle=False) for side in (one, two)]
+    with files[0] as shown, files[1] as also:
         assert set(shown) == set(also)
         assert np.array_equal(shown["past"], also["past"])
         assert len(also["past"]) == min(3, clips)
@@ -111,8 +113,8 @@ def test_two_processes_do_what_one_does(tmp_path: Path, start: Start) -> None:
     together = start(TORCHRUN, "--standalone", "--nproc-per-node", "2", worker, tmp_path / "two", "1")
     work(tmp_path / "one", ask=0)
     _, errors = ended(together)
-    one = torch.load(tmp_path / "one/found-0.pt")
-    two = [torch.load(tmp_path / f"two/found-{rank}.pt") for rank in range(2)]
+    one = torch.load(tmp_path / "one/found-0.pt", weights_only=True)
+    two = [torch.load(tmp_path / f"two/found-{rank}.pt", weights_only=True) for rank in range(2)]
     assert "Warning: It is recommended" not in errors
     check_gradients(one, two)
 
@@ -155,6 +157,8 @@ def test_two_devices_start_a_second_process_and_stop_together(tmp_path: Path, st
     deadline = time.monotonic() + PATIENCE
     while not (log.exists() and len(log.read_text().splitlines()) > 3) and time.monotonic() < deadline:
         time.sleep(0.1)
+    with pytest.raises(RunFolderError, match=f"is being trained by process {process.pid} on"):
+        fc.train(out=out, resume=True, devices=1, accelerator="cpu", progress=False)
     process.send_signal(signal.SIGINT)
     output, errors = ended(process, 130)
     assert errors.count("--resume") == 1

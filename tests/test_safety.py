@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ import torch
 from torture.finite import DATA, MODELS, Poison
 
 import framecast as fc
+from framecast.analysis import room as fitting
+from framecast.analysis.cost_table import CAUTION
+from framecast.analysis.fitting_memory import heap_limit, recompute_modes
+from framecast.analysis.memory import count_memory
 from framecast.api.given import data
 from framecast.errors import NonFiniteError, OutOfMemoryError, PeerLostError, RunFolderError
 from framecast.registry import Training
@@ -86,7 +92,52 @@ def test_out_of_memory_says_what_needs_less(tmp_path: Path) -> None:
     assert "--batch 1 --accumulate 3" in memory_advice(MemoryError(), model, spec, TrainingOptions(batch=3))
     with pytest.raises(OutOfMemoryError, match=r"weights of convlstm .* do not fit"):
         fc.train("convlstm", "moving-mnist", out=tmp_path / "wide", model_options={"hidden": 2**24}, data_options=DATA)
+    with pytest.raises(OutOfMemoryError, match=r"data moving-mnist with options .* does not fit: use smaller frames"):
+        fc.train("convlstm", "moving-mnist", out=tmp_path / "wide", model_options=MODELS[0][1],
+                 data_options={"size": 2**20})  # fmt: skip
     assert not (tmp_path / "wide").exists()
+
+
+def test_out_of_memory_says_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, options = (8, 1, 32, 32), {"hidden": 8, "layers": 1}
+    modes = [mode for mode in recompute_modes("convlstm", 7) if mode in ("none", "lean")]
+    counts = {mode: count_memory("convlstm", shape, 4, mode, **options) for mode in modes}
+    free = counts["none"].peak(5, CAUTION, heap_limit())
+    monkeypatch.setattr(fitting, "count_memory", cache(fitting.count_memory))
+    monkeypatch.setattr(fitting, "free_for_process", lambda: free)
+    said = fitting.what_fits("convlstm", shape, 4, 16, "none", options=options)
+    assert "hold batch 5 with recompute none, or batch " in said
+    most = int(re.findall(r"batch (\d+) with recompute lean", said)[0])
+    assert counts["lean"].peak(most, CAUTION, heap_limit()) <= free
+    assert counts["lean"].peak(most + 1, CAUTION, heap_limit()) > free
+    # Processes share the memory, and each has its part of the batch.
+    assert "hold batch 4 with" in fitting.what_fits("convlstm", shape, 4, 16, "none", options=options, processes=2)
+    assert "other programs took the memory" in fitting.what_fits("convlstm", shape, 4, 5, "none", options=options)
+    monkeypatch.setattr(fitting, "free_for_process", lambda: 1000)
+    assert "not one clip fits into the 0 MB" in fitting.what_fits("convlstm", shape, 4, 5, "none", options=options)
+    for wrong in ({"hidden": 2**24}, {"no": 1}):
+        assert fitting.what_fits("convlstm", shape, 4, 5, "none", options=wrong) == ""
+
+    def hungry(*_: object) -> None:
+        raise OutOfMemoryError("out of memory: tried it.")
+
+    monkeypatch.setattr("framecast.training.fitting.fit", hungry)
+    asked: dict[str, Any] = {"model_options": options, "data_options": DATA, "accelerator": "cpu", "out": tmp_path}
+    with pytest.raises(OutOfMemoryError, match=r"^out of memory: tried it\. What fits: by count, not one clip fits"):
+        fc.train("convlstm", "moving-mnist", **asked)
+    monkeypatch.setattr(fitting, "free_for_process", hungry)
+    with pytest.raises(OutOfMemoryError, match=r"^out of memory: tried it\.$"):
+        fc.train("convlstm", "moving-mnist", **asked)
+
+
+def test_a_limit_of_addresses_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the addresses a process has taken are known on Linux only")
+    assert fitting.free_for_process() > 10**8
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (taken + 10**7, taken + 10**7))
+    assert 0 <= fitting.free_for_process() <= 2 * 10**7
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("out of memory"), OSError("no space")])

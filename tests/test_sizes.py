@@ -23,14 +23,14 @@ from makers.mutations import run_apart
 from makers.radar import radolan_bytes
 
 import framecast as fc
-from framecast.boundary import SMALL_BYTES, check_frames, check_size, most_bytes, reading
+from framecast.boundary import SMALL_BYTES, asked_by, check_frames, check_size, most_bytes, reading
 from framecast.datasets.archive.pieces import find_work, frames_of
 from framecast.datasets.formats.hdf5 import check_small
 from framecast.datasets.formats.layout import Layout
 from framecast.datasets.handwriting import read_idx
 from framecast.datasets.own import open_own
 from framecast.datasets.radar.radolan import read_radolan
-from framecast.errors import DataError, WeightsError
+from framecast.errors import DataError, DatasetNotFoundError, WeightsError
 from framecast.reporting.results import read_examples
 from framecast.weights.importing import read_tensors
 from framecast.weights.saving import save_weights
@@ -243,6 +243,11 @@ def test_the_boundary_tells_what_it_was_not_told() -> None:
     for passing in (NameError("a mistake"), KeyboardInterrupt()):
         with pytest.raises(type(passing)), reading("a"):
             raise passing
+    for kind in (DataError, DatasetNotFoundError):
+        with pytest.raises(kind, match=r"^a\.yaml asks for data that cannot be opened: too few$"), asked_by("a.yaml"):
+            raise kind("too few")
+    with pytest.raises(DataError, match=r"^a\.yaml is damaged$"), asked_by("a.yaml"):
+        raise DataError("a.yaml is damaged")
 
 
 # ---- archives

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from makers.holding import holding
 from small_study import BY_HAND, STUDY, rows, write_record, write_study
 
 import framecast as fc
@@ -136,14 +137,12 @@ def test_no_cell_starts_when_time_is_up(tmp_path: Path) -> None:
 
 
 def test_two_processes_never_share_a_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fcntl = pytest.importorskip("fcntl")
+    pytest.importorskip("fcntl")
     plan = read_plan(write_study(tmp_path))
     cell = plan.cells()[0]
     lock = plan.run_folder(cell).with_name("seed0.lock")
-    lock.parent.mkdir(parents=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(BusyError, match="another process works on convlstm-seed0"):
+    with holding(lock) as other:
+        with pytest.raises(BusyError, match=f"another process works on convlstm-seed0: process {other} on"):
             run_cell(plan, cell)
         assert cli.main(["study", str(plan.file), "--cell", "convlstm", "0"]) == conducting.BUSY
     assert "another process" in capsys.readouterr().err
@@ -174,6 +173,14 @@ def test_records_and_runs_of_another_recipe_are_refused(tmp_path: Path) -> None:
     changed.result_file(cell).write_text("{")
     with pytest.raises(DataError, match="no record of a study's cell"):
         find_record(changed, changed.cells()[0])
+    changed.result_file(cell).write_text("{}")
+    with pytest.raises(DataError, match=r"no record of a study's cell: .*recipe, cost"):
+        find_record(changed, changed.cells()[0])
+    changed.result_file(cell).unlink()
+    for damaged in ("{", "[]", "{}"):
+        (tmp_path / "runs/convlstm/seed0.json").write_text(damaged)
+        with pytest.raises(DataError, match=r"seed0\.json cannot be read.* delete it and .*seed0 to begin again"):
+            run_cell(changed, changed.cells()[0])
 
 
 def test_cells_tested_on_different_clips_are_refused(tmp_path: Path) -> None:

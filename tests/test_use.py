@@ -68,7 +68,7 @@ def test_results_are_written(run: Path, results: dict[str, Any]) -> None:
         table = list(csv.DictReader(file))
     assert {row["forecast"] for row in table} == set(results["forecasts"])
     assert [row["lead"] for row in table if row["forecast"] == "ms-lstm"] == ["1", "2", "mean"]
-    with np.load(run / "examples.npz") as examples:
+    with np.load(run / "examples.npz", allow_pickle=False) as examples:
         assert examples["past"].shape == (8, 3, 1, 16, 16)
 
 
@@ -134,7 +134,7 @@ def test_files_of_every_kind_give_the_same_forecast(run: Path, tmp_path: Path) -
 
 def test_forecasts_are_written(run: Path, tmp_path: Path) -> None:
     forecast = fc.predict(run, past()[0], horizon=4, out=tmp_path / "new")
-    assert np.array_equal(np.load(tmp_path / "new/forecast.npy"), forecast)
+    assert np.array_equal(np.load(tmp_path / "new/forecast.npy", allow_pickle=False), forecast)
     with Image.open(tmp_path / "new/forecast.gif") as picture:
         # Equal frames are stored once and shown longer, so time is what counts.
         shown = [frame.info["duration"] for frame in ImageSequence.Iterator(picture)]

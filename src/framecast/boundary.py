@@ -12,6 +12,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,24 @@ def reading(
         said = str(error).strip().splitlines()
         reason = said[0] if said else type(error).__name__
         raise kind(f"{where} {problem}: {reason}: {remedy}") from error
+
+
+@contextmanager
+def asked_by(where: str | Path) -> Iterator[None]:
+    """Have errors about what a file asks for, such as data of an impossible size, say which file it was.
+
+    Args:
+        where: the file.
+
+    Raises:
+        DataError: or DatasetNotFoundError, as it was, with the file before it.
+    """
+    try:
+        yield
+    except (DataError, DatasetNotFoundError) as error:
+        if str(where) in str(error):
+            raise
+        raise type(error)(f"{where} asks for data that cannot be opened: {error}") from error
 
 
 def most_bytes() -> int:
@@ -144,19 +163,25 @@ def check_npz(path: Path, ratio: int = 200, harmless: int = 0) -> None:
             _check_member(archive, member, path)
 
 
-def check_stored(path: Path) -> None:
+def check_stored(file: Path | BytesIO) -> None:
     """Refuse a zip archive with a packed member, or with members larger than itself, before anything is unpacked.
+
+    Args:
+        file: the archive, or its content, which is read from its beginning afterwards.
 
     Raises:
         ValueError: it is refused.
     """
-    with zipfile.ZipFile(path) as archive:
+    size = file.getbuffer().nbytes if isinstance(file, BytesIO) else file.stat().st_size
+    with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
     packed = next((member.filename for member in members if member.compress_type != zipfile.ZIP_STORED), None)
-    if packed is not None or sum(member.file_size for member in members) > path.stat().st_size:
+    if packed is not None or sum(member.file_size for member in members) > size:
         raise ValueError(
             f"its members are packed ({packed or 'more bytes than the file has'}), as torch never saves them"
         )
+    if isinstance(file, BytesIO):
+        file.seek(0)
 
 
 def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:

@@ -32,6 +32,10 @@ class RunFolderError(FileExistsError):
     """A run folder that exists already, or lacks what is needed from it."""
 
 
+class HeldError(OSError):
+    """A lock that another process holds; the message is who it is."""
+
+
 class NonFiniteError(ArithmeticError):
     """A training step whose loss or gradient is NaN or infinite; the message names step and clips."""
 

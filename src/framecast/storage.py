@@ -8,13 +8,78 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
+import socket
 import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
-from framecast.errors import WeightsError
+from framecast.errors import DatasetNotFoundError, HeldError, RunFolderError, WeightsError
 
-LEFTOVERS = ".*.tmp"
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks, but deletes no file that is open
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
+ENDING = ".framecast.tmp"
+LEFTOVERS = f".*{ENDING}"
+FOREIGN = (DatasetNotFoundError, RunFolderError)
+"""Errors of the system's kind that are about what is read, where a file is made of another one."""
+_seen: set[Path] = set()
+_held: set[int] = set()
+
+
+@contextlib.contextmanager
+def written_beside(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file for what a file shall hold, and put it into its place at the end, flushed to disk.
+
+    What killed writers left in the folder is deleted, once in each process. The file's mode stays as it was.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: the disk is full or read-only; the message names the path and says what is there now.
+    """
+    temporary, placed = None, False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent not in _seen:
+            _seen.add(path.parent)
+            remove_leftovers(path.parent)
+        handle, temporary = _temporary(path)
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+        Path(temporary).replace(path)
+        placed = True
+        _sync_folder(path.parent)
+    except BaseException as error:
+        if temporary is not None and not placed:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+        if not isinstance(error, OSError) or isinstance(error, FOREIGN):
+            raise
+        raise _told(error, path, placed) from error
+
+
+def _told(error: OSError, path: Path, placed: bool) -> OSError:
+    reason = error.strerror or str(error)
+    if placed:
+        return OSError(
+            error.errno,
+            f"{path} is written, and its folder cannot be flushed to disk: {reason}: the new file is in place, but "
+            "the old one may come back if the power fails now: look at the disk and write it again",
+        )
+    return OSError(
+        error.errno, f"cannot write {path}: {reason}: free space or choose another folder; the old file is intact"
+    )
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
@@ -25,29 +90,24 @@ def write_atomically(path: Path, *content: bytes | memoryview) -> None:
         content: what it shall hold, in as many parts as it comes in, so that large ones need not be copied.
 
     Raises:
-        OSError: the disk is full or read-only; the message names the path, and nothing there has changed.
+        OSError: the disk is full or read-only; the message names the path and says what is there now.
     """
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-        Path(temporary).replace(path)
-        _sync_folder(path.parent)
-    except BaseException as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-        if not isinstance(error, OSError):
-            raise
-        reason = error.strerror or str(error)
-        raise OSError(
-            error.errno, f"cannot write {path}: {reason}: free space or choose another folder; the old file is intact"
-        ) from error
+    with written_beside(path) as file:
+        file.writelines(content)
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """Make a temporary file beside a file, locked as long as it is open, and return its handle and name."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=ENDING, dir=path.parent)
+        if fcntl is None:
+            return handle, name
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(handle).st_nlink:
+            return handle, name
+        # Before it was locked, someone who cleans up took it for a leftover.
+        os.close(handle)
 
 
 def _umask() -> int:
@@ -93,6 +153,81 @@ def read_checked(path: Path, kind: str) -> bytes:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed writer left in a folder."""
+    """Delete temporary files that killed writers left in a folder; those that are being written stay."""
     for leftover in folder.glob(LEFTOVERS):
-        leftover.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if not _is_written(leftover):
+                leftover.unlink()
+
+
+def _is_written(temporary: Path) -> bool:
+    if fcntl is None:
+        return False
+    with temporary.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a lock that one process at a time can have; the system frees it when the process ends, however it ends.
+
+    The file says who holds it, and is deleted in the end. On Windows, and on file systems without locks, nobody is
+    kept out.
+
+    Args:
+        path: the lock's file.
+
+    Raises:
+        HeldError: it is held; the message says by which process, where and since when.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, owner = _locked(path), os.getpid()
+    _held.add(handle)
+    try:
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        os.truncate(handle, 0)
+        os.write(handle, f"process {owner} on {socket.gethostname()} since {since}\n".encode())
+        yield
+    finally:
+        if os.getpid() == owner:
+            _held.discard(handle)
+            with contextlib.suppress(OSError):
+                path.unlink()  # while it is locked, so that nobody else's is deleted
+            os.close(handle)
+
+
+def _locked(path: Path) -> int:
+    """Open a lock's file, lock it and return its handle."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if fcntl is None:
+            return handle
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            said = os.read(handle, 200).decode("utf-8", "replace").strip()
+            os.close(handle)
+            raise HeldError(said or "another process") from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): start no second process here", path, error)
+            return handle
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        # Whoever held it has ended and deleted it in between.
+        os.close(handle)
+
+
+def _let_go() -> None:
+    """Give up in a forked process what its parent holds: one that prepares clips outlives a killed training."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)

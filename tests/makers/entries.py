@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +23,10 @@ from makers.kth import moving_bar, video_file
 from makers.radar import rydl_file
 
 DATA: dict[str, Any] = {"size": 16, "context": 3, "horizon": 2, "clips": 15}
+STUDY: dict[str, Any] = {
+    "name": "tiny", "data": "moving-mnist", "data_options": DATA, "model_options": {"hidden": 2, "layers": 1},
+    "training": {"steps": 1}, "seeds": [0], "models": {"convlstm": {}}, "also": ["other"],
+}  # fmt: skip
 Entry = Callable[[bytes, Path, Path], object]
 """``(content, empty folder, whole run folder)``"""
 
@@ -123,6 +128,28 @@ def _convert(path: Path) -> object:
     return convert_data(path, path.with_name("made.zarr"), workers=1, progress=False)
 
 
+def _study(name: str, **asked: Any) -> Entry:
+    """Give a study, whose cell has a run folder, with a file of that name beside study.yaml or in its place."""
+
+    def entry(content: bytes, folder: Path, run: Path) -> object:
+        shutil.copytree(run, folder / "runs/convlstm/seed0")
+        (folder / "other").mkdir()
+        (folder / "study.yaml").write_text(json.dumps(STUDY))
+        (folder / "other/study.yaml").write_text(json.dumps({**STUDY, "also": []}))
+        _file(folder, name, content)
+        return fc.study(folder, **asked)
+
+    return entry
+
+
+def _layers(run: Path) -> object:
+    return fc.analyse_layers([run], out=run / "layers")
+
+
+def _cost_table(path: Path) -> object:
+    return fc.make_cost_table(["5,1,16,16"], models=["convlstm"], out=path)
+
+
 def _mnist(**options: Any) -> object:
     return fc.data("moving-mnist", **(DATA | options))
 
@@ -150,6 +177,19 @@ ENTRIES: dict[str, Entry] = {
     "train --config": _given("a.yaml", _command("train", "--out", "out")),
     "evaluate --config": _given("a.yaml", _command("evaluate", "run")),
     "predict --config": _given("a.yaml", _command("predict", "run", "frames")),
+    "study": _study("study.yaml", tables=True),
+    "study, another's plan": _study("other/study.yaml", tables=True),
+    "study, record": _study("results/convlstm-seed0.json", tables=True),
+    "study, another's record": _study("other/results/convlstm-seed0.json", tables=True),
+    "study, state of a cell": _study("runs/convlstm/seed0.json", cell=("convlstm", "0")),
+    "study, provenance": _study("runs/convlstm/seed0/provenance.json", cell=("convlstm", "0")),
+    "study --config": _given("a.yaml", _command("study", "study.yaml")),
+    "analyse layers, weights": _in_run("weights.safetensors", _layers),
+    "analyse layers, config": _in_run("config.yaml", _layers),
+    "analyse receptive, weights": _in_run("weights.safetensors", lambda run: fc.analyse_receptive([run])),
+    "analyse --config": _given("a.yaml", _command("analyse")),
+    "cost --config": _given("a.yaml", _command("cost")),
+    "cost --table": _given("table.csv", _cost_table),
     "data check": _given("a.h5", check_data),
     "data convert .tar": _given("a.tar", _convert),
     "data convert .tar.gz": _given("a.tar.gz", _convert),

@@ -28,13 +28,14 @@ from framecast.datasets.radar.files import read_radar
 from framecast.datasets.radar.radolan import read_radolan_forecasts
 from framecast.datasets.radar.rydl import RydlSource
 from framecast.datasets.taxibj import open_taxibj
-from framecast.errors import DataError, WeightsError
+from framecast.errors import DataError
 from framecast.reporting.results import read_examples
 from framecast.training.callbacks import CheckedCheckpoints
 from framecast.weights.saving import load_weights, save_weights
 from makers.kth import moving_bar, video_file
 from makers.own import every_kind, pixels, rain_dataset, timed, zarr_of
 from makers.radar import knmi_folder, odim_file, radolan_bytes, rydl_file, seconds
+from makers.stateless import continue_run, run_without_state
 from makers.taxibj import dates_of, flow_file
 
 COUNT = 6
@@ -106,10 +107,10 @@ def _cached(folder: Path) -> Path:
     return cached
 
 
-def _fletcher(folder: Path) -> Path:
+def _fletcher(folder: Path, libver: str | None = "latest") -> Path:
     import h5py
 
-    with h5py.File(folder / "sums.h5", "w", libver="latest") as file:
+    with h5py.File(folder / "sums.h5", "w", libver=libver) as file:
         file.create_dataset("frames", data=pixels(COUNT), chunks=(1, 6, 8), compression="gzip", fletcher32=True)
     return folder / "sums.h5"
 
@@ -255,35 +256,14 @@ def _times(folder: Path) -> Path:
     return timed(folder / "timed.h5", np.arange(COUNT) * 300 + START)
 
 
-def _run_without_state(folder: Path) -> Path:
-    """Write a run of which all is there but the state to continue from, which is what is read last."""
-    options = {"hidden": 2, "layers": 1}
-    clips = {"size": 16, "context": 3, "horizon": 2, "clips": 15}
-    run = fc.train("convlstm", "moving-mnist", out=folder / "run", model_options=options, data_options=clips, steps=1,
-                   progress=False)  # fmt: skip
-    for path in (run.path / "checkpoints").iterdir():
-        path.unlink()
-    (run.path / "initial.safetensors").unlink(missing_ok=True)
-    return run.path
-
-
-def _resume(path: Path) -> str:
-    said = ""
-    try:
-        fc.train(out=path.parent, resume=True, progress=False)
-    except WeightsError as error:
-        said = str(error)
-    if "holds no training state" not in said:
-        raise AssertionError(said or "a run without a state was continued")
-    return "all that was read is as it was"
-
-
 RADOLAN = "raa01-ry_10000-1408102050-dwd---bin"
 FORMATS: dict[str, Format] = {
     "npy": Format(_kind("array.npy"), read_own),
     "npz": Format(_kind("archive.npz"), read_own, checksum=True),
     "HDF5": Format(_times, read_own),
     "HDF5, fletcher32": Format(_fletcher, read_own, checksum=True),
+    # As others write it with h5py's defaults: values have a checksum, names, shapes and attributes have none.
+    "HDF5, fletcher32, older format": Format(lambda folder: _fletcher(folder, None), read_own, quick=False),
     "HDF5, TaxiBJ": Format(_flow, _read_flow),
     "HDF5, KNMI": Format(_knmi, _read_frame),
     "HDF5, ODIM": Format(_odim, _read_frame),
@@ -306,7 +286,7 @@ FORMATS: dict[str, Format] = {
     "training state": Format(_state, _read_state, checksum=True),
     "others' .pt": Format(_plain_weights, _read_plain),
     "others' safetensors": Format(_plain_safetensors, _read_plain),
-    "run configuration": Format(lambda folder: _run_without_state(folder) / "config.yaml", _resume, quick=False),
-    "run provenance": Format(lambda folder: _run_without_state(folder) / "provenance.json", _resume, quick=False),
+    "run configuration": Format(lambda folder: run_without_state(folder) / "config.yaml", continue_run),
+    "run provenance": Format(lambda folder: run_without_state(folder) / "provenance.json", continue_run),
     "examples.npz": Format(_examples, lambda path: digest(*read_examples(path.parent).values())),
 }

@@ -40,11 +40,18 @@ def damaged_files(name: str, folder: Path, times: int) -> Figure:
     """Check a format."""
     tally = damage(name, folder, times)
     seen = [f"{tally.outcomes[what]} {what}" for what in ("refused", "same", "changed")]
-    note = f"{', '.join(seen)}{'; has a checksum' if FORMATS[name].checksum else ''}"
+    kept = "has a checksum: never another value" if FORMATS[name].checksum else "no checksum of all: values may change"
+    note = f"{', '.join(seen)}; {kept}"
     return Figure(times - min(times, len(tally.wrong)), times, note, tuple(tally.wrong))
 
 
 PROMISES = [
-    Promise("D1", f"damaged {name}: our error with path and reason, or data", partial(damaged_files, name), 200, 10)
+    Promise(
+        "D1",
+        f"damaged {name}: our error with path and reason, or data; never a hang, crash or other error",
+        partial(damaged_files, name),
+        200,
+        10,
+    )
     for name in FORMATS
 ]

@@ -37,10 +37,10 @@ def start(out: Path, arguments: Sequence[str], launcher: Sequence[str] = ()) -> 
         return subprocess.Popen(command, stdout=said, stderr=said, env=environment)
 
 
-def torchrun_this(script: str, out: Path, *arguments: str) -> int:
-    """Run a file of this package in two processes and return the exit code."""
+def torchrun_this(script: str, out: Path, *arguments: str, launcher: Sequence[str] = TORCHRUN) -> int:
+    """Run a file of this package in two processes, or as a launcher says, and return the exit code."""
     out.mkdir()
-    command = [sys.executable, *TORCHRUN, script, str(out), *arguments]
+    command = [sys.executable, *launcher, script, str(out), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
                    "PYTHONPATH": os.pathsep.join(sys.path)}  # fmt: skip
     with out.with_name(out.name + ".txt").open("ab") as said:

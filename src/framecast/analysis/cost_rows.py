@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framecast.analysis.memory import shown_bytes
+from framecast.boundary import reading
+from framecast.errors import DataError
 
 REFERENCE = "convlstm"
 
@@ -76,23 +78,27 @@ def read_rows(path: Path) -> list[Row]:
     """Read rows that ``rows_csv`` wrote.
 
     Raises:
-        ValueError: the file holds something else.
+        DataError: the file holds something else.
     """
-    with path.open(newline="") as file:
+    other = "is not a table of costs of this version"
+    with reading(path, other, "choose another file"), path.open(newline="") as file:
         header, *lines = list(csv.reader(file)) or [[]]
     if header[: len(Row._fields)] != list(Row._fields):
-        raise ValueError(f"{path} is not a table of costs of this version: choose another file")
-    rows = []
-    for line in lines:
-        texts = dict(zip(Row._fields, line, strict=False))
-        values: dict[str, Any] = {field: None if not text and field != "how" else text for field, text in texts.items()}
-        for field, text in values.items():
-            if field in ("step", "forecast") and text:
-                values[field] = float(text)
-            elif field not in ("data", "model", "torch", "how") and text:
-                values[field] = int(text)
-        rows.append(Row(**values))
-    return rows
+        raise DataError(f"{path} {other}: choose another file")
+    with reading(path, other, "choose another file"):
+        return [_row(line) for line in lines]
+
+
+def _row(line: Sequence[str]) -> Row:
+    """Return the row that a line of the CSV stands for."""
+    texts = dict(zip(Row._fields, line, strict=False))
+    values: dict[str, Any] = {field: None if not text and field != "how" else text for field, text in texts.items()}
+    for field, text in values.items():
+        if field in ("step", "forecast") and text:
+            values[field] = float(text)
+        elif field not in ("data", "model", "torch", "how") and text:
+            values[field] = int(text)
+    return Row(**values)
 
 
 def rows_markdown(rows: Sequence[Row]) -> str:

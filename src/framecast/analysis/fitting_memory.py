@@ -127,7 +127,7 @@ def largest_batches(
 
 
 def _fit(mode: Recompute, count: StepMemory, limit: int, base: int, measure: Callable[[int], Measured]) -> Fit:
-    most = _largest(lambda batch: base + count.peak(batch), limit)
+    most = largest_batch(lambda batch: base + count.peak(batch), limit)
     if not most:
         return Fit(mode, 0, base + count.peak(1), None, ())
     batches = sorted({max(1, most // 8), min(most, max(2, most // 4))})
@@ -136,7 +136,7 @@ def _fit(mode: Recompute, count: StepMemory, limit: int, base: int, measure: Cal
         return Fit(mode, 0, found[1].peak, None, tuple(batches))
     peaks = [(batch, found[batch].peak) for batch in batches]
     predict = predicted_memory(count, peaks)
-    batch = min(most, _largest(predict, limit))
+    batch = min(most, largest_batch(predict, limit))
     if not batch:
         return Fit(mode, 0, predict(1), None, tuple(batches))
     near = max((b for b in batches if b <= batch), default=batches[0])
@@ -163,7 +163,7 @@ def predicted_memory(count: StepMemory, peaks: Sequence[tuple[int, int]]) -> Cal
     return lambda batch: rest + count.peak(batch, factor, below)
 
 
-def _largest(needs: Callable[[int], int], limit: int) -> int:
+def largest_batch(needs: Callable[[int], int], limit: int) -> int:
     """Return the largest batch that needs at most so much, 0 where there is none."""
     low, high = 0, 1
     while needs(high) <= limit:

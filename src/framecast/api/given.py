@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from framecast.boundary import reading
+from framecast.boundary import asked_by, reading
 from framecast.datasets.catalogue import open_data
 from framecast.datasets.clip import ClipData, spec_from_dict
 from framecast.errors import DataError, RunFolderError
@@ -70,8 +70,12 @@ def run_data(folder: Path, given: str | Path | ClipData | None, options: Mapping
         return given_data(given, options)
     if not (folder / "config.yaml").is_file():
         raise RunFolderError(f"{folder} has no config.yaml that names the data: give data=...")
-    config = RunFolder(folder).read_config()
-    with reading(folder / "config.yaml", "names data that cannot be opened", "give data=", RunFolderError):
+    run = RunFolder(folder)
+    config = run.read_config()
+    with (
+        reading(run.config, "names data that cannot be opened", "give data=", RunFolderError),
+        asked_by(run.config),
+    ):
         return open_data(config["data"], **(config["data_options"] | dict(options or {})))
 
 

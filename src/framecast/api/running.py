@@ -6,20 +6,21 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 import yaml
 
 from framecast.api.given import check_channels, given_data, plain_options, weights_file
-from framecast.boundary import reading
+from framecast.boundary import asked_by, reading
 from framecast.datasets.catalogue import open_data
 from framecast.datasets.clip import ClipData
 from framecast.errors import DataError, OutOfMemoryError, RunFolderError
 from framecast.models.forecaster import Forecaster
-from framecast.registry import create_model, model_entry
+from framecast.registry import Training, create_model, model_entry
 from framecast.training.memory import is_out_of_memory
 from framecast.training.options import TrainingOptions, resumed_options, training_options
+from framecast.training.ranks import process_count
 from framecast.training.run_folder import RunFolder
 from framecast.weights.fitting import fit_tensors
 from framecast.weights.saving import read_weights
@@ -57,7 +58,7 @@ def train(
 
     Raises:
         UnknownNameError: a name or option that does not exist.
-        RunFolderError: the folder is not empty, or, with ``resume``, holds no run.
+        RunFolderError: the folder is not empty, or, with ``resume``, holds no run; or another process trains into it.
         DataError: the data cannot be used, or is not the data the run was started with.
         WeightsError: ``init_from`` cannot be read or does not fit.
         NonFiniteError: a loss or gradient is NaN or infinite; the weights are those before it.
@@ -65,15 +66,13 @@ def train(
         PeerLostError: another process of this training has ended before its time.
         KeyboardInterrupt: Ctrl-C was pressed or SIGTERM received; the state is saved.
     """
-    from framecast.training.fitting import fit
-
     folder, chosen = RunFolder(out), training_options(options)
     if resume and model is None and data is None:
         return _resume(folder, chosen)
     if model is None or data is None:
         raise ValueError("train needs a model and a data set, or resume=True to continue the run in out")
     torch.manual_seed(chosen.seed)
-    forecaster, clips = _model(model, model_options, chosen), given_data(data, data_options)
+    forecaster, clips = _model(model, model_options, chosen), _data(data, data_options)
     spec = forecaster.spec
     if spec is None:
         raise ValueError("this model has no name: register it and make it with create_model, so the run can be loaded")
@@ -91,7 +90,40 @@ def train(
     if resume and folder.config.is_file():
         _check_same(folder, config)
         return _resume(folder, chosen)
-    return fit(forecaster, clips, folder, chosen, recipe, config)
+    return _fitted(forecaster, clips, folder, chosen, recipe, config)
+
+
+def _fitted(
+    model: Forecaster,
+    clips: ClipData,
+    folder: RunFolder,
+    options: TrainingOptions,
+    recipe: Training,
+    start: Mapping[str, Any] | Path,
+) -> Run:
+    """Train, and where memory does not suffice, add what would have fitted."""
+    from framecast.training.fitting import fit
+
+    try:
+        return fit(model, clips, folder, options, recipe, start)
+    except OutOfMemoryError as error:
+        said = str(error)
+    # Out of the handler, which holds all that the step that failed had made.
+    return _out_of_memory(said, model, clips, options)
+
+
+def _out_of_memory(said: str, model: Forecaster, clips: ClipData, options: TrainingOptions) -> NoReturn:
+    """Raise the error; only processors' memory is counted, as nobody has tried the others'."""
+    if model.spec is not None and (options.accelerator == "cpu" or not torch.accelerator.is_available()):
+        from framecast.analysis.room import what_fits
+
+        spec = clips.spec
+        fits = what_fits(
+            model.spec.name, (spec.length, spec.channels, spec.height, spec.width), spec.context, options.batch,
+            options.recompute, processes=process_count(), options=model.spec.options,
+        )  # fmt: skip
+        said = f"{said} What fits: {fits}." if fits else said
+    raise OutOfMemoryError(said)
 
 
 def _check_same(folder: RunFolder, given: Mapping[str, Any]) -> None:
@@ -108,15 +140,15 @@ def _check_same(folder: RunFolder, given: Mapping[str, Any]) -> None:
 
 def _resume(folder: RunFolder, chosen: TrainingOptions) -> Run:
     from framecast.training.callbacks import newest_checkpoint
-    from framecast.training.fitting import fit
 
     config = folder.read_config()
     with reading(folder.config, "cannot be continued", "restore it", RunFolderError):
         training_options(config["training"])
         forecaster = create_model(config["model"], **config["model_options"])
-        clips = open_data(config["data"], **config["data_options"])
+        with asked_by(folder.config):
+            clips = open_data(config["data"], **config["data_options"])
     options = resumed_options(config["training"], chosen)
-    found, expected = clips.fingerprint(), folder.read_fingerprint()
+    found, expected = clips.fingerprint(), folder.read_provenance()["fingerprint"]
     if found != expected:
         raise DataError(
             f"the data has fingerprint {found} and the run was started with {expected}, says {folder.provenance}: "
@@ -125,7 +157,9 @@ def _resume(folder: RunFolder, chosen: TrainingOptions) -> Run:
     checkpoint, problems = newest_checkpoint(folder)
     for problem in problems:
         log.warning("%s; falling back to %s", problem, checkpoint)
-    return fit(forecaster, clips, folder, options, options.recipe(model_entry(config["model"]).training), checkpoint)
+    return _fitted(
+        forecaster, clips, folder, options, options.recipe(model_entry(config["model"]).training), checkpoint
+    )
 
 
 def _model(model: str | Forecaster, options: Mapping[str, Any] | None, training: TrainingOptions) -> Forecaster:
@@ -160,6 +194,17 @@ def options_in_training(model: str, options: Mapping[str, Any], training: Traini
     if entry.cell and entry.cell.penalty_option and not training.recipe(entry.training).penalty_weight:
         chosen.setdefault(entry.cell.penalty_option, False)
     return chosen
+
+
+def _data(data: str | Path | ClipData, options: Mapping[str, Any] | None) -> ClipData:
+    try:
+        return given_data(data, options)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise OutOfMemoryError(
+        f"out of memory: the data {data} with options {dict(options or {})} does not fit: use smaller frames"
+    )
 
 
 def _init_from(model: Forecaster, path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from framecast.boundary import reading
 from framecast.errors import DataError
 from framecast.storage import write_atomically
 from framecast.studies.plan import Plan, StudyCell, read_plan
@@ -21,6 +22,7 @@ from framecast.training.run_folder import RunFolder
 
 Record = dict[str, Any]
 PER_CLIP = ("mse", "ssim")
+NEEDED = ("recipe", "cost", "training", "curve", "forecast", "baselines", "evaluation")
 
 
 def find_record(plan: Plan, cell: StudyCell) -> Record | None:
@@ -58,15 +60,11 @@ def run_of_record(plan: Plan, cell: StudyCell, record: Record) -> Path:
 
 
 def _read(path: Path) -> Record:
-    try:
-        record = json.loads(path.read_text())
-        for needed in ("recipe", "cost", "training", "curve", "forecast", "baselines", "evaluation"):
-            assert needed in record, needed
-    except (ValueError, AssertionError) as error:
-        raise DataError(
-            f"{path} is no record of a study's cell: {error!r}: restore it, or delete it to run the cell"
-        ) from error
-    return record  # type: ignore[no-any-return]
+    with reading(path, "is no record of a study's cell", "restore it, or delete it to run the cell"):
+        record: Record = json.loads(path.read_text())
+        if missing := [name for name in NEEDED if name not in record]:
+            raise KeyError(", ".join(missing))
+    return record
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -137,7 +135,7 @@ def write_record(plan: Plan, cell: StudyCell, cost: dict[str, Any], results: dic
             for name, scores in results["forecasts"].items()
             if name != results["model"]
         },
-        **{key: value for key, value in json.loads(folder.provenance.read_text()).items() if key != "fingerprint"},
+        **{key: value for key, value in folder.read_provenance().items() if key != "fingerprint"},
     }
     save_record(plan, cell, record)
     return record

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from framecast.api import data, evaluate, train
-from framecast.errors import DataError
-from framecast.storage import write_atomically
+from framecast.boundary import reading
+from framecast.errors import DataError, HeldError, RunFolderError
+from framecast.storage import held, write_atomically
 from framecast.studies.costs import cell_cost
 from framecast.studies.plan import Plan, StudyCell
 from framecast.studies.records import Record, find_record, write_record
@@ -104,12 +105,14 @@ def _state(plan: Plan, cell: StudyCell) -> dict[str, Any]:
     """Return whether the run is trained, and write down the recipe of one that starts.
 
     Raises:
-        DataError: the run was started with another recipe.
+        DataError: the run was started with another recipe, or the file that says so is damaged.
     """
     path, recipe = _beside(plan, cell, ".json"), plan.recipe(cell)
     if path.is_file() and plan.run_folder(cell).exists():
-        state: dict[str, Any] = json.loads(path.read_text())
-        if state["recipe"] != recipe:
+        with reading(path, remedy=f"delete it and {plan.run_folder(cell)} to begin again"):
+            state: dict[str, Any] = json.loads(path.read_text())
+            before, _ = state["recipe"], state["trained"]
+        if before != recipe:
             raise DataError(
                 f"{plan.run_folder(cell)} was started with another recipe than {plan.file} has now: delete the folder "
                 "to begin again, or restore the file"
@@ -127,25 +130,18 @@ def _write_state(plan: Plan, cell: StudyCell, state: dict[str, Any]) -> None:
 @contextmanager
 def _alone(plan: Plan, cell: StudyCell) -> Iterator[None]:
     """Hold the cell's lock, which the system frees when the process ends, however it ends."""
-    path = _beside(plan, cell, ".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such locks; there two processes must not share a study
+    try:
+        with held(_beside(plan, cell, ".lock")):
             yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BusyError(f"another process works on {cell}") from error
-        yield
+    except HeldError as error:
+        raise BusyError(f"another process works on {cell}: {error}") from error
 
 
 def _log(plan: Plan, cell: StudyCell, began: datetime, outcome: str, spent: dict[str, float], threads: int) -> None:
     """Add a row to the study's log."""
-    file = RunFolder(plan.run_folder(cell)).provenance
-    versions = json.loads(file.read_text())["versions"] if file.is_file() else {}
+    versions: dict[str, str] = {}
+    with suppress(RunFolderError):  # a cell may fail for this very file; the row is written all the same
+        versions = RunFolder(plan.run_folder(cell)).read_provenance().get("versions", {})
     command = f"{plan.command} --cell {cell.model.label} {cell.seed} --threads {threads}"
     facts = {
         "command": command,

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from framecast.boundary import reading
+from framecast.boundary import check_stored, reading
 from framecast.errors import RunFolderError, WeightsError
 from framecast.storage import read_checked, write_atomically, write_checked
 from framecast.training.finite import FiniteGuard
@@ -51,6 +51,7 @@ class CheckedCheckpoints(CheckpointIO):
         del weights_only
         content = io.BytesIO(read_checked(Path(path), KIND))
         with reading(path, remedy="use the previous one", kind=WeightsError):
+            check_stored(content)
             return torch.load(content, map_location=map_location or "cpu", weights_only=True)  # type: ignore[no-any-return]
 
     def remove_checkpoint(self, path: Any) -> None:

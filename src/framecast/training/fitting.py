@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +81,7 @@ def fit(
     Raises:
         DataError: the data set is too small for one batch, the batch does not divide among the processes, or there
             are fewer clips to validate with than processes.
-        RunFolderError: the folder of a new run is not empty.
+        RunFolderError: the folder of a new run is not empty, or another process trains into the folder.
         UnknownNameError: a name in the recipe that does not exist.
         WeightsError: the initial weights to continue from are damaged.
         NonFiniteError: a loss or gradient is NaN or infinite; the weights are those before it.
@@ -125,27 +125,37 @@ def fit(
             keeper,
         ]
         train, validation = training_loaders(data, options, batches, pin=trainer.strategy.root_device.type == "cuda")
-        state = _begin(start, folder, data, model, trainer.is_global_zero)
-        failed = None
-        try:
-            trainer.fit(task, train, validation, ckpt_path=state)
-            if len(validation) and keeper.validated != keeper.done and not keeper.interrupted:
-                trainer.validate(task, validation, verbose=False)
-        except (RuntimeError, MemoryError) as error:
-            failed = _explained(error, model, data, options, folder)
-            if failed is None:
-                raise
-        # Raised here and not above, so that nothing holds the memory of the step that failed.
-        if failed is not None:
-            raise failed
-        if trainer.is_global_zero and not (math.isfinite(keeper.best) and folder.weights.exists()):
-            keeper.keep_weights(task, None)
-        score = trainer.strategy.broadcast(best_score(folder) if trainer.is_global_zero else None)
+        with _alone(start, folder, trainer.is_global_zero):
+            state = _begin(start, folder, data, model, trainer.is_global_zero)
+            failed = None
+            try:
+                trainer.fit(task, train, validation, ckpt_path=state)
+                if len(validation) and keeper.validated != keeper.done and not keeper.interrupted:
+                    trainer.validate(task, validation, verbose=False)
+            except (RuntimeError, MemoryError) as error:
+                failed = _explained(error, model, data, options, folder)
+                if failed is None:
+                    raise
+            # Raised here and not above, so that nothing holds the memory of the step that failed.
+            if failed is not None:
+                raise failed
+            if trainer.is_global_zero and not (math.isfinite(keeper.best) and folder.weights.exists()):
+                keeper.keep_weights(task, None)
+            score = trainer.strategy.broadcast(best_score(folder) if trainer.is_global_zero else None)
     if keeper.interrupted:
         raise KeyboardInterrupt(
             f"stopped after batch {keeper.done} of {total}: go on with --resume --out {folder.path}"
         )
     return Run(folder.path, keeper.done, keeper.done == total, score)
+
+
+def _alone(start: Mapping[str, Any] | Path, folder: RunFolder, first: bool) -> AbstractContextManager[None]:
+    """Hold the folder, by the first process for all of this training; a folder of something else stays as it is."""
+    if not first:
+        return nullcontext()
+    if isinstance(start, Mapping):
+        folder.check_free()
+    return folder.held()
 
 
 def _begin(

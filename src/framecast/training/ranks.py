@@ -86,6 +86,11 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
+def process_count() -> int:
+    """Return how many processes have joined; 1 where there is no other."""
+    return dist.get_world_size() if _joined() else 1
+
+
 def launched_shape() -> tuple[int, int] | None:
     """Return (processes on this machine, machines) if torchrun started this process, else None."""
     if not (dist.is_available() and dist.is_torchelastic_launched()):

@@ -5,6 +5,7 @@ provenance.json        library versions, machine, fingerprint of the data
 weights.safetensors    the best weights by validation (the last ones where nothing was validated)
 checkpoints/           the last two training states, to resume from; before there are two, the initial weights
 log/                   train.csv, validation.csv and, apart because they never repeat, timing.csv
+training.lock          while a process trains: which one
 tensorboard/           where TensorBoard is installed
 results.json, .csv     what ``framecast evaluate`` found
 """
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,9 @@ from typing import Any
 import yaml
 
 from framecast.boundary import check_aliases, reading
-from framecast.errors import RunFolderError
+from framecast.errors import HeldError, RunFolderError
 from framecast.models.forecaster import Forecaster
-from framecast.storage import remove_leftovers, write_atomically
+from framecast.storage import held, remove_leftovers, write_atomically
 from framecast.weights.saving import save_weights
 
 LIBRARIES = ("framecast", "torch", "lightning", "numpy", "safetensors")
@@ -40,6 +43,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.initial = self.checkpoints / "initial.safetensors"
         self.logs = self.path / "log"
+        self.lock = self.path / "training.lock"
 
     def start(self, config: dict[str, Any], fingerprint: str, model: Forecaster) -> None:
         """Make the folder and write what the run is and starts from; the configuration last, which makes it a run.
@@ -48,18 +52,43 @@ class RunFolder:
             RunFolderError: the folder exists and is not empty; the message names the two ways on.
             OSError: the disk is full or read-only.
         """
-        if self.path.exists() and (not self.path.is_dir() or self._holds_more_than_a_killed_start()):
-            raise RunFolderError(
-                f"{self.path} exists and is never overwritten: continue it with --resume, or choose another --out"
-            )
+        self.check_free()
         self.remove_leftovers()
         facts = {"fingerprint": fingerprint, "versions": _versions(), "machine": platform.platform()}
         write_atomically(self.provenance, json.dumps(facts, indent=1).encode())
         save_weights(model, self.initial)
         write_atomically(self.config, yaml.safe_dump(config, sort_keys=False).encode())
 
+    def check_free(self) -> None:
+        """Refuse a folder that holds more than a start that was killed leaves.
+
+        Raises:
+            RunFolderError: it does; the message names the two ways on.
+        """
+        if self.path.exists() and (not self.path.is_dir() or self._holds_more_than_a_killed_start()):
+            raise RunFolderError(
+                f"{self.path} exists and is never overwritten: continue it with --resume, or choose another --out"
+            )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training into this folder; the hold ends with the process, however it ends.
+
+        Raises:
+            RunFolderError: another process trains here; the message says which, and what to do.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(self.lock))
+            except HeldError as error:
+                raise RunFolderError(
+                    f"{self.path} is being trained by {error}, says {self.lock}: wait until it has ended, stop it, or "
+                    "choose another --out"
+                ) from error
+            yield
+
     def _holds_more_than_a_killed_start(self) -> bool:
-        begun = {self.provenance, self.checkpoints, self.initial}
+        begun = {self.provenance, self.checkpoints, self.initial, self.lock}
         return any(
             path not in begun and not any(path.match(f".{known.name}.*.tmp") for known in (*begun, self.config))
             for path in self.path.rglob("*")
@@ -89,14 +118,17 @@ class RunFolder:
             )
         return found
 
-    def read_fingerprint(self) -> str:
-        """Return the fingerprint of the data the run was started with.
+    def read_provenance(self) -> dict[str, Any]:
+        """Return what the run was started with: fingerprint of the data, versions by library, machine.
 
         Raises:
             RunFolderError: it is missing or damaged.
         """
         with reading(self.provenance, remedy="restore it", kind=RunFolderError):
-            return str(json.loads(self.provenance.read_text())["fingerprint"])
+            facts: dict[str, Any] = json.loads(self.provenance.read_text())
+            if not isinstance(facts["fingerprint"], str) or not isinstance(facts.get("versions", {}), dict):
+                raise TypeError("fingerprint or versions is of another type")
+        return facts
 
     def checkpoint(self, batches: int) -> Path:
         """Return the path of the training state after so many batches."""

@@ -8,10 +8,7 @@ nothing that is taken for a video.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from framecast.datasets.formats.pictures import resize_frames
 from framecast.datasets.formats.stored import StoredArray
 from framecast.datasets.sources.index import cache_folder, file_facts
 from framecast.errors import DataError, MissingExtraError
+from framecast.storage import written_beside
 
 CACHE_FACTOR = 16
 """A decoded video may take so many times the limit, on disk."""
@@ -70,18 +68,8 @@ def decode_into_cache(path: Path, size: tuple[int, int] | None = None, channels:
     target = cached_video(path, size, channels)
     if _is_whole(target):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _write_frames(file, _decoded(path, size, channels), path)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
+    with written_beside(target) as file:
+        _write_frames(file, _decoded(path, size, channels), path)
     return target
 
 

@@ -44,9 +44,10 @@ COMPOSITE = "10000"
 LONGEST_HEADER = 2000
 MOST_BYTES = 64 * 1024 * 1024
 
-START = re.compile(r"(?P<product>[A-Z%][A-Z0-9])(?P<stamp>\d{6})(?P<site>\d{5})(?P<month>\d{4})")
+# ASCII: Latin-1 has further spaces and letters that \s and \w would take, and numbers made of them are none.
+START = re.compile(r"(?P<product>[A-Z%][A-Z0-9])(?P<stamp>\d{6})(?P<site>\d{5})(?P<month>\d{4})", re.ASCII)
 TOKENS = tuple(
-    re.compile(token)
+    re.compile(token, re.ASCII)
     for token in (
         r"BY\s*(?P<BY>\d+)",
         r"VS\s*(?P<VS>\d+)",
