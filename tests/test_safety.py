@@ -21,9 +21,9 @@ from framecast.api.given import data
 from framecast.errors import NonFiniteError, OutOfMemoryError, PeerLostError, RunFolderError
 from framecast.registry import Training
 from framecast.training import ranks
-from framecast.training.callbacks import _cut
 from framecast.training.finite import FiniteGuard
 from framecast.training.fitting import fit
+from framecast.training.log import _cut
 from framecast.training.memory import is_out_of_memory, memory_advice
 from framecast.training.options import TrainingOptions
 from framecast.training.run_folder import RunFolder

@@ -30,7 +30,7 @@ from framecast.datasets.radar.rydl import RydlSource
 from framecast.datasets.taxibj import open_taxibj
 from framecast.errors import DataError
 from framecast.reporting.results import read_examples
-from framecast.training.callbacks import CheckedCheckpoints
+from framecast.training.checkpoints import CheckedCheckpoints
 from framecast.weights.saving import load_weights, save_weights
 from makers.kth import moving_bar, video_file
 from makers.own import every_kind, pixels, rain_dataset, timed, zarr_of

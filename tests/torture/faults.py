@@ -22,7 +22,8 @@ from framecast import storage
 from framecast.errors import WeightsError
 from framecast.registry import Training
 from framecast.storage import LEFTOVERS
-from framecast.training.callbacks import CheckedCheckpoints, Keeper, newest_checkpoint
+from framecast.training.callbacks import Keeper
+from framecast.training.checkpoints import CheckedCheckpoints, newest_checkpoint
 from framecast.training.finite import FiniteGuard
 from framecast.training.order import ShuffledBatches
 from framecast.training.run_folder import KEPT_CHECKPOINTS, RunFolder

@@ -139,7 +139,7 @@ def _check_same(folder: RunFolder, given: Mapping[str, Any]) -> None:
 
 
 def _resume(folder: RunFolder, chosen: TrainingOptions) -> Run:
-    from framecast.training.callbacks import newest_checkpoint
+    from framecast.training.checkpoints import newest_checkpoint
 
     config = folder.read_config()
     with reading(folder.config, "cannot be continued", "restore it", RunFolderError):

@@ -21,9 +21,11 @@ from framecast.datasets.clip import ClipData
 from framecast.errors import DataError, OutOfMemoryError, PeerLostError
 from framecast.models.forecaster import Forecaster
 from framecast.registry import Training
-from framecast.training.callbacks import CheckedCheckpoints, Keeper, Log, Progress, best_score
+from framecast.training.callbacks import Keeper, best_score
+from framecast.training.checkpoints import CheckedCheckpoints
 from framecast.training.computing import arrange, compile_layers, settle_arithmetic
 from framecast.training.finite import FiniteGuard
+from framecast.training.log import Log, Progress
 from framecast.training.memory import is_out_of_memory, memory_advice
 from framecast.training.options import TrainingOptions
 from framecast.training.order import EveryClipOnce, ShuffledBatches
