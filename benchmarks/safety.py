@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 import framecast as fc
-from framecast.training.callbacks import CheckedCheckpoints
+from framecast.training.checkpoints import CheckedCheckpoints
 from framecast.training.finite import FiniteGuard
 from framecast.weights.saving import save_weights
 

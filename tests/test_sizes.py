@@ -353,3 +353,23 @@ def test_pictures_are_png_whatever_their_name(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(DataError, match=r"0\.png cannot be read as a picture"):
         open_own(tmp_path, context=1, horizon=1)
+
+
+def test_a_heap_that_never_ends_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rain.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["words"] = np.array(["one", "another"], h5py.string_dtype())
+        file["rain"] = np.ones((12, 8, 8), np.float32)
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL")
+    assert content.count(b"GCOL") == 1
+    place = heap + 16
+    while number := int.from_bytes(content[place : place + 2], "little"):
+        place += 16 + (int.from_bytes(content[place + 8 : place + 16], "little") + 7) // 8 * 8
+    assert not number
+    assert fc.data(path, context=2, horizon=2).spec.length == 4
+    # Object 0 is the free space; the library steps over it by its size, for ever where that is none.
+    content[place + 8 : place + 16] = bytes(8)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"rain\.h5 .*the free space of its heap at byte \d+ has no size"):
+        fc.data(path, context=2, horizon=2)

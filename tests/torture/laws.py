@@ -22,7 +22,7 @@ LAWS = {
            "checking kth own_data own_files", "short"),
     "D5": ("Archives write nothing outside their folder, leave nothing behind, and bombs are refused",
            "sizes", "archives"),
-    "S1": ("Eleven exploit files run nothing, whatever entry they are given to, and no code could run them",
+    "S1": ("Exploit files run nothing, whatever entry they are given to, and no code could run them",
            "hostile", "runs_code or exploits or rule"),
     "S2": ("Parsers given 500 edited files each end in data or our error; declared sizes are checked first",
            "parsers sizes", "parsers or sizes or claims or bombs or packed or chunk"),

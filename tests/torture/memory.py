@@ -11,7 +11,7 @@ from typing import Any
 from framecast.cli import OUT_OF_MEMORY
 from torture.promise import Figure, Promise
 from torture.ranks import GONE_WITHIN
-from torture.runs import TORCHRUN, TRAIN, ended, printed, running, start, torchrun_this
+from torture.runs import TORCHRUN, TRAIN, ended, printed, start, staying, torchrun_this
 
 # What torch and its libraries map before a model is made takes some GB of addresses, though little memory.
 ADDRESSES = 6 * 2**30
@@ -50,11 +50,12 @@ def in_one_rank(folder: Path, times: int) -> Figure:
         out, began = folder / str(trial), time.monotonic()
         hungry, launcher = str((1 + trial // 2) % 2), TORCHRUN if trial % 2 == 0 else []
         code = torchrun_this(__file__, out, hungry, launcher=launcher)
+        left = staying(out, GONE_WITHIN)
         took, said = time.monotonic() - began, printed(out)
         slowest = max(slowest, took)
         wrong = [] if code else ["exit code 0"]
         wrong += [] if "out of memory: tried convlstm with batch 4" in said else ["no message"]
-        wrong += [f"still there: {running(out)}"] if running(out) else []
+        wrong += [f"still there: {left}"] if left else []
         if wrong or took > GONE_WITHIN + STARTING:
             broken.append(f"trial {trial}, {took:.0f} s: {wrong}: {said[-2000:]}")
     return Figure(times - len(broken), times, f"the slowest {slowest:.0f} s after its start", tuple(broken))

@@ -29,6 +29,7 @@ from torture.runs import (
     printed,
     running,
     start,
+    staying,
     wait_for_batch,
 )
 
@@ -131,7 +132,8 @@ def terminated(folder: Path, times: int) -> Figure:
         steps.append(int(states[-1].stem.split("-")[1]) if states else 0)
         wrong = [] if launcher or code == INTERRUPTED else [f"exit code {code}"]
         wrong += [] if said.count("go on with --resume") == 1 and steps[-1] else [said]
-        wrong += [f"still there: {running(out)}"] if running(out) else []
+        left = staying(out, GONE_WITHIN)
+        wrong += [f"still there: {left}"] if left else []
         code = finish(out, ["train", "--resume", "--devices", "2", "--accelerator", "cpu", "--threads", "1",
                             "--progress", "false"], launcher)  # fmt: skip
         wrong += [f"exit code {code}: {printed(out)[-3000:]}"] if code else differences(whole, out)

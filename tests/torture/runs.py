@@ -82,6 +82,14 @@ def running(out: Path) -> dict[int, str]:
     return found
 
 
+def staying(out: Path, seconds: float) -> dict[int, str]:
+    """Return the processes of a run folder that have not ended after so many seconds."""
+    end = time.monotonic() + seconds
+    while (found := running(out)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
 def wait_for_batch(out: Path, batch: int, process: subprocess.Popen[bytes]) -> bool:
     """Wait until a training has saved the state after a batch; return False where it ended before."""
     deadline = time.monotonic() + PATIENCE

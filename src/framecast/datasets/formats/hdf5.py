@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,11 @@ from numpy.typing import NDArray
 from framecast.boundary import check_size, reading
 from framecast.errors import DataError, DatasetNotFoundError
 
+HEAP = b"GCOL\x01\0\0\0"
+HEAP_OBJECT = 16
+"""Bytes before the content of an object of a heap, and of the heap itself."""
+SCANNED = 2**28
+
 
 @contextmanager
 def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
@@ -25,11 +31,37 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
     """
     if not Path(path).is_file():
         raise DatasetNotFoundError(f"there is no file {path}: give an HDF5 file")
-    with (
-        reading(path, "cannot be read as HDF5", "it is cut, damaged or of another format"),
-        h5py.File(path, "r") as file,
-    ):
-        yield file
+    with reading(path, "cannot be read as HDF5", "it is cut, damaged or of another format"):
+        check_heaps(Path(path))
+        with h5py.File(path, "r") as file:
+            yield file
+
+
+def check_heaps(path: Path) -> None:
+    """Refuse a file with a heap in which HDF5's library would turn round for ever: free space of no size.
+
+    A global heap, in which texts and lists of any length stand, begins with GCOL, a version, three zeros and its size;
+    then one object follows another, each with a number (0: the free space), and 8 bytes on its size. The library steps
+    over free space by the size that it claims, and never ends where that is 0. Files above ``SCANNED`` are not looked
+    through.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if not SCANNED >= path.stat().st_size > 0:
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(HEAP)
+        while start >= 0:
+            end = min(len(content), start + int.from_bytes(content[start + 8 : start + 16], "little"))
+            place = start + HEAP_OBJECT
+            while place + HEAP_OBJECT <= end:
+                number = int.from_bytes(content[place : place + 2], "little")
+                size = int.from_bytes(content[place + 8 : place + 16], "little")
+                if number == 0 and size < HEAP_OBJECT:
+                    raise ValueError(f"the free space of its heap at byte {start} has no size")
+                place += size if number == 0 else HEAP_OBJECT + (size + 7) // 8 * 8
+            start = content.find(HEAP, start + 1)
 
 
 def check_self_contained(file: h5py.File, path: Any) -> None:
