@@ -32,12 +32,13 @@ def test_it_is_small_and_has_a_card(name: str, folder: Path) -> None:
         assert section in card
 
 
-def test_its_forecasts_beat_persistence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_forecasts_beat_persistence_and_are_no_blur(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = fc.evaluate("ms-lstm-moving-mnist", limit=64, bootstrap=0, examples=1, progress=False)["forecasts"]
     ours, persistence = found["ms-lstm"], found["persistence"]
     assert ours["mean"]["mse"] < persistence["mean"]["mse"] / 2
     assert ours["per_lead"]["ssim"][-1] > persistence["per_lead"]["ssim"][-1]
+    assert ours["per_lead"]["sharpness"][-1] >= 0.5
     # The package itself is no place for results.
     assert (tmp_path / "runs/ms-lstm-moving-mnist/results.json").is_file()
 
