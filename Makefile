@@ -45,7 +45,7 @@ pytest: $(READY)
 test-slow: $(READY) ## the longer forms of the tests
 	$(BIN)/python -m pytest -m slow --timeout 3600
 
-bench: $(READY) ## time training, forecasts, reading and evaluation beside their baselines (about two hours)
+bench: $(READY) ## time training, forecasts, reading and evaluation beside their baselines (hours, on an idle machine)
 	$(BIN)/python benchmarks/bench.py
 
 torture: $(READY) ## break things on purpose, many times, and write the table of what held

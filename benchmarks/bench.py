@@ -1,8 +1,8 @@
 """All benchmarks, as Markdown and JSON: ratios measured side by side in one run, the machine and the versions.
 
 Run: make bench, or python benchmarks/bench.py [--rounds 3] [--only speed main_job archive cost]
-It takes about two hours on two cores, half of them for the table of costs, whose rows are kept as they come; it wants a
-machine that does nothing else.
+It takes hours, above all for the table of costs, whose rows are kept as they come, and wants a machine that does
+nothing else.
 """
 
 from __future__ import annotations

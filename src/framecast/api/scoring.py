@@ -76,7 +76,7 @@ def evaluate(
             that comes trained into runs/<its name>.
         device: "auto", "cpu", "cuda", ...
         precision: "32-true", or "bf16-mixed" where the processor is faster in it; the results say which.
-        compile: compile every layer when it first runs; pays off after some hundred clips.
+        compile: compile every layer when it first runs, which takes a minute or more before the first forecast.
         workers: processes that prepare clips.
         threads: threads of the processor; None leaves torch's choice.
         progress: show a progress bar.

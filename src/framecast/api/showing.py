@@ -49,7 +49,7 @@ def predict(
         out: a folder for forecast.npy, forecast.gif and, where the times are known, forecast.nc.
         device: "auto", "cpu", "cuda", ...
         precision: "32-true", or "bf16-mixed" where the processor is faster in it; forecasts then err by about 1e-2.
-        compile: compile every layer when it first runs; pays off for many clips or calls of one process.
+        compile: compile every layer when it first runs, which takes a minute or more before the first forecast.
         threads: threads of the processor; None leaves torch's choice.
 
     Returns:

@@ -48,7 +48,7 @@ def check_heaps(path: Path) -> None:
     Raises:
         ValueError: there is one.
     """
-    if not SCANNED >= path.stat().st_size > 0:
+    if not 0 < path.stat().st_size <= SCANNED:
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         start = content.find(HEAP)
