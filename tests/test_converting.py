@@ -1,4 +1,4 @@
-"""Conversion into one Zarr: exact values, order, damage that is listed, resumption, and the command line."""
+"""Conversion into one Zarr: exact values, order, damage that is listed, and resumption."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from makers.own import pixels, png_folder, rain_dataset
 from makers.radar import knmi_file, knmi_folder, odim_file, seconds
 
 import framecast as fc
-from framecast import cli
 from framecast.datasets.archive import converting
 from framecast.datasets.archive.converting import ConversionReport, convert_data
 from framecast.errors import DataError, DatasetNotFoundError, MissingExtraError
@@ -335,41 +334,6 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"needs {package}.*framecast\[geo\]"):
         convert(tmp_path / ("a.nc" if package == "h5netcdf" else "in"), tmp_path / "out.zarr")
-
-
-# ---- command line
-
-
-def test_the_verbs_of_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    knmi_folder(tmp_path / "in", raw(40), START)
-    archive = str(tmp_path / "out.zarr")
-    assert cli.main(["data", "convert", str(tmp_path / "in"), archive, "--workers", "1", "--progress", "false"]) == 0
-    assert "40 frames, stored in steps of 0.01 mm/h" in capsys.readouterr().out
-    options = ["--data_options.context", "2", "--data_options.horizon", "2"]
-    assert cli.main(["data", "check", archive, *options]) == 0
-    assert "0 errors" in capsys.readouterr().out
-    assert cli.main(["data", "check", archive]) == 0
-    assert "the test split has no clip" in capsys.readouterr().out
-    assert cli.main(["data", "check", str(tmp_path / "nowhere")]) == 1
-    assert "no file or folder" in capsys.readouterr().out
-    assert cli.main(["data", "info", archive, *options]) == 0
-    assert "1 x 6x8 in units of mm/h" in capsys.readouterr().out
-
-
-def test_names_and_their_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["data", "list"]) == 0
-    names = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
-    assert {"moving-mnist", "taxibj", "kth", "own"} <= names
-    for name, words in {"taxibj": ("Licence", "DeepST", "as_published"), "kth": ("csc.kth.se", "segments")}.items():
-        assert cli.main(["data", "info", name]) == 0
-        said = capsys.readouterr().out
-        assert all(word in said for word in words)
-    assert cli.main(["data", "info", "taxi"]) == 1
-    assert "Did you mean 'taxibj'" in capsys.readouterr().err
-    for verb in ("list", "info", "check", "convert"):
-        with pytest.raises(SystemExit) as stop:
-            cli.main(["data", verb, "--help"])
-        assert stop.value.code == 0
 
 
 def test_progress_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

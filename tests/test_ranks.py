@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from ranks_worker import GRADIENTS, work
-from test_training import rows
+from small_run import rows
 
 import framecast as fc
 from framecast.errors import RunFolderError

@@ -1,15 +1,8 @@
-"""Training: losses, order, recipes, run folders, and resuming bit for bit."""
+"""Training: order, recipes, run folders, and what cannot be trained."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,57 +12,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from small import SMALL_ONE_SHOT
+from small_run import DATA, MODEL, rows, train
 
 import framecast as fc
-from framecast.errors import DataError, RunFolderError, WeightsError
+from framecast.errors import DataError, WeightsError
 from framecast.registry import Training
-from framecast.training import run_folder
-from framecast.training.losses import LOSSES
 from framecast.training.options import TrainingOptions
 from framecast.training.order import EveryClipOnce, ShuffledBatches
-from framecast.training.run_folder import RunFolder
-from framecast.training.task import OPTIMIZERS, SCHEDULES, ForecastTask
-
-MODEL: dict[str, Any] = {"hidden": 4, "layers": 2}
-DATA: dict[str, Any] = {"size": 16, "context": 2, "horizon": 2, "clips": 60}
-FAST: dict[str, Any] = {"batch": 4, "progress": False, "validate_every": 4, "log_every": 3}
-
-
-def train(out: Path, **options: Any) -> Any:
-    return fc.train("ms-lstm", "moving-mnist", out=out, model_options=MODEL, data_options=DATA, **{**FAST, **options})
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_losses_by_hand() -> None:
-    forecast, truth = torch.zeros(2, 1, 1, 1, 2), torch.tensor([[0.5, 1.0], [0.0, 2.0]]).view(2, 1, 1, 1, 2)
-    assert LOSSES["l1+l2"](forecast, truth, None) == (0.5 + 0.25 + 1 + 1 + 2 + 4) / 2
-    assert LOSSES["mse"](forecast, truth, None) == (0.25 + 1 + 4) / 4
-
-
-@given(st.integers(0, 999), st.integers(1, 20), st.integers(1, 20), st.floats(-1, 1, width=32))
-def test_edges_cost_what_they_lack(seed: int, height: int, width: int, shift: float) -> None:
-    truth = torch.rand(2, 3, 1, height, width, generator=torch.Generator().manual_seed(seed)).double()
-    plain, edges = LOSSES["mse"], LOSSES["l2+edges"]
-    frame = height * width
-    moved, blurred = truth + shift, (truth + truth.mean((-2, -1), keepdim=True)) / 2
-    torch.testing.assert_close(edges(moved, truth), plain(moved, truth) * frame)  # a level has no edges
-    if frame > 1:
-        assert edges(blurred, truth) > plain(blurred, truth) * frame
-
-
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_masked_values_change_nothing(name: str) -> None:
-    forecast, truth = torch.rand(2, 3, 1, 4, 4), torch.rand(2, 3, 1, 4, 4)
-    valid = torch.rand(2, 3, 1, 4, 4) > 0.5
-    other = truth.where(valid, torch.tensor(float("nan")))
-    assert torch.equal(LOSSES[name](forecast, truth, valid), LOSSES[name](forecast, other, valid))
-    assert LOSSES[name](forecast, other, torch.zeros_like(valid)) == 0
-    everything = LOSSES[name](forecast, truth, torch.ones_like(valid))
-    torch.testing.assert_close(everything, LOSSES[name](forecast, truth, None))
+from framecast.training.task import OPTIMIZERS, SCHEDULES
 
 
 @given(
@@ -157,88 +107,6 @@ def test_same_seed_same_run_and_other_seed_other_run(tmp_path: Path) -> None:
     assert (tmp_path / "a/weights.safetensors").read_bytes() == same != other
 
 
-@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"accumulate": 2, "save_every": 2, "validate_every": 4}])
-def test_stop_and_resume_equals_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict) -> None:
-    monkeypatch.setattr(run_folder, "KEPT_CHECKPOINTS", 1000)
-    whole = train(tmp_path / "whole", **{"steps": 9, "save_every": 1, **options}).path
-    points = [path.name for path in RunFolder(whole).saved_checkpoints()]
-    assert len(points) == 9
-    # After a plain batch, after a batch that was validated, across an epoch, just before the end, and at the end.
-    for point in (points[8], points[5], points[4], points[1], points[0]):
-        part = tmp_path / "part"
-        shutil.copytree(whole, part)
-        for later in RunFolder(part).saved_checkpoints():
-            if later.name > point:
-                later.unlink()
-        fc.train(out=part, resume=True, progress=False)
-        for name in ("weights.safetensors", "log/train.csv", "log/validation.csv"):
-            assert (part / name).read_bytes() == (whole / name).read_bytes(), (point, name)
-        assert RunFolder(part).saved_checkpoints()[0].name == points[0]
-        shutil.rmtree(part)
-
-
-@pytest.mark.parametrize("batch", [2, 3], ids=["where it validates", "between validations"])
-def test_ctrl_c_at_any_batch_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    options = {"steps": 6, "validate_every": 3, "save_every": 100}
-    whole = train(tmp_path / "whole", **options).path
-    step = ForecastTask.training_step
-
-    def interrupted(self: ForecastTask, sample: Any, batch_idx: int) -> torch.Tensor:
-        if batch_idx == batch:
-            signal.raise_signal(signal.SIGINT)
-        return step(self, sample, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ForecastTask, "training_step", interrupted)
-        with pytest.raises(KeyboardInterrupt, match=f"stopped after batch {batch + 1}"):
-            train(tmp_path / "part", **options)
-    assert RunFolder(tmp_path / "part").saved_checkpoints()
-    fc.train(out=tmp_path / "part", resume=True, progress=False)
-    for name in ("weights.safetensors", "log/train.csv", "log/validation.csv"):
-        assert (tmp_path / "part" / name).read_bytes() == (whole / name).read_bytes(), name
-
-
-def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/mine.txt").write_text("precious")
-    with pytest.raises(RunFolderError, match=r"never overwritten.*--resume.*another --out"):
-        train(tmp_path / "run", steps=1)
-    assert (tmp_path / "run/mine.txt").read_text() == "precious"
-
-
-def test_what_resume_refuses(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="holds no run"):
-        fc.train(out=tmp_path, resume=True)
-    with pytest.raises(ValueError, match="needs a model and a data set"):
-        fc.train("ms-lstm", out=tmp_path, resume=True)
-    run = train(tmp_path / "run", steps=2)
-    with pytest.raises(ValueError, match=r"model_options .*'layers': 2.* and got .*'layers': 4.*leave out model"):
-        fc.train("ms-lstm", "moving-mnist", out=run.path, resume=True, model_options={"hidden": 4, "layers": 4},
-                 data_options=DATA)  # fmt: skip
-    with pytest.raises(ValueError, match=r"keeps batch=4 and got 8.*init_from"):
-        fc.train(out=run.path, resume=True, batch=8)
-    (run.path / "provenance.json").write_text('{"fingerprint": "other"}')
-    with pytest.raises(DataError, match="fingerprint"):
-        fc.train(out=run.path, resume=True)
-    shutil.rmtree(run.path / "checkpoints")
-    (run.path / "provenance.json").write_text(
-        json.dumps({"fingerprint": fc.data("moving-mnist", **DATA).fingerprint()})
-    )
-    with pytest.raises(WeightsError, match="no training state"):
-        fc.train(out=run.path, resume=True)
-
-
-def test_a_damaged_training_state_falls_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run = train(tmp_path / "run", steps=4, save_every=1)
-    newest, previous = RunFolder(run.path).saved_checkpoints()
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 1
-    newest.write_bytes(content)
-    assert fc.train(out=run.path, resume=True, progress=False).finished
-    assert newest.name in caplog.text
-    assert previous.name in caplog.text
-
-
 def test_fine_tuning_starts_from_the_weights(tmp_path: Path) -> None:
     first = train(tmp_path / "first", steps=4)
     second = train(tmp_path / "second", steps=1, lr=1e-12, init_from=str(first.path))
@@ -262,28 +130,6 @@ def test_minutes_stop_early_but_schedules_follow_steps(tmp_path: Path) -> None:
 def test_patience(tmp_path: Path) -> None:
     run = train(tmp_path / "run", steps=100, lr=1e-12, patience=2, validate_every=2)
     assert run.batches < 100
-
-
-def test_ctrl_c_saves_and_ends_cleanly(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    command = [sys.executable, "-m", "framecast", "train", "--model", "ms-lstm", "--data", "moving-mnist",
-               "--out", str(out), "--model_options.hidden", "4", "--model_options.layers", "2",
-               "--data_options.size", "16", "--data_options.clips", "60", "--data_options.context", "2",
-               "--data_options.horizon", "2", "--steps", "100000", "--log_every", "1",
-               "--progress", "false"]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    log = out / "log/train.csv"
-    deadline = time.monotonic() + 120
-    while not (log.exists() and len(log.read_text().splitlines()) > 3) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "--resume" in errors
-    assert "Traceback" not in errors
-    assert fc.load(out)
-    resumed = fc.train(out=out, resume=True, minutes=1e-9, progress=False)
-    assert resumed.batches > 3
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))

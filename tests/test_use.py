@@ -1,12 +1,10 @@
-"""What a user does: evaluate, predict, report, the command line, and the mistakes on the way."""
+"""What a user does: evaluate, predict, report, and the mistakes on the way."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ import torch
 from PIL import Image, ImageSequence
 
 import framecast as fc
-from framecast import cli
 from framecast.cells.convlstm import column
 from framecast.errors import DataError, DatasetNotFoundError, RunFolderError, WeightsError
 from framecast.models.recurrent import build_plain
@@ -297,61 +294,3 @@ def test_what_report_refuses(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(DataError, match="evaluate again"):
         fc.report(tmp_path)
-
-
-# ---- command line
-
-
-def test_the_whole_way_by_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "run"
-    (tmp_path / "recipe.yaml").write_text(
-        "model: ms-lstm\nmodel_options: {hidden: 4, layers: 2}\ndata: moving-mnist\n"
-        "data_options: {size: 16, context: 3, horizon: 2, clips: 60}\nsteps: 3\nprogress: false\n"
-    )
-    assert cli.main(["train", "--config", str(tmp_path / "recipe.yaml"), "--out", str(out), "--batch", "2"]) == 0
-    assert cli.main(["evaluate", str(out), "--limit", "4", "--progress", "false"]) == 0
-    assert "persistence" in capsys.readouterr().out
-    np.save(tmp_path / "past.npy", past()[0])
-    assert cli.main(["predict", str(out), str(tmp_path / "past.npy"), "--horizon", "7", "--out", str(tmp_path)]) == 0
-    assert "7 x 1 x 16 x 16" in capsys.readouterr().out
-    assert cli.main(["report", str(out), "--out", str(tmp_path / "page.html")]) == 0
-    assert (tmp_path / "page.html").stat().st_size > 10_000
-    assert cli.main(["train", "--config", str(tmp_path / "recipe.yaml"), "--out", str(out)]) == 1
-    assert "--resume" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("verb", sorted(cli.VERBS))
-def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.main([verb, "--help"])
-    assert stop.value.code == 0
-    assert cli.VERBS[verb] in capsys.readouterr().out
-
-
-def test_print_config_is_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["train", "--model", "convlstm", "--out", "x", "--epochs", "3", "--print_config"])
-    (tmp_path / "c.yaml").write_text(capsys.readouterr().out)
-    with pytest.raises(SystemExit):
-        cli.main(["train", "--config", str(tmp_path / "c.yaml"), "--out", "y", "--print_config"])
-    assert "epochs: 3" in capsys.readouterr().out
-
-
-def test_wrong_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([]) == 2
-    assert cli.main(["trian"]) == 1
-    assert "Did you mean 'train'" in capsys.readouterr().err
-    assert cli.main(["models", "ms-lstn"]) == 1
-    assert "Did you mean 'ms-lstm'" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", "--out", "x", "--epochs", "many"])
-    assert stop.value.code == 2
-    assert "epochs" in capsys.readouterr().err
-    assert cli.main(["--version"]) == 0
-    assert cli.main(["models"]) == 0
-
-
-def test_imports_are_lazy() -> None:
-    code = "import sys, framecast, framecast.cli; framecast.cli.main(['--help']); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"

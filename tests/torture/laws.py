@@ -15,17 +15,17 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 1800
 LAWS = {
     "D2": ("RADOLAN files with unknown tokens, empty, cut, of another size, packed: the right error or values",
-           "radar_readers", "radolan"),
+           "radolan", ""),
     "D3": ("No clip spans a gap or a border (1,000 patterns); masked values change nothing; dry is finite",
            "windows masks properties", "gap or possible or mask or dry or constant"),
     "D4": ("A sequence shorter than a clip is left out and told, or an error, never padded",
            "checking kth own_data own_files", "short"),
     "D5": ("Archives write nothing outside their folder, leave nothing behind, and bombs are refused",
-           "sizes", "archives"),
+           "escapes", "archives"),
     "S1": ("Exploit files run nothing, whatever entry they are given to, and no code could run them",
            "hostile", "runs_code or exploits or rule"),
     "S2": ("Parsers given 500 edited files each end in data or our error; declared sizes are checked first",
-           "parsers sizes", "parsers or sizes or claims or bombs or packed or chunk"),
+           "parsers sizes escapes", "parsers or sizes or claims or bombs or packed or chunk"),
     "P1": ("Paddings, patches, crops, scalings, configurations and files come back; scores have bounds and add up; 200 "
            "examples each", "properties scaling image_scores rain_scores", ""),
 }  # fmt: skip
