@@ -1,10 +1,10 @@
 """How fast a training step and a forecast are beside the published sequence of operations, in one run.
 
-Every way to compute a model takes its turn in every round, so that whatever else the machine does hits all alike;
-figures are medians. Ways: "published" (``benchmarks/published.py``, its outputs first checked against the reference
-vectors), framecast in either layout, "compiled", and bfloat16 where the processor is faster in it. GFLOP/s of
-"published" stand beside the convolution peak measured in the same process, so that everybody can see whether the
-baseline is a straw man.
+Every way to compute a model takes its turn in every round, so that whatever else the machine does hits all alike. A
+ratio is taken within each round; the median of all rounds is given, and the quartiles, between which half of them lie.
+Ways: "published" (``benchmarks/published.py``, its outputs first checked against the reference vectors), framecast in
+either layout, "compiled", and bfloat16 where the processor is faster in it. GFLOP/s of "published" stand beside the
+convolution peak measured in the same process, so that everybody can see whether the baseline is a straw man.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ REFERENCE = Path(__file__).parents[1] / "tests/reference"
 VECTORS = {"ms-lstm": "ms_lstm", "convlstm": "convlstm", "predrnn": "predrnn", "mim": "mim"}
 SHAPES = {"16 x 32x32, 4 -> 4": (16, 32, 4), "4 x 64x64, 10 -> 10": (4, 64, 10)}
 HIDDEN, LAYERS = 32, 6
-JOBS = {"train": "training, ratio", "forecast": "forecast, ratio"}
+JOBS = ("train", "forecast")
+ROUNDS = 3, 11
 # Least ratios to the baseline, of training and forecast.
 NO_SLOWER, EAGER, COMPILED, BFLOAT16 = (1.0, 1.0), (1.15, 1.15), (1.2, 1.3), (1.9, 2.0)
 
@@ -115,20 +116,33 @@ class Way:
             self.frames()
 
 
-def measure(ways: dict[str, Way], rounds: int) -> dict[str, dict[str, float]]:
-    """Return the median seconds of a training step and of a forecast for every way, all in turn."""
+def measure(ways: dict[str, Way], minutes: float) -> dict[str, dict[str, list[float]]]:
+    """Return the seconds of training steps and of forecasts of every way, all in turn, round by round.
+
+    There are as many rounds as fit into the minutes, ROUNDS at the least and at the most.
+    """
     for way in ways.values():
         way.train()
         way.forecast()
-    times: dict[str, dict[str, list[float]]] = {name: {"train": [], "forecast": []} for name in ways}
-    for _ in range(rounds):
+    times: dict[str, dict[str, list[float]]] = {name: {job: [] for job in JOBS} for name in ways}
+    end = time.monotonic() + 60 * minutes
+    least, most = ROUNDS
+    for number in range(most):
+        if number >= least and time.monotonic() > end:
+            break
         for name, way in ways.items():
             times[name]["train"].append(seconds(way.train))
             times[name]["forecast"].append(seconds(way.forecast))
-    return {name: {job: statistics.median(values) for job, values in jobs.items()} for name, jobs in times.items()}
+    return times
 
 
-def rows(names: list[str], rounds: int, ways: list[str]) -> Iterator[dict[str, Any]]:
+def ratio(base: list[float], took: list[float]) -> tuple[float, str]:
+    """Return how many times as fast as the base, round by round: the median, and both quartiles."""
+    low, middle, high = statistics.quantiles([b / t for b, t in zip(base, took, strict=True)], n=4, method="inclusive")
+    return middle, f"{low:.2f} to {high:.2f}"
+
+
+def rows(names: list[str], minutes: float, ways: list[str]) -> Iterator[dict[str, Any]]:
     """Yield one row for each model, shape and way; the compiled ones at the first shape of ms-lstm only."""
     for name in names:
         difference = check_baseline(name)
@@ -136,21 +150,20 @@ def rows(names: list[str], rounds: int, ways: list[str]) -> Iterator[dict[str, A
             clip = torch.rand(batch, 2 * frames, 1, size, size)
             print(f"speed: {name}, {shape}", file=sys.stderr, flush=True)
             here = [way for way in ways if "compiled" not in way or (name == "ms-lstm" and place == 0)]
-            times = measure({way: Way(name, way, clip, frames) for way in here}, rounds)
+            times = measure({way: Way(name, way, clip, frames) for way in here}, minutes)
             for way in here:
                 macs = rollout_macs(name, way, size, frames)
-                took, base = times[way], times["published"]
-                training, forecast = targets(name, way)
-                yield {
-                    "model": name, "batch x size, frames": shape, "way": way,
-                    "training step, s": took["train"], "forecast, s": took["forecast"],
-                    "training, ratio": base["train"] / took["train"],
-                    "training, ratio, at least": training,
-                    "forecast, ratio": base["forecast"] / took["forecast"],
-                    "forecast, ratio, at least": forecast,
+                took = {job: statistics.median(times[way][job]) for job in JOBS}
+                row: dict[str, Any] = {"model": name, "batch x size, frames": shape, "way": way}
+                for job, least in zip(JOBS, targets(name, way), strict=True):
+                    middle, quartiles = ratio(times["published"][job], times[way][job])
+                    known = {"s": took[job], "ratio": middle, "ratio, half of the rounds": quartiles}
+                    row |= {f"{job}, {what}": value for what, value in known.items()} | {f"{job}, at least": least}
+                yield row | {
+                    "rounds": len(times[way]["train"]),
                     "GFLOP/s in training": 6 * batch * macs / took["train"] / 1e9,
                     "baseline off by": difference if way == "published" else None,
-                }  # fmt: skip
+                }
 
 
 def rollout_macs(name: str, way: str, size: int, frames: int) -> int:
@@ -190,11 +203,11 @@ def saved_by_baseline(batch: int, size: int, frames: int) -> int:
     return sum(kept.values())
 
 
-def leaner(rounds: int) -> dict[str, float]:
+def leaner(minutes: float) -> dict[str, float]:
     """Return what recomputation saves and costs: MS-LSTM at the second shape, ratios."""
     batch, size, frames = SHAPES["4 x 64x64, 10 -> 10"]
     clip = torch.rand(batch, 2 * frames, 1, size, size)
-    times = measure({mode: Way("ms-lstm", "default", clip, frames, mode) for mode in ("none", "lean")}, rounds)
+    times = measure({mode: Way("ms-lstm", "default", clip, frames, mode) for mode in ("none", "lean")}, minutes)
 
     def counted(mode: Any, times_longer: int = 1) -> Any:
         length = 2 * frames * times_longer
@@ -202,13 +215,14 @@ def leaner(rounds: int) -> dict[str, float]:
 
     none, lean, longer = counted("none"), counted("lean"), counted("lean", 2)
     baseline = saved_by_baseline(batch, size, frames)
+    time_ratio, _ = ratio(times["lean"]["train"], times["none"]["train"])
     return {
         "bytes saved for backward, lean / baseline (at most 0.4)": lean.saved(batch) / baseline,
         "bytes saved for backward, none / baseline": none.saved(batch) / baseline,
         "all tensors at the peak of a step, lean / none": lean.peak(batch) / none.peak(batch),
         "bytes saved by lean, 40 frames / 20 frames (at most 1.5)": longer.saved(batch) / lean.saved(batch),
         "peak of lean, 40 frames / 20 frames": longer.peak(batch) / lean.peak(batch),
-        "seconds of a training step, lean / none (at most 1.4)": times["lean"]["train"] / times["none"]["train"],
+        "seconds of a training step, lean / none (at most 1.4)": time_ratio,
     }
 
 
@@ -218,8 +232,8 @@ def why_missed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in found:
         name, label = row["model"], row["batch x size, frames"]
         batch, size, frames = SHAPES[label]
-        for job, figure in JOBS.items():
-            if row[figure] >= (row[f"{figure}, at least"] or 0):
+        for job in JOBS:
+            if row[f"{job}, ratio"] >= (row[f"{job}, at least"] or 0):
                 continue
             for way in ("published", row["way"]):
                 macs = rollout_macs(name, way, size, frames)
@@ -235,7 +249,7 @@ def default_layout() -> str:
     return "channels-last" if model.layout == torch.channels_last else "channels-first"
 
 
-def run(names: list[str], rounds: int, compiled: bool) -> dict[str, Any]:
+def run(names: list[str], minutes: float, compiled: bool) -> dict[str, Any]:
     """Measure everything and return it as plain numbers."""
     peaks = {str(dtype).removeprefix("torch."): conv_peak(dtype) for dtype in (torch.float32, torch.bfloat16)}
     ways = ["published", "channels-first", "channels-last"]
@@ -249,14 +263,14 @@ def run(names: list[str], rounds: int, compiled: bool) -> dict[str, Any]:
             "bfloat16 is not timed: this processor computes a convolution in it "
             f"{peaks['float32'] / peaks['bfloat16']:.0f} times slower than in float32"
         )
-    found = list(rows(names, rounds, ways))
+    found = list(rows(names, minutes, ways))
     batch, size, frames = next(iter(SHAPES.values()))
     step = Way("ms-lstm", "default", torch.rand(batch, 2 * frames, 1, size, size), frames)
     return {
         "convolution peak, GFLOP/s": peaks,
         "rows": found,
         "default layout": default_layout(),
-        "lean": leaner(rounds),
+        "lean": leaner(minutes),
         "training step of ms-lstm, seconds": parts_row(step, "train", rollout_macs("ms-lstm", "ours", size, frames)),
         "missed": why_missed(found),
         "notes": notes,
