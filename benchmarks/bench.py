@@ -30,6 +30,7 @@ from framecast.analysis.cost_table import PAPER_SHAPES, make_cost_table
 from framecast.analysis.fitting_memory import fit_text, largest_batches, read_size
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results"
 # In this order, because the memory that a process once had stays with it: evaluation is measured by its growth, costs
 # need what is free on the machine, and training in this process takes most.
 PARTS = ("main job", "cost", "archive", "speed")
@@ -155,8 +156,10 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(speed.VECTORS), choices=list(speed.VECTORS))
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled ways out")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
+    if given.out == RESULTS and (given.no_compile or set(given.models) != set(speed.VECTORS)):
+        parser.error("fewer models or ways would take the place of all: name another folder with --out")
     torch.set_num_threads(given.threads)
     date, about = datetime.now(UTC).date().isoformat(), machine(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Conversion into one Zarr: exact values, order, damage that is listed, and resumption."""
+"""Conversion into one Zarr: exact values, order, and damage that is listed."""
 
 from __future__ import annotations
 
@@ -6,44 +6,20 @@ import io
 import json
 import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from makers.conversion import START, convert, expected, raw, values_of
 from makers.kth import moving_bar, video_file
 from makers.own import pixels, png_folder, rain_dataset
-from makers.radar import knmi_file, knmi_folder, odim_file, seconds
+from makers.radar import knmi_file, knmi_folder, odim_file
 
 import framecast as fc
-from framecast.datasets.archive import converting
-from framecast.datasets.archive.converting import ConversionReport, convert_data
 from framecast.errors import DataError, DatasetNotFoundError, MissingExtraError
-
-START = seconds("2010-08-26T01:00")
-
-
-def convert(source: Path, target: Path, **options: Any) -> ConversionReport:
-    return convert_data(source, target, **{"workers": 1, "progress": False, **options})
-
-
-def raw(count: int = 20, seed: int = 0) -> Any:
-    """Draw KNMI pixels of 0.01 mm in 5 minutes, some of them no data."""
-    values = np.random.default_rng(seed).integers(0, 300, (count, 6, 8), np.uint16)
-    values[:, 0, :2] = 65535
-    return values
-
-
-def expected(values: Any) -> Any:
-    return np.where(values == 65535, np.nan, values * 0.12).astype(np.float32)
-
-
-def values_of(path: Path) -> Any:
-    return xr.open_zarr(path, consolidated=False, chunks=None)
 
 
 def test_radar_files_become_one_archive(tmp_path: Path) -> None:
@@ -165,69 +141,6 @@ def test_a_damaged_first_file_hides_no_others(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         values_of(tmp_path / "out.zarr")["rainfall_rate"].values, expected(values[1:]), atol=1e-6
     )
-
-
-def test_a_second_start_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = raw(80)
-    knmi_folder(tmp_path / "in", values, START)
-    done: list[str] = []
-
-    def watched(name: str, stop_after: int) -> Callable[[Any], Any]:
-        task = getattr(converting, name)
-
-        def run(piece: Any) -> Any:
-            if sum(step == name for step in done) == stop_after:
-                raise KeyboardInterrupt
-            done.append(name)
-            return task(piece)
-
-        return run
-
-    tasks = {name: getattr(converting, name) for name in ("index_work", "write_work")}
-    for name, stop_after in (("index_work", 2), ("write_work", 3)):
-        with monkeypatch.context() as patched:
-            patched.setattr(converting, name, watched(name, stop_after))
-            with pytest.raises(KeyboardInterrupt):
-                convert(tmp_path / "in", tmp_path / "out.zarr")
-        assert not (tmp_path / "out.zarr").exists(), "an archive that is not whole has not its name"
-    assert len(list((tmp_path / "out.zarr.part/index").iterdir())) == 5
-    assert len(list((tmp_path / "out.zarr.part/written").iterdir())) == 3
-    calls: list[str] = []
-    for name, task in tasks.items():
-        monkeypatch.setattr(converting, name, lambda piece, name=name, task=task: calls.append(name) or task(piece))
-    report = convert(tmp_path / "in", tmp_path / "out.zarr")
-    assert calls == ["write_work"] * 2, "what is done is not redone"
-    assert (report.frames, report.written) == (80, 2)
-    np.testing.assert_allclose(values_of(tmp_path / "out.zarr")["rainfall_rate"].values, expected(values), atol=1e-6)
-    calls.clear()
-    again = convert(tmp_path / "in", tmp_path / "out.zarr")
-    assert (again.frames, again.written, calls) == (80, 0, [])
-
-
-def test_files_that_changed_between_two_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    knmi_folder(tmp_path / "in", raw(40), START)
-
-    def stop(piece: Any) -> Any:
-        if 20 in piece[1].values():
-            raise KeyboardInterrupt
-        return original(piece)
-
-    original = converting.write_work
-    with monkeypatch.context() as patched:
-        patched.setattr(converting, "write_work", stop)
-        with pytest.raises(KeyboardInterrupt):
-            convert(tmp_path / "in", tmp_path / "out.zarr")
-    more = raw(4, seed=1)
-    knmi_folder(tmp_path / "in", more, START - 4 * 300)
-    assert convert(tmp_path / "in", tmp_path / "out.zarr").frames == 44
-    stored = values_of(tmp_path / "out.zarr")["rainfall_rate"].values
-    np.testing.assert_allclose(stored, expected(np.concatenate([more, raw(40)])), atol=1e-6)
-    knmi_folder(tmp_path / "in", raw(1), START + 90_000)
-    with pytest.raises(DataError, match=r"out\.zarr is there and was not made of these files"):
-        convert(tmp_path / "in", tmp_path / "out.zarr")
-    (tmp_path / "other").mkdir()
-    with pytest.raises(DataError, match="was not made of these files"):
-        convert(tmp_path / "in", tmp_path / "other")
 
 
 def test_in_parallel(tmp_path: Path) -> None:
