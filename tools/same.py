@@ -100,7 +100,8 @@ def show_killed(folder: Path) -> None:
     """Start a run and kill it where there is none; resume a copy of it."""
     if not folder.exists():
         code = (
-            f"import framecast as fc; fc.train('ms-lstm', 'moving-mnist', out={str(folder)!r}, model_options={RECURRENT},"
+            f"import framecast as fc; fc.train('ms-lstm', 'moving-mnist', out={str(folder)!r}, "
+            f"model_options={RECURRENT},"
             f" data_options={DATA}, steps=400, batch=2, save_every=20, validate_every=50, progress=False, threads=1)"
         )
         process = subprocess.Popen([sys.executable, "-c", code])
