@@ -24,8 +24,8 @@ import torch
 import zarr
 
 import framecast as fc
-from framecast.datasets.archive.store import FILL, ArchiveWriter, Plan, create_archive
-from framecast.datasets.formats.packing import Packing
+from framecast.data.convert import FILL, ArchiveWriter, Plan, create_archive
+from framecast.data.packing import Packing
 
 SIZE, CONTEXT, HORIZON, BATCH = 180, 4, 4, 1
 STAMPS = 200_000

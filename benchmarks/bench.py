@@ -26,8 +26,8 @@ import torch
 from breakdown import PARTS as PARTS_OF_STEP
 from breakdown import REST
 
-from framecast.analysis.cost_table import PAPER_SHAPES, make_cost_table
-from framecast.analysis.fitting_memory import fit_text, largest_batches, read_size
+from framecast.cost.fit import fit_text, largest_batches, read_size
+from framecast.cost.table import PAPER_SHAPES, make_cost_table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -26,8 +26,8 @@ from typing import Any
 import torch
 
 import framecast as fc
-from framecast.training.checkpoints import CheckedCheckpoints
-from framecast.training.finite import FiniteGuard
+from framecast.training.callbacks import CheckedCheckpoints
+from framecast.training.nonfinite import FiniteGuard
 from framecast.weights.saving import save_weights
 
 CONTEXT, HORIZON, BATCH, SIZE, CLIPS = 10, 10, 4, 64, 9_500

@@ -25,9 +25,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import framecast as fc
-from framecast.analysis.memory import count_memory
-from framecast.analysis.paper_costs import published_cost
-from framecast.training.computing import arrange, compile_layers
+from framecast.compute import arrange, compile_layers
+from framecast.cost.memory import count_memory
+from framecast.cost.paper import published_cost
 
 REFERENCE = Path(__file__).parents[1] / "tests/reference"
 VECTORS = {"ms-lstm": "ms_lstm", "convlstm": "convlstm", "predrnn": "predrnn", "mim": "mim"}

@@ -17,15 +17,16 @@ import torch
 
 import framecast as fc
 from framecast import cli
-from framecast.datasets.clip import ClipData, ClipSpec
-from framecast.datasets.scaling import MinMax
-from framecast.datasets.windows import ArraySource, WindowedClips, windows_by_number
+from framecast.data.clips import ClipData, ClipSpec
+from framecast.data.scaling import MinMax
+from framecast.data.sources import ArraySource
+from framecast.data.windows import WindowedClips, windows_by_number
 from framecast.errors import DataError
 from framecast.registry import Training
 from framecast.training import run_folder
-from framecast.training.fitting import fit
+from framecast.training.distributed import Peers
+from framecast.training.loop import fit
 from framecast.training.options import TrainingOptions
-from framecast.training.ranks import Peers
 from framecast.training.run_folder import RunFolder
 
 DATA: dict[str, Any] = {"size": 16, "context": 2, "horizon": 2, "clips": 60}

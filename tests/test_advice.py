@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from framecast.analysis import advice as module
-from framecast.analysis.advice import bfloat16_gain, cheaper_ways
+from framecast.cost import measure as module
+from framecast.cost.measure import bfloat16_gain, cheaper_ways
 
 SHAPE = (6, 1, 16, 16)
 

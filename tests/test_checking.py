@@ -11,7 +11,7 @@ import pytest
 from makers.own import pixels, rain_dataset
 from makers.taxibj import four_files
 
-from framecast.datasets.archive.checking import DataReport, check_data
+from framecast.data.check import DataReport, check_data
 
 SHORT = {"context": 2, "horizon": 2}
 

@@ -22,8 +22,8 @@ from makers.mutations import run_apart
 from makers.radar import radolan_bytes
 from test_sizes import CLAIMS, MIB, MOST_GROWTH
 
-from framecast.storage import write_checked
-from framecast.training.checkpoints import KIND
+from framecast.files import write_checked
+from framecast.training.callbacks import KIND
 
 MOST_AT_ALL = 1024 * MIB
 GRID, LARGE = b"GP   6x   8", b"GP9999x9999"

@@ -11,13 +11,18 @@ from small import CONTEXT, HORIZON, small_clip, small_model
 
 import framecast as fc
 from framecast import cli
-from framecast.analysis.complexity import convlstm_complexity, convolution_complexity, mklstm_complexity
-from framecast.analysis.counting import count_cost
-from framecast.analysis.measuring import Measured
-from framecast.analysis.memory import count_memory
-from framecast.analysis.paper_memory import saved_bytes, training_memory
 from framecast.cells.convlstm import published as published_convlstm
-from framecast.cells.mklstm import published as published_mklstm
+from framecast.cells.mk_lstm import published as published_mklstm
+from framecast.cost.count import count_cost
+from framecast.cost.measure import Measured
+from framecast.cost.memory import count_memory
+from framecast.cost.paper import (
+    convlstm_complexity,
+    convolution_complexity,
+    mklstm_complexity,
+    saved_bytes,
+    training_memory,
+)
 from framecast.models.forecaster import Forecaster
 
 C, H, W, B = 8, 16, 12, 3
@@ -184,7 +189,7 @@ def test_the_peak_counted_and_measured_beside_the_formula(monkeypatch: pytest.Mo
         asked.update(options, name=name, given=given)
         return Measured(base=3_000_000, peak=7_000_000, step=1.0, forecast=None)
 
-    monkeypatch.setattr("framecast.api.analysing.measure_step", measured)
+    monkeypatch.setattr("framecast.api.analyse.measure_step", measured)
     shape, options = (3, 1, 16, 16), {"hidden": 4, "layers": 2}
     (row,) = fc.analyse_complexity(["sms-lstm"], shape=shape, context=2, batch=2, model_options=options, measure=True)
     assert row["peak_bytes"] == count_memory("sms-lstm", shape, 2, **options).peak(2)

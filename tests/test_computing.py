@@ -12,8 +12,8 @@ import torch
 from small import CONTEXT, HORIZON, RECURRENT, small_clip, small_model
 
 import framecast as fc
+from framecast.compute import arrange, compile_layers
 from framecast.errors import UnknownNameError
-from framecast.training.computing import arrange, compile_layers
 
 CPU = torch.device("cpu")
 TINY = {"size": 16, "context": 2, "horizon": 2, "clips": 30}

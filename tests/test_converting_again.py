@@ -11,7 +11,7 @@ import pytest
 from makers.conversion import START, convert, expected, raw, values_of
 from makers.radar import knmi_folder
 
-from framecast.datasets.archive import converting
+from framecast.data import convert as converting
 from framecast.errors import DataError
 
 

@@ -8,9 +8,9 @@ from small import CONTEXT, HORIZON, SMALL_ONE_SHOT, small_model
 
 import framecast as fc
 from framecast import cli
-from framecast.analysis.counting import count_cost
-from framecast.analysis.paper_costs import paper_rows, published_cost
 from framecast.cells.attention import local_attention
+from framecast.cost.count import count_cost
+from framecast.cost.paper import paper_rows, published_cost
 from framecast.registry import CELLS, ONE_SHOT
 
 SHAPE = (CONTEXT + HORIZON, 1, 16, 16)
@@ -70,7 +70,7 @@ def test_counts_do_not_depend_on_the_device_that_computes(name: str) -> None:
 def test_counts_do_not_depend_on_tiles() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    from framecast.analysis.counting import _formulas
+    from framecast.cost.count import _formulas
 
     maps = [torch.rand(1, 4, 20, 20) for _ in range(3)]
     counts = []

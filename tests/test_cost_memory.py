@@ -10,14 +10,15 @@ from small import CONTEXT, HORIZON, SMALL_ONE_SHOT, small_clip, small_model
 
 import framecast as fc
 from framecast import cli
-from framecast.analysis import fitting_memory, measuring
-from framecast.analysis.fitting_memory import largest_batches, predicted_memory, read_size, recompute_modes
-from framecast.analysis.measuring import Measured, MeasuringError, measure_base, measure_step
-from framecast.analysis.memory import MOMENTS, StepMemory, count_memory, record_step
-from framecast.analysis.step import training_loss
+from framecast.cost import fit as fitting_memory
+from framecast.cost import measure as measuring
+from framecast.cost.fit import largest_batches, predicted_memory, read_size, recompute_modes
+from framecast.cost.measure import Measured, MeasuringError, measure_base, measure_step
+from framecast.cost.memory import MOMENTS, StepMemory, count_memory, record_step
 from framecast.errors import UnknownNameError
 from framecast.models.forecaster import Forecaster
 from framecast.registry import ONE_SHOT, model_entry
+from framecast.training.losses import training_loss
 from framecast.training.task import OPTIMIZERS
 
 SHAPE = (CONTEXT + HORIZON, 1, 16, 16)

@@ -10,10 +10,10 @@ import pytest
 
 import framecast as fc
 from framecast import cli
-from framecast.analysis import cost_table
-from framecast.analysis.cost_rows import Row
-from framecast.analysis.cost_table import PAPER_SHAPES, convolution_rate, free_memory, make_cost_table, read_clips
-from framecast.analysis.measuring import Measured, MeasuringError
+from framecast.cost import table as cost_table
+from framecast.cost.fit import free_memory
+from framecast.cost.measure import Measured, MeasuringError
+from framecast.cost.table import PAPER_SHAPES, Row, convolution_rate, make_cost_table, read_clips
 from framecast.errors import UnknownNameError
 
 SHAPE, MODELS = "4,1,16,16", ["simvp", "convlstm"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from framecast import cli
-from framecast.demonstration import demo
+from framecast.demo import demo
 
 
 def test_the_demo_ends_with_a_report(tmp_path: Path) -> None:

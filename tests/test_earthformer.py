@@ -9,9 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from framecast.errors import UnknownNameError
-from framecast.models.cuboid import Cuboid
-from framecast.models.cuboid_attention import CuboidSelfAttention, Settings
-from framecast.models.earthformer import Earthformer
+from framecast.models.earthformer.attention import Cuboid, CuboidSelfAttention, Settings
+from framecast.models.earthformer.model import Earthformer
 
 SMALL = {"context": 3, "horizon": 3, "size": (16, 16), "base_units": 16, "heads": 2}
 SMALL |= {"encoder_depths": (1, 1), "decoder_depths": (1, 1)}

@@ -12,11 +12,11 @@ import pytest
 from makers.formats import RADOLAN, RAW
 from makers.radar import radolan_bytes
 
-from framecast.boundary import SMALL_BYTES
-from framecast.datasets.archive.pieces import find_work, frames_of
-from framecast.datasets.formats.layout import Layout
-from framecast.datasets.own import open_own
+from framecast.data.archives import find_work, frames_of
+from framecast.data.sets.own import open_own
+from framecast.data.sources import Layout
 from framecast.errors import DataError
+from framecast.untrusted import SMALL_BYTES
 
 MIB = 1024**2
 

@@ -7,10 +7,9 @@ import sys
 import pytest
 import torch
 
-from framecast.datasets.scaling import DbzPixel
+from framecast.data.scaling import DbzPixel
 from framecast.errors import MissingExtraError
-from framecast.models.baselines import persistence
-from framecast.models.extrapolation import Extrapolation
+from framecast.models.baselines import Extrapolation, persistence
 from framecast.registry import make_baselines
 
 SCALING = DbzPixel()

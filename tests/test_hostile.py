@@ -21,10 +21,10 @@ from makers.exploits import EXPLOITS, stack_global
 
 import framecast as fc
 from framecast import cli
-from framecast.boundary import check_aliases
 from framecast.errors import DataError, RunFolderError
 from framecast.registry import DATASETS
 from framecast.training.run_folder import RunFolder
+from framecast.untrusted import check_aliases
 
 # A page is drawn in seconds, so only the long form gives all exploits to these.
 SLOW = {

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from makers.kth import kth_folder, moving_bar, video_file
 
 import framecast as fc
-from framecast.datasets.formats.pictures import resize_frames
-from framecast.datasets.formats.video import cached_video, decode_into_cache
-from framecast.datasets.kth import MOVING, Segment, clamp, open_kth, read_segments, split_of, windows_of
+from framecast.data.formats.pictures import resize_frames
+from framecast.data.formats.video import cached_video, decode_into_cache
+from framecast.data.sets.kth import MOVING, Segment, clamp, open_kth, read_segments, split_of, windows_of
 from framecast.errors import DataError, DatasetNotFoundError, MissingExtraError
 
 SMALL = {"context": 4, "horizon": 4, "size": 8, "progress": False}
@@ -209,7 +209,7 @@ def test_frames_are_resized_in_one_interpolation(tmp_path: Path) -> None:
 
 def test_videos_are_decoded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_kth(root=root, **SMALL).fingerprint()
-    monkeypatch.setattr("framecast.datasets.formats.video._decoded", None)
+    monkeypatch.setattr("framecast.data.formats.video._decoded", None)
     assert open_kth(root=root, **SMALL).fingerprint() == first
 
 
@@ -228,7 +228,7 @@ def test_an_interrupted_decoding_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def interrupted(*_: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("framecast.storage.os.fsync", interrupted)
+    monkeypatch.setattr("framecast.files.os.fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         decode_into_cache(path)
     assert not list(cached_video(path, None, None).parent.iterdir())

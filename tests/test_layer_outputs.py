@@ -12,8 +12,8 @@ from small import CONTEXT, HORIZON, RECURRENT, small_clip, small_model
 
 import framecast as fc
 from framecast import cli
-from framecast.analysis.layer_outputs import record_layers
 from framecast.errors import DataError, RunFolderError
+from framecast.probes.layer_outputs import record_layers
 
 DATA: dict[str, Any] = {"size": 16, "context": 3, "horizon": 2, "clips": 60}
 ABLATION = ["convlstm", "sms-lstm", "tms-lstm", "ms-lstm"]

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_model
 
-from framecast.analysis.evaluation import Evaluation
-from framecast.datasets.clip import ClipSpec
-from framecast.datasets.scaling import DbzPixel
+from framecast.data.clips import ClipSpec
+from framecast.data.scaling import DbzPixel
+from framecast.evaluation import Evaluation
 from framecast.registry import SCORES, make_baselines, score_families
 from framecast.scores.family import Compared, pool_counts
 from framecast.scores.image import image_counts, image_scores, ssim

@@ -15,8 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import framecast as fc
-from framecast.datasets.handwriting import own_digits, packaged_digits, read_idx, resize_digits
-from framecast.datasets.moving_mnist import Motion, _authors_path, _srivastava_path, open_moving_mnist
+from framecast.data.sets.moving_mnist import (
+    Motion,
+    _authors_path,
+    _srivastava_path,
+    open_moving_mnist,
+    own_digits,
+    packaged_digits,
+    read_idx,
+    resize_digits,
+)
 from framecast.errors import DataError, DatasetNotFoundError
 
 SMALL = {"size": 16, "context": 2, "horizon": 2, "clips": 60}

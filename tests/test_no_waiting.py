@@ -13,11 +13,11 @@ from small import RECURRENT, small_clip, small_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import framecast as fc
-from framecast.datasets.clip import ClipSpec
+from framecast.data.clips import ClipSpec
 from framecast.models.sampling import POLICIES, truth_mask
 from framecast.registry import Training
-from framecast.training import fitting
-from framecast.training.fitting import fit
+from framecast.training import loop as fitting
+from framecast.training.loop import fit
 from framecast.training.options import TrainingOptions
 from framecast.training.run_folder import RunFolder
 from framecast.training.task import ForecastTask

@@ -14,7 +14,7 @@ import zarr
 from makers.own import SHORT, lengths, pixels, rain_dataset, save, stamps, zarr_of
 
 import framecast as fc
-from framecast.datasets.own import open_own
+from framecast.data.sets.own import open_own
 from framecast.errors import DataError
 
 

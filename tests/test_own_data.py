@@ -11,7 +11,7 @@ import torch
 from makers.own import KINDS, SHORT, every_kind, lengths, pixels
 
 import framecast as fc
-from framecast.datasets.frames import read_frames
+from framecast.data.past import read_frames
 
 
 @pytest.fixture(scope="module")

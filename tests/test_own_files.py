@@ -15,11 +15,11 @@ from makers.kth import moving_bar, video_file
 from makers.own import KINDS, SHORT, every_kind, lengths, pixels, png_folder, rain_dataset, save, timed, zarr_of
 from PIL import Image
 
-from framecast.datasets.clip import ClipData
-from framecast.datasets.formats.layout import Layout
-from framecast.datasets.formats.pictures import PictureFolder
-from framecast.datasets.frames import read_frames
-from framecast.datasets.own import open_own
+from framecast.data.clips import ClipData
+from framecast.data.formats.pictures import PictureFolder
+from framecast.data.past import read_frames
+from framecast.data.sets.own import open_own
+from framecast.data.sources import Layout
 from framecast.errors import DataError, DatasetNotFoundError
 
 

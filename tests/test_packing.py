@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from framecast.datasets.archive.store import FILL, packing_for
-from framecast.datasets.formats.packing import Packing, packing_from_attributes
-from framecast.datasets.formats.timeaxis import look_at_steps, read_times, snap_times
-from framecast.datasets.formats.units import one_spelling
+from framecast.data.convert import FILL, packing_for
+from framecast.data.formats.times import look_at_steps, read_times, snap_times
+from framecast.data.packing import Packing, packing_from_attributes
+from framecast.data.units import one_spelling
 
 VALUES = hnp.arrays(np.float32, (5,), elements=st.one_of(st.floats(-1e4, 1e4, width=32), st.just(np.nan)))
 

@@ -15,16 +15,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from makers.formats import tiny_model
 
-from framecast.datasets.clip import ClipSpec, spec_from_dict
-from framecast.datasets.grid import Grid, grid_from_dict
-from framecast.datasets.scaling import DbzPixel, Log, MinMax, Scaling
-from framecast.datasets.windows import ArraySource, WindowedClips, windows_by_number
-from framecast.models.cuboid import Cuboid
+from framecast.data.clips import ClipSpec, spec_from_dict
+from framecast.data.grid import Grid, grid_from_dict
+from framecast.data.scaling import DbzPixel, Log, MinMax, Scaling
+from framecast.data.sources import ArraySource
+from framecast.data.windows import WindowedClips, windows_by_number
+from framecast.files import read_checked, write_checked
+from framecast.models.earthformer.attention import Cuboid
 from framecast.models.forecaster import pad_frames
 from framecast.scores.family import Compared, add_counts, pool_counts
 from framecast.scores.image import image_counts, image_scores
 from framecast.scores.rain import RainScores
-from framecast.storage import read_checked, write_checked
 from framecast.training.losses import LOSSES
 from framecast.training.options import TrainingOptions, training_options
 from framecast.training.run_folder import RunFolder

@@ -15,11 +15,11 @@ from makers.radar import knmi_file, knmi_folder, odim_file, radolan_bytes, rydl_
 from torch.utils.data import DataLoader
 
 import framecast as fc
-from framecast.datasets.archive.converting import convert_data
-from framecast.datasets.clip import SPLITS, spec_from_dict
-from framecast.datasets.radar.rydl import RydlSource
-from framecast.datasets.scaling import Log
-from framecast.datasets.sources.index import cache_folder
+from framecast.data.cache import cache_folder
+from framecast.data.clips import SPLITS, spec_from_dict
+from framecast.data.convert import convert_data
+from framecast.data.scaling import Log
+from framecast.data.sets.german_radar import RydlSource
 from framecast.errors import DataError, DatasetNotFoundError
 
 START = seconds("2010-08-26T00:00")

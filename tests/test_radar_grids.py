@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from makers.radar import knmi_folder, seconds
 
 import framecast as fc
-from framecast.datasets.grid import Grid, block_mean, grid_from_dict
-from framecast.datasets.scaling import DbzPixel
+from framecast.data.grid import Grid, block_mean, grid_from_dict
+from framecast.data.scaling import DbzPixel
 
 
 @pytest.fixture(autouse=True)

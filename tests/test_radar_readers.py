@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from makers.radar import knmi_file, odim_file, rydl_file, seconds
 
-from framecast.datasets.radar.knmi import knmi_time, read_knmi
-from framecast.datasets.radar.odim import odim_time, read_odim
-from framecast.datasets.radar.rydl import RydlSource
+from framecast.data.formats.odim import odim_time, read_odim
+from framecast.data.sets.german_radar import RydlSource
+from framecast.data.sets.knmi import knmi_time, read_knmi
 from framecast.errors import DataError, DatasetNotFoundError
 
 NAN = np.nan

@@ -16,13 +16,12 @@ from makers.radar import knmi_file, knmi_folder, odim_file, seconds
 from PIL import Image, ImageSequence
 
 import framecast as fc
-from framecast.datasets.radar.knmi import read_knmi
-from framecast.datasets.scaling import DbzPixel
+from framecast.data.scaling import DbzPixel
+from framecast.data.sets.knmi import read_knmi
 from framecast.errors import DataError
 from framecast.reporting.clips import time_labels
-from framecast.reporting.rain import CLASSES, DRY, NO_DATA, legend_picture, rain_legend, rain_picture
-from framecast.reporting.results import read_examples
-from framecast.reporting.tables import score_table
+from framecast.reporting.pictures import CLASSES, DRY, NO_DATA, legend_picture, rain_legend, rain_picture
+from framecast.reporting.results import read_examples, score_table
 
 pytest.importorskip("pysteps", reason="pysteps needs a C compiler to install")
 

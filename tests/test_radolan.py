@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from makers.radar import CLUTTER, NODATA, SECONDARY, radolan_bytes, seconds
 
-from framecast.datasets.radar.radolan import radolan_time, read_radolan, read_radolan_forecasts
+from framecast.data.formats.radolan import radolan_time, read_radolan, read_radolan_forecasts
 from framecast.errors import DataError, MissingExtraError
 
 NAN = np.nan

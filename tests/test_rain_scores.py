@@ -13,20 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import framecast as fc
-from framecast.analysis.bootstrap import interval, poisson_weights, weigh_counts
-from framecast.analysis.tally import Tally
-from framecast.datasets.scaling import DbzPixel
+from framecast.data.scaling import DbzPixel
+from framecast.evaluation import Tally, interval, poisson_weights, weigh_counts
 from framecast.models.baselines import persistence
 from framecast.registry import SCORES, score_families
 from framecast.scores.family import Compared, ScoreFamily, ScoreInfo, add_counts, plain_values, pool_counts
 from framecast.scores.image import ImageScores
-from framecast.scores.rain import (
-    RainScores,
-    contingency_counts,
-    contingency_scores,
-    fraction_counts,
-    window_numbers,
-)
+from framecast.scores.rain import RainScores, contingency_counts, contingency_scores, fraction_counts, window_numbers
 
 
 def rain(seed: int, batch: int = 2, frames: int = 3, side: int = 24) -> tuple[torch.Tensor, torch.Tensor]:

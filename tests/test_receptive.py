@@ -10,7 +10,7 @@ from small import CONTEXT, RECURRENT, SMALL_ONE_SHOT, small_model
 
 import framecast as fc
 from framecast import cli
-from framecast.analysis.receptive import (
+from framecast.probes.receptive_field import (
     central_support,
     effective_side,
     measure_gradients,
@@ -18,7 +18,7 @@ from framecast.analysis.receptive import (
     reach,
     receptive_fields,
 )
-from framecast.analysis.support import trace_supports
+from framecast.probes.support import trace_supports
 
 # Cells made of convolutions, whose reach does not depend on the data. TrajGRU and MotionRNN read where a flow points.
 CONVOLUTIONAL = ["convlstm", "mk-lstm", "predrnn", "predrnn-v2", "predrnn++", "mim", "modernn"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small import CONTEXT, HORIZON, RECURRENT, small_clip, small_model
 
-from framecast.models.recomputing import segment_length
+from framecast.models.forecaster import segment_length
 from framecast.registry import ONE_SHOT
 
 STEPS = CONTEXT + HORIZON - 1

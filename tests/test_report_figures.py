@@ -13,10 +13,9 @@ from PIL import Image
 
 import framecast as fc
 from framecast import cli
-from framecast.reporting.frames import BORDER, LINE, animation, enlarge, to_picture
-from framecast.reporting.grids import draw_grid, shades
+from framecast.reporting.figures import draw_grid, draw_radar, radar_axes, shades
 from framecast.reporting.page import clear_best
-from framecast.reporting.radar_chart import draw_radar, radar_axes
+from framecast.reporting.pictures import BORDER, LINE, animation, enlarge, to_picture
 
 DATA: dict[str, Any] = {"size": 16, "context": 3, "horizon": 2, "clips": 60}
 SHAPE = (5, 1, 16, 16)

@@ -13,18 +13,16 @@ import torch
 from torture.finite import DATA, MODELS, Poison
 
 import framecast as fc
-from framecast.analysis import room as fitting
-from framecast.analysis.cost_table import CAUTION
-from framecast.analysis.fitting_memory import heap_limit, recompute_modes
-from framecast.analysis.memory import count_memory
-from framecast.api.given import data
-from framecast.errors import NonFiniteError, OutOfMemoryError, PeerLostError, RunFolderError
+from framecast.api.data import data
+from framecast.cost import fit as fitting
+from framecast.cost.fit import CAUTION, heap_limit, recompute_modes
+from framecast.cost.memory import count_memory
+from framecast.errors import NonFiniteError, OutOfMemoryError, PeerLostError, RunFolderError, is_out_of_memory
 from framecast.registry import Training
-from framecast.training import ranks
-from framecast.training.finite import FiniteGuard
-from framecast.training.fitting import fit
-from framecast.training.log import _cut
-from framecast.training.memory import is_out_of_memory, memory_advice
+from framecast.training import distributed as ranks
+from framecast.training.callbacks import _cut
+from framecast.training.loop import fit, memory_advice
+from framecast.training.nonfinite import FiniteGuard
 from framecast.training.options import TrainingOptions
 from framecast.training.run_folder import RunFolder
 
@@ -121,7 +119,7 @@ def test_out_of_memory_says_what_fits(tmp_path: Path, monkeypatch: pytest.Monkey
     def hungry(*_: object) -> None:
         raise OutOfMemoryError("out of memory: tried it.")
 
-    monkeypatch.setattr("framecast.training.fitting.fit", hungry)
+    monkeypatch.setattr("framecast.training.loop.fit", hungry)
     asked: dict[str, Any] = {"model_options": options, "data_options": DATA, "accelerator": "cpu", "out": tmp_path}
     with pytest.raises(OutOfMemoryError, match=r"^out of memory: tried it\. What fits: by count, not one clip fits"):
         fc.train("convlstm", "moving-mnist", **asked)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framecast.datasets.scaling import SCALINGS, DbzPixel, Log, MinMax, Scaling, scaling_from_dict
+from framecast.data.scaling import SCALINGS, DbzPixel, Log, MinMax, Scaling, scaling_from_dict
 
 SOME: list[Scaling] = [DbzPixel(), DbzPixel(200, 1.6, -32, 60), Log(), Log(0, 20, 0.01), MinMax(-3, 7)]
 

@@ -9,7 +9,7 @@ from test_parity_oneshot import ONE_SHOT, Case
 
 import framecast as fc
 from framecast.errors import UnknownNameError, WeightsError
-from framecast.models.simvp_blocks import GatedAttention
+from framecast.models.simvp import GatedAttention
 
 NAMES = ["simvp", "simvp-v2"]
 both = pytest.mark.parametrize("name", NAMES)

@@ -21,13 +21,13 @@ from makers.mutations import run_apart
 from makers.radar import radolan_bytes
 
 import framecast as fc
-from framecast.boundary import SMALL_BYTES, asked_by, check_frames, check_size, most_bytes, reading
-from framecast.datasets.formats.hdf5 import check_small
-from framecast.datasets.handwriting import read_idx
-from framecast.datasets.own import open_own
-from framecast.datasets.radar.radolan import read_radolan
+from framecast.data.formats.hdf5 import check_small
+from framecast.data.formats.radolan import read_radolan
+from framecast.data.sets.moving_mnist import read_idx
+from framecast.data.sets.own import open_own
 from framecast.errors import DataError, DatasetNotFoundError, WeightsError
 from framecast.reporting.results import read_examples
+from framecast.untrusted import SMALL_BYTES, asked_by, check_frames, check_size, most_bytes, reading
 from framecast.weights.importing import read_tensors
 from framecast.weights.saving import save_weights
 

@@ -16,11 +16,11 @@ from torture.faults import attempt
 from torture.finite import DATA, MODELS
 
 import framecast as fc
-from framecast import storage
-from framecast.datasets.formats.video import cached_video, decode_into_cache
-from framecast.datasets.sources.index import kept_index
+from framecast import files as storage
+from framecast.data.cache import kept_index
+from framecast.data.formats.video import cached_video, decode_into_cache
 from framecast.errors import HeldError, RunFolderError
-from framecast.storage import held, remove_leftovers, write_atomically, written_beside
+from framecast.files import held, remove_leftovers, write_atomically, written_beside
 
 
 def train(out: Path, **options: Any) -> Any:

@@ -14,14 +14,14 @@ from small_study import BY_HAND, STUDY, rows, write_record, write_study
 
 import framecast as fc
 from framecast import cli
-from framecast.analysis.tally import Tally
 from framecast.errors import DataError, UnknownNameError
+from framecast.evaluation import Tally
 from framecast.scores.family import Compared
 from framecast.scores.image import ImageScores
-from framecast.studies import conducting
+from framecast.studies import run as conducting
 from framecast.studies.plan import read_plan
 from framecast.studies.records import find_record
-from framecast.studies.single import BusyError, run_cell
+from framecast.studies.run import BusyError, run_cell
 
 
 def test_two_models_and_two_seeds_end_in_tables(tmp_path: Path) -> None:
@@ -100,11 +100,11 @@ def test_a_cell_that_is_trained_is_only_scored(tmp_path: Path, monkeypatch: pyte
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("framecast.studies.single.evaluate", stopped)
+        patch.setattr("framecast.studies.run.evaluate", stopped)
         with pytest.raises(KeyboardInterrupt):
             run_cell(plan, cell)
     assert find_record(plan, cell) is None
-    monkeypatch.setattr("framecast.studies.single.train", stopped)
+    monkeypatch.setattr("framecast.studies.run.train", stopped)
     assert run_cell(plan, cell)["training"]["batches"] == 6
 
 

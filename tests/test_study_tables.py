@@ -12,10 +12,10 @@ import pytest
 from small_study import BY_HAND, STUDY, rows, write_record, write_study
 
 import framecast as fc
-from framecast.analysis.memory import count_memory
-from framecast.studies.comparing import Difference, paired_interval, spread
+from framecast.cost.memory import count_memory
+from framecast.studies.compare import Difference, paired_interval, spread
 from framecast.studies.plan import read_plan
-from framecast.studies.single import LOG_COLUMNS
+from framecast.studies.run import LOG_COLUMNS
 
 
 def test_tables_by_hand(tmp_path: Path) -> None:

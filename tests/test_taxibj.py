@@ -12,8 +12,8 @@ import torch
 from makers.taxibj import NAMES, dates_of, flow_file, four_files
 
 import framecast as fc
-from framecast.datasets.clip import ClipData
-from framecast.datasets.taxibj import open_taxibj, read_flow
+from framecast.data.clips import ClipData
+from framecast.data.sets.taxibj import open_taxibj, read_flow
 from framecast.errors import DataError, DatasetNotFoundError
 
 DAY = 86_400

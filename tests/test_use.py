@@ -16,8 +16,8 @@ from PIL import Image, ImageSequence
 import framecast as fc
 from framecast.cells.convlstm import column
 from framecast.errors import DataError, DatasetNotFoundError, RunFolderError, WeightsError
+from framecast.files import write_atomically
 from framecast.models.recurrent import build_plain
-from framecast.storage import write_atomically
 
 DATA: dict[str, Any] = {"size": 16, "context": 3, "horizon": 2, "clips": 60}
 
@@ -235,7 +235,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("framecast.storage.os.fsync", full)
+    monkeypatch.setattr("framecast.files.os.fsync", full)
     with pytest.raises(OSError, match=r"cannot write .*file: No space left.*old file is intact"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

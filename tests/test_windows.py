@@ -14,10 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from framecast.datasets.clip import SPLITS
-from framecast.datasets.scaling import SCALINGS, MinMax
-from framecast.datasets.splits import WHOLE_FROM, check_shares, deal, windows_in
-from framecast.datasets.windows import ArraySource, WindowedClips, check_times, windows_by_number, windows_by_time
+from framecast.data.clips import SPLITS
+from framecast.data.scaling import SCALINGS, MinMax
+from framecast.data.sources import ArraySource, check_times
+from framecast.data.windows import (
+    WHOLE_FROM,
+    WindowedClips,
+    check_shares,
+    deal,
+    windows_by_number,
+    windows_by_time,
+    windows_in,
+)
 from framecast.errors import DataError
 from framecast.training.losses import LOSSES
 

@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from framecast.analysis.counting import cost
 from framecast.cells.cell import Cell
-from framecast.registry import CELLS, ONE_SHOT, create_model, list_models, model_entry, paper_name, resolve
+from framecast.cost.count import cost
+from framecast.models.forecaster import create_model
+from framecast.registry import CELLS, ONE_SHOT, list_models, model_entry, paper_name, resolve
 
 SHAPE, CONTEXT = (20, 1, 64, 64), 10
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-OUT = Path(__file__).parents[1] / "src/framecast/datasets/digits/digits.npz"
+OUT = Path(__file__).parents[1] / "src/framecast/data/sets/digits/digits.npz"
 SHARES = {"train": 350, "validation": 50, "test": 100}
 
 

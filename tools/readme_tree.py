@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- tree -->\n```text\n", "```\n<!-- end of tree -->"
 FOLDERS = {
-    "src/framecast/datasets/digits": "5,000 MNIST digits with provenance and licence",
+    "src/framecast/data/sets/digits": "5,000 MNIST digits with provenance and licence",
     "benchmarks": "timings and memory, as ratios within one run; results of make torture",
     "docs": "the documentation; docs/why holds half-page decisions",
     "recipes": "one file a data set, for framecast train --config, and one for SLURM",

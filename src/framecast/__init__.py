@@ -13,27 +13,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from framecast.analysis.cost_table import make_cost_table
-    from framecast.analysis.counting import cost
-    from framecast.analysis.fitting_memory import largest_batches
-    from framecast.analysis.measuring import measure_step
-    from framecast.analysis.memory import count_memory
-    from framecast.api import (
-        analyse_complexity,
-        analyse_layers,
-        analyse_receptive,
-        data,
-        evaluate,
-        load,
-        predict,
-        report,
-        train,
-    )
-    from framecast.datasets.archive.checking import check_data
-    from framecast.datasets.archive.converting import convert_data
-    from framecast.datasets.catalogue import describe_data, list_data
-    from framecast.registry import CellEntry, create_model, list_models, register_cell
-    from framecast.studies.conducting import study
+    from framecast.api.analyse import analyse_complexity, analyse_layers, analyse_receptive
+    from framecast.api.data import data, load
+    from framecast.api.evaluate import evaluate
+    from framecast.api.predict import predict, report
+    from framecast.api.train import train
+    from framecast.cost.count import cost
+    from framecast.cost.fit import largest_batches
+    from framecast.cost.measure import measure_step
+    from framecast.cost.memory import count_memory
+    from framecast.cost.table import make_cost_table
+    from framecast.data.catalogue import describe_data, list_data
+    from framecast.data.check import check_data
+    from framecast.data.convert import convert_data
+    from framecast.models.forecaster import create_model
+    from framecast.registry import CellEntry, list_models, register_cell
+    from framecast.studies.run import study
     from framecast.weights.importing import import_weights
     from framecast.weights.saving import save_weights
 
@@ -68,27 +63,22 @@ __all__ = [
 ]
 
 _HOMES = {
-    "analysis.cost_table": ("make_cost_table",),
-    "analysis.counting": ("cost",),
-    "analysis.fitting_memory": ("largest_batches",),
-    "analysis.measuring": ("measure_step",),
-    "analysis.memory": ("count_memory",),
-    "api": (
-        "analyse_complexity",
-        "analyse_layers",
-        "analyse_receptive",
-        "data",
-        "evaluate",
-        "load",
-        "predict",
-        "report",
-        "train",
-    ),
-    "datasets.catalogue": ("describe_data", "list_data"),
-    "datasets.archive.checking": ("check_data",),
-    "datasets.archive.converting": ("convert_data",),
-    "registry": ("CellEntry", "create_model", "list_models", "register_cell"),
-    "studies.conducting": ("study",),
+    "api.analyse": ("analyse_complexity", "analyse_layers", "analyse_receptive"),
+    "api.data": ("data", "load"),
+    "api.evaluate": ("evaluate",),
+    "api.predict": ("predict", "report"),
+    "api.train": ("train",),
+    "cost.count": ("cost",),
+    "cost.fit": ("largest_batches",),
+    "cost.measure": ("measure_step",),
+    "cost.memory": ("count_memory",),
+    "cost.table": ("make_cost_table",),
+    "data.catalogue": ("describe_data", "list_data"),
+    "data.check": ("check_data",),
+    "data.convert": ("convert_data",),
+    "models.forecaster": ("create_model",),
+    "registry": ("CellEntry", "list_models", "register_cell"),
+    "studies.run": ("study",),
     "weights.importing": ("import_weights",),
     "weights.saving": ("save_weights",),
 }

@@ -83,7 +83,7 @@ def _refused(verb: str, error: Exception, code: int) -> int:
 
 
 def _first() -> bool:
-    from framecast.training.ranks import is_first_process
+    from framecast.training.distributed import is_first_process
 
     return is_first_process()
 
@@ -108,7 +108,7 @@ def _parser(verb: str) -> Any:
 
 def _values(parser: Any, arguments: list[str]) -> dict[str, Any]:
     """Parse and return plain keyword arguments."""
-    from framecast.boundary import check_aliases, reading
+    from framecast.untrusted import check_aliases, reading
 
     for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
         config = Path(following if word == "--config" else word.removeprefix("--config="))
@@ -121,7 +121,7 @@ def _values(parser: Any, arguments: list[str]) -> dict[str, Any]:
 
 
 def _train(arguments: list[str]) -> int:
-    from framecast.api import train
+    from framecast.api.train import train
     from framecast.training.options import TrainingOptions
 
     parser = _parser("train")
@@ -146,8 +146,8 @@ def _train(arguments: list[str]) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    from framecast.api import evaluate
-    from framecast.reporting.tables import score_table
+    from framecast.api.evaluate import evaluate
+    from framecast.reporting.results import score_table
 
     parser = _parser("evaluate")
     parser.add_argument("run", type=str, help="a run folder or weights file")
@@ -160,7 +160,7 @@ def _evaluate(arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> int:
-    from framecast.api import predict
+    from framecast.api.predict import predict
 
     parser = _parser("predict")
     parser.add_argument("run", type=str, help="a run folder or weights file")
@@ -174,7 +174,7 @@ def _predict(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    from framecast.api import report
+    from framecast.api.predict import report
 
     parser = _parser("report")
     parser.add_argument("results", type=str, nargs="+", help="folders that evaluate wrote into")
@@ -191,9 +191,9 @@ def _report(arguments: list[str]) -> int:
 def _data(arguments: list[str]) -> int:
     from jsonargparse import ArgumentParser
 
-    from framecast.datasets.archive.checking import check_data
-    from framecast.datasets.archive.converting import convert_data
-    from framecast.datasets.catalogue import describe_data, list_data
+    from framecast.data.catalogue import describe_data, list_data
+    from framecast.data.check import check_data
+    from framecast.data.convert import convert_data
 
     options: dict[str, Any] = {"type": dict[str, Any], "default": {}, "help": "e.g. --data_options.context 4"}
     verbs = {name: ArgumentParser(prog=f"framecast data {name}") for name in ("list", "info", "check", "convert")}
@@ -245,7 +245,7 @@ def _models(arguments: list[str]) -> int:
 
 
 def _cost(arguments: list[str]) -> int:
-    from framecast.analysis.cost_text import CostRequest, cost_answer
+    from framecast.api.cost import CostRequest, cost_answer
 
     parser = _parser("cost")
     parser.add_argument("model", type=str | None, nargs="?", help="name of a model")
@@ -263,8 +263,8 @@ def _cost(arguments: list[str]) -> int:
 def _analyse(arguments: list[str]) -> int:
     from jsonargparse import ArgumentParser
 
-    from framecast.api import analyse_complexity, analyse_layers, analyse_receptive
-    from framecast.reporting.tables import row_table
+    from framecast.api.analyse import analyse_complexity, analyse_layers, analyse_receptive
+    from framecast.reporting.results import row_table
 
     verbs = {name: ArgumentParser(prog=f"framecast analyse {name}") for name in ANALYSES}
     verbs["complexity"].add_argument("models", type=str, nargs="*", help="names of models; default: the ablation's")
@@ -291,7 +291,7 @@ def _analyse(arguments: list[str]) -> int:
 
 
 def _study(arguments: list[str]) -> int:
-    from framecast.studies.conducting import BUSY, BusyError, study
+    from framecast.studies.run import BUSY, BusyError, study
 
     parser = _parser("study")
     parser.add_argument("file", type=str, help="the study's YAML file, or the folder that holds it as study.yaml")
@@ -314,7 +314,7 @@ def _study(arguments: list[str]) -> int:
 
 
 def _demo(arguments: list[str]) -> int:
-    from framecast.demonstration import demo
+    from framecast.demo import demo
 
     parser = _parser("demo")
     parser.add_function_arguments(demo)

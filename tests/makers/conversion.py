@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from framecast.datasets.archive.converting import ConversionReport, convert_data
+from framecast.data.convert import ConversionReport, convert_data
 from makers.radar import seconds
 
 START = seconds("2010-08-26T01:00")

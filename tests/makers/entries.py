@@ -11,13 +11,13 @@ from typing import Any
 
 import framecast as fc
 from framecast import cli
-from framecast.datasets.archive.checking import check_data
-from framecast.datasets.archive.converting import convert_data
-from framecast.datasets.formats.video import cached_video
-from framecast.datasets.handwriting import read_idx
-from framecast.datasets.opening import OPENERS
-from framecast.datasets.radar.radolan import read_radolan_forecasts
-from framecast.datasets.radar.rydl import RydlSource
+from framecast.data.check import check_data
+from framecast.data.convert import convert_data
+from framecast.data.formats.radolan import read_radolan_forecasts
+from framecast.data.formats.video import cached_video
+from framecast.data.sets.german_radar import RydlSource
+from framecast.data.sets.moving_mnist import read_idx
+from framecast.registry import sequence_endings
 from makers.formats import RADOLAN
 from makers.kth import moving_bar, video_file
 from makers.radar import rydl_file
@@ -212,6 +212,10 @@ ENTRIES: dict[str, Entry] = {
     "Zarr 2": _given("a.zarr/.zarray", lambda path: _read_all(path.parent)),
     "cache of videos": _cached_video,
     "cache of indices": _index,
-    **{f"data *{suffix}": _given(f"a{suffix}", partial(_read_all)) for suffix in OPENERS if suffix != ".zarr"},
+    **{
+        f"data *{suffix}": _given(f"a{suffix}", partial(_read_all))
+        for suffix in sequence_endings()
+        if suffix != ".zarr"
+    },
     **{f"predict *{suffix}": _predict_entry(suffix) for suffix in (".npy", ".npz", ".gif", ".h5", ".nc", ".avi")},
 }

@@ -18,19 +18,19 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import framecast as fc
-from framecast.datasets.archive.converting import convert_data
-from framecast.datasets.archive.pieces import find_work, frames_of
-from framecast.datasets.formats.layout import Layout
-from framecast.datasets.formats.video import decode_into_cache
-from framecast.datasets.handwriting import read_idx
-from framecast.datasets.own import open_own
-from framecast.datasets.radar.files import read_radar
-from framecast.datasets.radar.radolan import read_radolan_forecasts
-from framecast.datasets.radar.rydl import RydlSource
-from framecast.datasets.taxibj import open_taxibj
+from framecast.data.archives import find_work, frames_of
+from framecast.data.convert import convert_data
+from framecast.data.formats.radolan import read_radolan_forecasts
+from framecast.data.formats.video import decode_into_cache
+from framecast.data.radar import read_radar
+from framecast.data.sets.german_radar import RydlSource
+from framecast.data.sets.moving_mnist import read_idx
+from framecast.data.sets.own import open_own
+from framecast.data.sets.taxibj import open_taxibj
+from framecast.data.sources import Layout
 from framecast.errors import DataError
 from framecast.reporting.results import read_examples
-from framecast.training.checkpoints import CheckedCheckpoints
+from framecast.training.callbacks import CheckedCheckpoints
 from framecast.weights.saving import load_weights, save_weights
 from makers.kth import moving_bar, video_file
 from makers.own import every_kind, pixels, rain_dataset, timed, zarr_of

@@ -12,7 +12,7 @@ from pathlib import Path
 CODE = """
 import os, sys, time
 from pathlib import Path
-from framecast.storage import held
+from framecast.files import held
 with held(Path(sys.argv[1])):
     if not os.fork():
         time.sleep(3)

@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
 
-from framecast.datasets.clip import ClipData
+from framecast.data.clips import ClipData
 from makers.kth import video_file
 
 KINDS = ("array.h5", "array.nc", "array.npy", "array.zarr", "archive.npz", "moving.gif", "pictures", "video.avi")

@@ -45,7 +45,7 @@ def continue_run(path: Path) -> str:
     said = ""
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("framecast.api.running.open_data", _opened)
+            patch.setattr("framecast.api.train.open_data", _opened)
             fc.train(out=path.parent, resume=True, progress=False)
     except WeightsError as error:
         said = str(error)

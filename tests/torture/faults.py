@@ -18,13 +18,12 @@ import pytest
 import torch
 
 import framecast as fc
-from framecast import storage
+from framecast import files as storage
 from framecast.errors import WeightsError
+from framecast.files import LEFTOVERS
 from framecast.registry import Training
-from framecast.storage import LEFTOVERS
-from framecast.training.callbacks import Keeper
-from framecast.training.checkpoints import CheckedCheckpoints, newest_checkpoint
-from framecast.training.finite import FiniteGuard
+from framecast.training.callbacks import CheckedCheckpoints, Keeper, newest_checkpoint
+from framecast.training.nonfinite import FiniteGuard
 from framecast.training.order import ShuffledBatches
 from framecast.training.run_folder import KEPT_CHECKPOINTS, RunFolder
 from framecast.training.task import ForecastTask

@@ -15,7 +15,7 @@ import framecast as fc
 from framecast.cli import NON_FINITE
 from framecast.errors import NonFiniteError
 from framecast.registry import model_entry
-from framecast.training.fitting import fit
+from framecast.training.loop import fit
 from framecast.training.options import TrainingOptions
 from framecast.training.run_folder import RunFolder
 from torture.promise import Figure, Promise
@@ -99,7 +99,7 @@ def raising(folder: Path, times: int) -> Figure:
 def skipping(folder: Path, times: int) -> Figure:
     """Poison two steps in a row, of at most two; then three, which is one too many."""
     rng, broken = np.random.default_rng(4), []
-    logging.getLogger("framecast.training.finite").setLevel(logging.ERROR)
+    logging.getLogger("framecast.training.nonfinite").setLevel(logging.ERROR)
     try:
         for trial in range(times):
             first = int(rng.integers(1, STEPS - 3))
@@ -124,7 +124,7 @@ def skipping(folder: Path, times: int) -> Figure:
             else:
                 broken.append(f"{where}: three in a row were left out")
     finally:
-        logging.getLogger("framecast.training.finite").setLevel(logging.NOTSET)
+        logging.getLogger("framecast.training.nonfinite").setLevel(logging.NOTSET)
     held = times - len({line.split(":")[0] for line in broken})
     return Figure(held, times, "running means of batch normalisation included", tuple(broken))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from framecast.errors import WeightsError
-from framecast.training.checkpoints import CheckedCheckpoints
+from framecast.training.callbacks import CheckedCheckpoints
 from framecast.weights.saving import load_weights
 from torture.faults import small_run
 from torture.promise import Figure, Promise

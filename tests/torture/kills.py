@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import framecast as fc
-from framecast.storage import LEFTOVERS
+from framecast.files import LEFTOVERS
 from framecast.training import run_folder
 from framecast.training.run_folder import RunFolder
 from torture.promise import Figure, Promise

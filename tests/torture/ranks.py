@@ -13,7 +13,7 @@ import torch
 
 import framecast as fc
 from framecast.cli import INTERRUPTED
-from framecast.training.fitting import training_loaders
+from framecast.training.loop import training_loaders
 from framecast.training.options import TrainingOptions
 from framecast.training.order import ShuffledBatches
 from torture.promise import Figure, Promise

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from framecast.training.checkpoints import CheckedCheckpoints
+from framecast.training.callbacks import CheckedCheckpoints
 from framecast.training.run_folder import RunFolder
 
 STEPS = 40

@@ -1,19 +1,44 @@
 """The contract of a forecaster: past frames in, future frames out.
 
-Shapes are (B, T, C, H, W): samples, frames, channels, height, width. A forecaster knows nothing of data
-sets, files, units, ranks or devices; values are whatever the model was trained on, usually [0, 1].
+Shapes are (B, T, C, H, W): samples, frames, channels, height, width. A forecaster knows nothing of data sets, files,
+units, ranks or devices; values are whatever the model was trained on, usually [0, 1].
+
+A roll-out of S steps keeps all intermediate results for the backward pass. Cut into segments of k steps it keeps those
+of one segment at a time and the states at the S/k borders, and pays at most one more forward pass. If a step and a
+state cost the same, S/k + k is least at k = √S, which is what ``recompute="lean"`` takes.
+
+Reference: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016, doi:10.48550/arXiv.1604.06174.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from framecast.models.recomputing import Recompute
-from framecast.registry import ModelSpec
+from framecast.errors import UnknownNameError, check_count
+from framecast.registry import ModelSpec, model_entry
+
+Recompute = Literal["none", "lean"] | int
+
+
+def segment_length(steps: int, recompute: Recompute) -> int:
+    """Return the steps of a segment; all of them where nothing is to be computed again.
+
+    Raises:
+        ValueError: ``recompute`` is neither "none", nor "lean", nor a number of steps from 1.
+    """
+    if recompute == "none":
+        return steps
+    if recompute == "lean":
+        return math.isqrt(steps)
+    if isinstance(recompute, str):
+        raise ValueError(f"recompute is {recompute!r} and must be 'none', 'lean' or the steps of a segment, 1 or more")
+    check_count("recompute", recompute)
+    return recompute
 
 
 class Rollout(NamedTuple):
@@ -146,3 +171,25 @@ def pad_frames(frames: Tensor, multiple: int, *, pad: bool, name: str = "the mod
         )
     padded = F.pad(frames.flatten(0, 1), (0, right, 0, bottom), mode="replicate")
     return padded.view(*frames.shape[:2], *padded.shape[1:])
+
+
+def create_model(name: str, **options: Any) -> Forecaster:
+    """Create a forecaster by name, with untrained weights drawn from torch's random state.
+
+    Args:
+        name: any of ``list_models(aliases=True)``.
+        options: the model's options, such as ``in_channels``, ``hidden``, ``layers``, ``kernel``; see
+            ``framecast models NAME``.
+
+    Raises:
+        UnknownNameError: no such model, or no such option of it.
+        ValueError: an option's value that the model refuses.
+    """
+    entry = model_entry(name)
+    known = entry.options()
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of model {entry.name}", option, known)
+    model: Forecaster = entry.builder()(**options)
+    model.spec = ModelSpec(entry.name, dict(options))
+    return model

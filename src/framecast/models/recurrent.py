@@ -19,8 +19,15 @@ from torch.utils.checkpoint import checkpoint
 
 from framecast.cells.cell import Cell, State
 from framecast.errors import check_count
-from framecast.models.forecaster import Forecaster, Rollout, check_clip, check_horizon, pad_frames
-from framecast.models.recomputing import Recompute, segment_length
+from framecast.models.forecaster import (
+    Forecaster,
+    Recompute,
+    Rollout,
+    check_clip,
+    check_horizon,
+    pad_frames,
+    segment_length,
+)
 from framecast.models.stack import Skip, Stack, pyramid_scales
 
 Column = Callable[..., list[Cell]]

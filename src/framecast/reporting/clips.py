@@ -15,12 +15,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from framecast.datasets.scaling import Scaling, scaling_from_dict
+from framecast.data.scaling import Scaling, scaling_from_dict
 from framecast.registry import RAIN_RATE
-from framecast.reporting.figures import Drawing
-from framecast.reporting.frames import Frames, Painter, Picture, animation, strip, to_picture
-from framecast.reporting.grids import Row, draw_grid
-from framecast.reporting.rain import legend_picture, rain_legend, rain_picture
+from framecast.reporting.figures import Drawing, Row, draw_grid
+from framecast.reporting.pictures import (
+    Frames,
+    Painter,
+    Picture,
+    animation,
+    legend_picture,
+    rain_legend,
+    rain_picture,
+    strip,
+    to_picture,
+)
 from framecast.reporting.results import Results, read_examples
 
 # The page enlarges what it shows, so a strip holds little more than the pixels of its frames.

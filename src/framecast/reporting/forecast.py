@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.datasets.scaling import Scaling
+from framecast.data.scaling import Scaling
+from framecast.files import write_atomically
 from framecast.registry import RAIN_RATE
 from framecast.reporting.clips import clip_style, time_labels
-from framecast.reporting.frames import animation
-from framecast.storage import write_atomically
+from framecast.reporting.pictures import animation
 
 
 class Forecast(NamedTuple):

@@ -12,16 +12,13 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from framecast.boundary import reading
 from framecast.errors import RunFolderError, UnknownNameError, check_count
+from framecast.files import write_atomically
 from framecast.reporting.clips import clip_figures, clip_legend, clip_rows, comparison_drawings
-from framecast.reporting.curves import Line, draw_curves
-from framecast.reporting.figures import Drawing, write_drawings
-from framecast.reporting.radar_chart import TITLE as RADAR_TITLE
-from framecast.reporting.radar_chart import draw_radar, radar_axes
-from framecast.reporting.results import Results, forecast_columns, read_results, run_names, score_infos
-from framecast.reporting.tables import shown_score
-from framecast.storage import write_atomically
+from framecast.reporting.figures import TITLE as RADAR_TITLE
+from framecast.reporting.figures import Drawing, Line, draw_curves, draw_radar, radar_axes, write_drawings
+from framecast.reporting.results import Results, forecast_columns, read_results, run_names, score_infos, shown_score
+from framecast.untrusted import reading
 
 CAPTIONS = {
     "forecasts": "forecast frames, all lead times",

@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from framecast.boundary import check_aliases
 from framecast.errors import UnknownNameError, check_count
 from framecast.registry import model_entry
 from framecast.training.options import FREE_ON_RESUME, TrainingOptions
+from framecast.untrusted import check_aliases
 
 KEYS = frozenset(
     {"name", "about", "data", "data_options", "training", "evaluation", "seeds", "model_options", "models", "reference",

@@ -2,6 +2,8 @@
 
 Each is a sum over a number of elements, so that it can be averaged over parts of a batch of unequal weight.
 ``valid`` is a boolean mask, broadcast over channels, of the elements that count; None means all of them.
+
+One training step without a trainer, so that its cost can be counted and measured: the loss of a batch.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from framecast.models.forecaster import Forecaster, Recompute
+from framecast.registry import Training
 
 Total = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Count = Callable[[Tensor, Tensor | None], Tensor | int]
@@ -103,3 +108,26 @@ LOSSES: dict[str, Loss] = {
     "l2+edges": Loss(squared_plus_edges, all_frames),
     "mse": Loss(squared, valid_elements),
 }
+
+
+def training_loss(
+    model: Forecaster, recipe: Training, clip: Tensor, context: int, recompute: Recompute = "none"
+) -> Tensor:
+    """Return the loss of a batch of clips (B, T, C, H, W) by a model's recipe.
+
+    Where the recipe samples, every step after the context chooses between truth and forecast, as in training; which
+    of them it takes does not change the cost.
+
+    Raises:
+        ValueError: a shape, context or ``recompute`` the model cannot take.
+    """
+    horizon = clip.shape[1] - context
+    truth = None
+    if recipe.sampling != "none":
+        truth = torch.zeros(clip.shape[0], clip.shape[1] - 1, dtype=torch.bool, device=clip.device)
+    rollout = model.rollout(clip, context, horizon, truth, recompute)
+    end = rollout.first + rollout.frames.shape[1]
+    loss = LOSSES[recipe.loss](rollout.frames, clip[:, rollout.first : end], None)
+    if rollout.penalty is not None and recipe.penalty_weight:
+        loss = loss + recipe.penalty_weight * rollout.penalty.mean()
+    return loss

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from framecast.errors import UnknownNameError, check_count
-from framecast.models.recomputing import Recompute, segment_length
+from framecast.models.forecaster import Recompute, segment_length
 from framecast.registry import Training
 
 ON_NONFINITE = ("raise", "skip")

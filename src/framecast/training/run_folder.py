@@ -22,10 +22,10 @@ from typing import Any
 
 import yaml
 
-from framecast.boundary import check_aliases, reading
 from framecast.errors import HeldError, RunFolderError
+from framecast.files import held, remove_leftovers, write_atomically
 from framecast.models.forecaster import Forecaster
-from framecast.storage import held, remove_leftovers, write_atomically
+from framecast.untrusted import check_aliases, reading
 from framecast.weights.saving import save_weights
 
 LIBRARIES = ("framecast", "torch", "lightning", "numpy", "safetensors")

@@ -9,14 +9,13 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from framecast.datasets.clip import ClipSpec, Sample
+from framecast.data.clips import ClipSpec, Sample
 from framecast.errors import UnknownNameError
-from framecast.models.forecaster import Forecaster
-from framecast.models.recomputing import Recompute
+from framecast.models.forecaster import Forecaster, Recompute
 from framecast.models.sampling import policy_named, truth_mask
 from framecast.registry import Training
+from framecast.training.distributed import global_mean
 from framecast.training.losses import LOSSES
-from framecast.training.ranks import global_mean
 
 WARMUP_SHARE = 0.2
 COSINE_FLOOR = 1e-3

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from framecast.errors import UnknownNameError, WeightsError
-from framecast.models.cuboid_attention import CuboidCrossAttention, CuboidSelfAttention, RelativeBias
-from framecast.models.cuboid_blocks import FeedForward
-from framecast.models.earthformer import build
+from framecast.models.earthformer.attention import CuboidCrossAttention, CuboidSelfAttention, RelativeBias
+from framecast.models.earthformer.blocks import FeedForward
+from framecast.models.earthformer.model import build
 from framecast.registry import ModelEntry
-from framecast.weights.fitting import named_tensors
 from framecast.weights.importing import Translation
+from framecast.weights.saving import named_tensors
 
 Rows = list[tuple[str, Iterable[int] | None]]
 

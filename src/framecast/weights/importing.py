@@ -18,17 +18,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from framecast.boundary import OURS, check_stored, reading
 from framecast.errors import UnknownNameError, WeightsError
-from framecast.models.forecaster import Forecaster
-from framecast.registry import ModelEntry, create_model, model_entry
-from framecast.weights.fitting import fit_tensors
+from framecast.models.forecaster import Forecaster, create_model
+from framecast.registry import ModelEntry, model_entry
+from framecast.untrusted import OURS, check_stored, reading
+from framecast.weights.saving import fit_tensors
 
 SOURCES = {
     "ms-rnn": "framecast.weights.msrnn",
     "earthformer": "framecast.weights.earthformer",
-    "simvp": "framecast.weights.official",
-    "openstl": "framecast.weights.official",
+    "simvp": "framecast.weights.openstl",
+    "openstl": "framecast.weights.openstl",
 }
 
 

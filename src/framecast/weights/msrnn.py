@@ -16,16 +16,180 @@ from torch import Tensor
 from framecast.errors import UnknownNameError, WeightsError
 from framecast.registry import ModelEntry
 from framecast.weights.importing import Translation
-from framecast.weights.msrnn_attention import cmslstm_rule, modernn_rule, preciplstm_rule
-from framecast.weights.msrnn_predrnn import (
-    links,
-    mim_rule,
-    motionrnn_rule,
-    predrnn_rule,
-    predrnn_v2,
-    predrnnpp_rule,
-    trajgru_rule,
+
+MEMORY_IN_MEMORY = (
+    "_conv_x2h_n",
+    "_conv_n2h_n",
+    "_conv_diff2o",
+    "_conv_n2o",
+    "_conv_x2h_s",
+    "_conv_c2h_s",
+    "_conv_s2o",
 )
+MOTION = {
+    "encode": "_conv_enc",
+    "candidate": "_conv_z",
+    "mask": "_conv_hm",
+    "decode": "_conv_dec",
+    "enlarge": "_deconv_dec",
+    "fuse": "_conv_g",
+}
+
+
+def trajgru_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+    """Return our tensors of one layer; W_q takes the warped maps channel by channel, not link by link."""
+    del layer, depth
+    project, bias = released.take("project.weight"), released.take("project.bias")
+    channels = bias.shape[0] // 3
+    added, own = bias[: 2 * channels], bias[2 * channels :]
+    inputs = released.bias("_conv_x2h")
+    return {
+        **released.conv("features", "_conv_x2f", "_conv_h2f"),
+        **released.conv("flow", "_conv_flow"),
+        "gates.weight": released.kernel("_conv_x2h"),
+        "gates.bias": torch.cat([inputs[: 2 * channels] + added, inputs[2 * channels :]]),
+        "project.weight": project.reshape(3 * channels, -1, channels).mT.reshape(project.shape),
+        "candidate_bias": own[:, None, None],
+    }
+
+
+def links(released: Released) -> dict[str, int]:
+    """Return TrajGRU's option that its tensors determine."""
+    return {"links": released.take("_conv_flow.bias").shape[0] // 2}
+
+
+def predrnn_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+    """Return our tensors of one layer."""
+    del layer, depth
+    return {
+        **released.conv("gates", "_conv_x2h", "_conv_h2h"),
+        "gates.bias": _with_output_bias(
+            released.bias("_conv_x2h", "_conv_h2h"), released.bias("_conv_c2o", "_conv_m2o")
+        ),
+        "output.weight": released.kernel("_conv_c2o", "_conv_m2o"),
+        **released.conv("zigzag", "_conv_x2h_m", "_conv_m2h_m"),
+        **released.conv("project", "_conv_c_m"),
+    }
+
+
+def predrnn_v2(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+    """Return our tensors of one layer, the adapter of all with the first."""
+    shared = released.model().conv("adapter", "rnns.adapter") if layer == 0 else {}
+    return predrnn_rule(released, layer, depth) | shared
+
+
+def predrnnpp_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+    """Return our tensors of one layer; only the second has a highway that is used."""
+    del depth
+    names = {"gates": "_conv_x_h_c", "zigzag": "_conv_x_c_m", "zigzag_project": "_conv_m"}
+    names |= {"output": "_conv_o", "project": "_conv_c_m"}
+    cell: dict[str, Tensor] = {}
+    for ours, theirs in names.items():
+        cell |= released.conv(f"cell.{ours}" if layer == 1 else ours, theirs)
+    if layer == 1:
+        return cell | released.conv("highway", "_conv_x", "_conv_z")
+    released.drop(*_tensors("_conv_x", "_conv_z"))
+    return cell
+
+
+def mim_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+    """Return our tensors of one layer: a PredRNN layer first, and no forget gate above it."""
+    tensors = predrnn_rule(released, layer, depth)
+    if layer == 0:
+        released.drop(*_tensors(*MEMORY_IN_MEMORY))
+        return tensors
+    for name in ("gates.weight", "gates.bias"):
+        i, _, g, o = tensors[name].chunk(4)
+        tensors[name] = torch.cat([i, g, o])
+    released.unused += [f"{released.prefix}{name}[forget gate]" for name in _tensors("_conv_x2h", "_conv_h2h")]
+    return {
+        **tensors,
+        **released.conv("change", "_conv_x2h_n", "_conv_n2h_n"),
+        **released.conv("change_output", "_conv_diff2o", "_conv_n2o"),
+        **released.conv("steady", "_conv_x2h_s", "_conv_c2h_s"),
+        "steady.bias": _with_output_bias(released.bias("_conv_x2h_s", "_conv_c2h_s"), released.bias("_conv_s2o")),
+        "steady_output.weight": released.kernel("_conv_s2o"),
+    }
+
+
+def motionrnn_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+    """Return our tensors of one layer: MIM's, with motion behind all but the last."""
+    inner = mim_rule(released, layer, depth)
+    if layer == depth - 1:
+        released.drop(*_tensors(*MOTION.values(), "_conv_u", "_conv_r"))
+        return inner
+    tensors = {f"layer.{name}": tensor for name, tensor in inner.items()}
+    for ours, theirs in MOTION.items():
+        tensors |= released.conv(f"motion.{ours}", theirs)
+    for kind in ("weight", "bias"):
+        gates = [released.take(f"{gate}.{kind}") for gate in ("_conv_u", "_conv_r")]
+        tensors[f"motion.gates.{kind}"] = torch.cat(gates)
+    return tensors
+
+
+def _with_output_bias(gates: Tensor, output: Tensor) -> Tensor:
+    """Add the biases of the memories' convolutions to those of the output gate, the last ones."""
+    rest = gates.shape[0] - output.shape[0]
+    return torch.cat([gates[:rest], gates[rest:] + output])
+
+
+def _tensors(*convs: str) -> list[str]:
+    return [f"{conv}.{kind}" for conv in convs for kind in ("weight", "bias")]
+
+
+def preciplstm_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+    """Return the tensors of one PrecipLSTM layer."""
+    del layer, depth
+    kernel, bias = released.kernel("_conv_x2h", "_conv_h2h"), released.bias("_conv_x2h", "_conv_h2h")
+    gates = kernel.shape[0] // 4 * 3
+    memories = ("_conv_c2o", "_conv_ms2o", "_conv_mt2o", "_conv_m2o")
+    return {
+        "tokens.weight": torch.cat([released.take(f"LA.conv{i}.weight") for i in (1, 2, 3)]),
+        **released.conv("attended", "_conv_x_x_att"),
+        "gates_c.weight": kernel[:gates],
+        "gates_c.bias": bias[:gates],
+        **released.conv("gates_m", "_conv_x2h_m", "_conv_m2h_m"),
+        **released.conv("gates_s", "_conv_x2h_ms", "_conv_ms2h_ms"),
+        **released.conv("gates_t", "_conv_x2h_mt", "_conv_mt2h_mt"),
+        "output.weight": torch.cat([kernel[gates:], released.kernel(*memories)], 1),
+        "output.bias": bias[gates:] + released.bias(*memories),
+        **released.conv("project", "c_m_ms_mt"),
+    }
+
+
+def cmslstm_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+    """Return the tensors of one CMS-LSTM layer; a softmax over the keys cannot see their biases."""
+    del layer, depth
+    stages = [f"SEBlock.stages.{i}" for i in range(3)]
+    released.drop(*(f"{stage}.f_key.bias" for stage in stages))
+
+    def stacked(name: str) -> Tensor:
+        return torch.cat([released.take(f"{stage}.{name}") for stage in stages])
+
+    return {
+        **released.conv("gate_x", "convQ"),
+        **released.conv("gate_h", "convR"),
+        **released.conv("gates", "_conv_x2h", "_conv_h2h"),
+        "query.weight": stacked("f_query.weight"),
+        "query.bias": stacked("f_query.bias"),
+        "key.weight": stacked("f_key.weight"),
+        "value.weight": stacked("f_value.weight"),
+        "value.bias": stacked("f_value.bias"),
+        **released.conv("merge", "SEBlock.conv_bn"),
+        **released.conv("mix", "SEBlock.w_z"),
+        **released.conv("update", "SEBlock.w_h2h", "SEBlock.w_z2h"),
+    }
+
+
+def modernn_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor]:
+    """Return the tensors of one MoDeRNN layer; what gates x is a function of h, and the reverse."""
+    del layer, depth
+    tensors = released.conv("gates", "_conv_x2h", "_conv_h2h")
+    for ours, source in (("gate_x", "H"), ("gate_h", "X")):
+        convs = [f"conv{size}{size}_{source}" for size in (3, 5, 7)]
+        tensors |= {f"{ours}.weight{c[4]}": released.take(f"{c}.weight") for c in convs}
+        tensors[f"{ours}.bias"] = released.bias(*convs) / len(convs)
+    return tensors
 
 
 class Released:

@@ -1,7 +1,8 @@
 """Save and load a forecaster: one safetensors file with all it takes to forecast again.
 
 The header holds, as JSON, the model's name and options, the clips it was trained on (size, lengths, unit,
-scaling) and a SHA-256 over all of it, tensors included. Any safetensors reader can open the file.
+scaling) and a SHA-256 over all of it, tensors included. Any safetensors reader can open the file. Trained weights that
+come with the package are run folders without logs, each with a model card.
 """
 
 from __future__ import annotations
@@ -9,21 +10,72 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from framecast.boundary import reading
-from framecast.datasets.clip import spec_from_dict
+from framecast.data.clips import spec_from_dict
 from framecast.errors import WeightsError
-from framecast.models.forecaster import Forecaster
-from framecast.registry import ModelSpec, create_model
-from framecast.storage import write_atomically
-from framecast.weights.fitting import check_fit, fit_tensors, named_tensors
+from framecast.files import write_atomically
+from framecast.models.forecaster import Forecaster, create_model
+from framecast.registry import ModelSpec
+from framecast.untrusted import reading
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and lasting buffers by name; one that several modules share appears once."""
+    lasting = model.state_dict(keep_vars=True)
+    seen: set[int] = set()
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in lasting.items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            tensors[name] = tensor
+    return tensors
+
+
+def fit_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copy tensors into the model of the same names and shapes, changing nothing where they do not fit.
+
+    Args:
+        model: the model to fill.
+        tensors: by the names of ``named_tensors``.
+        where: what the error calls the source, usually a path.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape; the message names the first.
+    """
+    check_fit(model, tensors, where)
+    with torch.no_grad():
+        for name, tensor in named_tensors(model).items():
+            tensor.copy_(tensors[name])
+
+
+def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Compare names and shapes, also with a model on the device "meta", which takes no memory.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape; the message names the first.
+    """
+    own = named_tensors(model)
+    missing = [name for name in own if name not in tensors]
+    unknown = [name for name in tensors if name not in own]
+    if missing or unknown:
+        parts = [f"{len(missing)} missing, first {missing[0]!r}"] if missing else []
+        parts += [f"{len(unknown)} unknown, first {unknown[0]!r}"] if unknown else []
+        raise WeightsError(f"{where} does not fit the model: tensors {'; '.join(parts)}: check its name and options")
+    for name, tensor in own.items():
+        if tensor.shape != tensors[name].shape:
+            raise WeightsError(
+                f"{where} does not fit the model: {name!r} is {tuple(tensors[name].shape)} in the file and "
+                f"{tuple(tensor.shape)} in the model: create the model with the options it was trained with"
+            )
+
 
 FORMAT = "1"
 MOST_OPTION = 1024
@@ -128,3 +180,9 @@ def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def shipped_runs() -> dict[str, Path]:
+    """Return name -> run folder of all trained models that come with the package."""
+    folder = Path(str(files("framecast.weights"))) / "shipped"
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}

@@ -1,1 +1,0 @@
-"""Analysis: what forecasts are worth and what they cost."""

@@ -1,0 +1,168 @@
+"""Evaluate: a run folder becomes scores beside those of the baselines."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Subset
+
+from framecast.api.data import as_trained, check_channels, plain_options, run_data, weights_file
+from framecast.compute import find_device, ready_to_forecast, settle_arithmetic
+from framecast.cost.count import count_cost
+from framecast.cost.paper import training_memory
+from framecast.data.clips import SPLITS, ClipData, ClipSpec, Split
+from framecast.errors import DataError, check_count
+from framecast.evaluation import Evaluation, Protocol, evaluate_clips
+from framecast.files import write_atomically
+from framecast.models.forecaster import Forecaster
+from framecast.registry import paper_name
+from framecast.reporting.results import score_csv
+from framecast.training.distributed import join_peers, own_device
+from framecast.training.order import EveryClipOnce
+from framecast.weights.saving import load_weights, shipped_runs
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    data: str | Path | ClipData | None = None,
+    data_options: Mapping[str, Any] | None = None,
+    split: Split = "test",
+    protocol: Protocol = "forecast",
+    batch: int = 16,
+    limit: int | None = None,
+    scores: list[str] | None = None,
+    score_options: dict[str, Any] | None = None,
+    baselines: list[str] | None = None,
+    bootstrap: int = 1000,
+    per_clip: bool = False,
+    examples: int = 8,
+    out: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "32-true",
+    compile: bool = False,
+    workers: int = 0,
+    threads: int | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score a trained model on a split of its data set, beside the baselines.
+
+    Processes that torchrun started share the clips, each of which is scored once; all of them return the same results
+    and the first one writes them.
+
+    Args:
+        run: a run folder, a weights file, or the name of a model that comes trained.
+        data: another data set than the one it was trained on, by name or opened.
+        data_options: options of the data set, in place of those it was trained with.
+        split: "train", "validation" or "test".
+        protocol: "forecast", or "as-published" to add the published average over warm-up frames.
+        batch: clips forecast at a time.
+        limit: only the first so many clips.
+        scores: families of scores, "image" or "rain"; None takes all that suit the data's unit.
+        score_options: options of families, such as {"thresholds": [0.5, 2, 5], "scales": [5, 11]} of "rain".
+        baselines: forecasts to compare with; None takes all that suit the unit and are installed.
+        bootstrap: replicates for 95 % confidence intervals over clips; 0 for none.
+        per_clip: write the main scores of every clip too, for paired comparisons of models.
+        examples: clips to keep as pictures for the report.
+        out: folder for results.json, results.csv and examples.npz; None writes into the run folder, and for a model
+            that comes trained into runs/<its name>.
+        device: "auto", "cpu", "cuda", ...
+        precision: "32-true", or "bf16-mixed" where the processor is faster in it; the results say which.
+        compile: compile every layer when it first runs, which takes a minute or more before the first forecast.
+        workers: processes that prepare clips.
+        threads: threads of the processor; None leaves torch's choice.
+        progress: show a progress bar.
+
+    Returns:
+        What results.json holds: scores per lead time and of all together, with counts and intervals, of the model
+        and each baseline; None where a score is undefined.
+
+    Raises:
+        RunFolderError: there are no weights, or weights alone and no data.
+        DataError: there is no such split, or it is empty.
+        UnknownNameError: no such protocol, precision, score, option of it, or baseline.
+        MissingExtraError: a baseline that was asked for needs a package that is not installed.
+    """
+    check_count("batch", batch)
+    check_count("examples", examples, least=0)
+    if limit is not None:
+        check_count("limit", limit)
+    settle_arithmetic(threads)
+    file = weights_file(Path(run))
+    model, header = load_weights(file)
+    clips = as_trained(run_data(file.parent, data, data_options), header["clips"])
+    check_channels(model, clips)
+    peers, chosen, where = join_peers(), _first(clips, split, limit), own_device(find_device(device))
+    own = EveryClipOnce(len(chosen), peers.number, peers.count)
+    pin = where.type == "cuda"
+    loader: DataLoader[Any] = DataLoader(chosen, batch, sampler=own, num_workers=workers, pin_memory=pin)
+    costs = _costs(model, clips.spec)
+    ready_to_forecast(model, where, precision, compile)
+    name = paper_name(header["model"])
+    evaluation = Evaluation(
+        model, name, clips.spec, protocol, examples, scores=scores, score_options=score_options, baselines=baselines,
+        bootstrap=bootstrap, per_clip=per_clip,
+    )  # fmt: skip
+    progress = progress and peers.number == 0
+    evaluate_clips(evaluation, loader, len(loader), lambda tensor: tensor.to(where, non_blocking=pin), progress)
+    if peers.count > 1:
+        evaluation.unite(peers.gathered(evaluation.part()))
+    results = {
+        "run": file.parent.name,
+        "model": name,
+        "model_options": header["options"],
+        **costs,
+        "precision": precision,
+        "data": clips.name,
+        "data_options": plain_options(clips.options),
+        "split": split,
+        "fingerprint": clips.fingerprint(),
+        "clip_spec": clips.spec.to_dict(),
+        **evaluation.results(),
+    }
+    if peers.number == 0:
+        _write(_results_folder(file.parent) if out is None else Path(out), results, evaluation.shown())
+    peers.gathered(None)  # no process goes on before the files are there
+    return results
+
+
+def _results_folder(run: Path) -> Path:
+    """Return the run folder, or a new one where that is part of the installed package."""
+    return Path("runs") / run.name if run in shipped_runs().values() else run
+
+
+def _costs(model: Forecaster, spec: ClipSpec) -> dict[str, int]:
+    """Return what the model costs: its parameters, a forecast of one clip, and the training on one."""
+    shape = (spec.length, spec.channels, spec.height, spec.width)
+    counted = count_cost(copy.deepcopy(model).to("meta"), shape, spec.context)
+    memory = training_memory(model, shape, spec.context)
+    bytes_ = memory.model + memory.optimizer + memory.saved
+    return {"parameters": counted.parameters, "macs": counted.macs, "training_bytes": bytes_}
+
+
+def _first(clips: ClipData, split: Split, limit: int | None) -> Subset[Any]:
+    """Return the first clips of a split, all without a limit.
+
+    Raises:
+        DataError: there is no such split, or it is empty.
+    """
+    chosen = clips[split]
+    count = min(len(chosen), limit or len(chosen))
+    if not count:
+        raise DataError(f"the {split} split of {clips.name} is empty: choose one of {', '.join(SPLITS)}")
+    return Subset(chosen, range(count))
+
+
+def _write(folder: Path, results: dict[str, Any], shown: Mapping[str, NDArray[Any]]) -> None:
+    pictures = io.BytesIO()
+    np.savez_compressed(pictures, **shown)  # type: ignore[arg-type]
+    write_atomically(folder / "results.json", json.dumps(results, indent=1).encode())
+    write_atomically(folder / "results.csv", score_csv(results).encode())
+    write_atomically(folder / "examples.npz", pictures.getvalue())

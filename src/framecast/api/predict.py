@@ -1,0 +1,123 @@
+"""Show: a forecast of the frames that follow, a page of results."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from framecast.api.data import weights_file
+from framecast.compute import find_device, ready_to_forecast, settle_arithmetic
+from framecast.data.clips import spec_from_dict
+from framecast.data.past import read_past
+from framecast.data.scaling import MinMax
+from framecast.reporting.forecast import Forecast, write_forecast
+from framecast.reporting.page import write_report
+from framecast.weights.saving import load_weights
+
+log = logging.getLogger(__name__)
+
+
+def predict(
+    run: str | Path,
+    frames: str | Path | NDArray[Any] | Tensor,
+    *,
+    horizon: int | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "32-true",
+    compile: bool = False,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Forecast the frames that follow.
+
+    Args:
+        run: a run folder or weights file.
+        frames: the past, an array or the path of an .npy, .npz or .gif file, a folder of PNG files, or anything else
+            that ``data`` reads; of what has time stamps (NetCDF, Zarr, folders of radar files) the last ones at the
+            model's interval are taken. One clip (T, H, W) or (T, C, H, W), or many (N, T, H, W) or (N, T, C, H, W).
+            Whole numbers of 8 bits are pictures and divided by 255 where the model was trained on intensities in
+            [0, 1]. NaN, in physical units, is no data: the model takes it as 0, and where the whole past is NaN, so
+            is the forecast.
+        horizon: frames to forecast; None takes the horizon it was trained with.
+        out: a folder for forecast.npy, forecast.gif and, where the times are known, forecast.nc.
+        device: "auto", "cpu", "cuda", ...
+        precision: "32-true", or "bf16-mixed" where the processor is faster in it; forecasts then err by about 1e-2.
+        compile: compile every layer when it first runs, which takes a minute or more before the first forecast.
+        threads: threads of the processor; None leaves torch's choice.
+
+    Returns:
+        The forecast in physical units, (horizon, C, H, W) for one clip, (N, horizon, C, H, W) for many.
+
+    Raises:
+        RunFolderError: there are no weights.
+        UnknownNameError: no such precision.
+        DatasetNotFoundError: there are no frames at the path.
+        DataError: the frames are damaged, lie outside the range the model knows, have other axes or gaps in time, or
+            hold NaN where the model was trained on pictures.
+        ValueError: ``horizon`` is below 1, or the frames are too small or too few for the model.
+    """
+    settle_arithmetic(threads)
+    model, header = load_weights(weights_file(Path(run)))
+    spec = spec_from_dict(header["clips"]) if header["clips"] else None
+    past = read_past(frames, model.in_channels, spec)
+    if past.note:
+        log.warning(past.note)
+    steps = horizon if horizon is not None else (spec.horizon if spec else 1)
+    where = find_device(device)
+    ready_to_forecast(model, where, precision, compile)
+    with torch.inference_mode():
+        numbers = torch.cat([model(clip[None].to(where), steps).float().cpu() for clip in past.frames])
+    unscale = spec.scaling.unscale if spec else torch.nn.Identity()
+    result = unscale(numbers)
+    if past.valid is not None:
+        # Where the whole past has no data, neither has the forecast.
+        result = result.where(past.valid.any(1, keepdim=True), torch.nan)
+    if out is not None:
+        seen = unscale(past.frames)
+        before = seen if past.valid is None else seen.where(past.valid, torch.nan)
+        times = None
+        if past.times is not None and spec is not None and spec.interval:
+            ahead = past.times[-1] + np.arange(1, steps + 1) * int(spec.interval)
+            times = np.concatenate([past.times, ahead])
+        unit, scaling = (spec.unit, spec.scaling) if spec else ("1", MinMax())
+        write_forecast(Forecast(before.numpy(), result.numpy(), unit, scaling, times), Path(out))
+    found: NDArray[np.float32] = result.numpy()
+    return found if len(found) > 1 else found[0]
+
+
+def report(
+    results: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path = "report.html",
+    scores: Sequence[str] | None = None,
+    clips: int = 4,
+    figures: bool = True,
+) -> Path:
+    """Write one HTML page of one or several result folders: table, costs, curves, training, clips.
+
+    Args:
+        results: folders that ``evaluate`` wrote into.
+        out: the page; it holds all it shows and opens from disk. A folder beside it, report-figures for report.html,
+            has the figures as SVG and PNG.
+        scores: names of scores in the results to draw per lead time, such as ["ssim"]; the first one is an axis of the
+            radar chart of several runs. None draws the main ones.
+        clips: example clips to show, at most; as many were kept as ``evaluate`` was told.
+        figures: write the folder beside the page too.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: ``clips`` is negative.
+        RunFolderError: a folder holds no results.json.
+        UnknownNameError: the results have no such score.
+    """
+    folders = [results] if isinstance(results, str | Path) else list(results)
+    return write_report([Path(folder) for folder in folders], Path(out), scores, clips, figures)

@@ -1,0 +1,210 @@
+"""Train: a model and a data set become a run folder, which can be continued."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+import yaml
+
+from framecast.api.data import check_channels, given_data, plain_options, weights_file
+from framecast.data.catalogue import open_data
+from framecast.data.clips import ClipData
+from framecast.errors import DataError, OutOfMemoryError, RunFolderError, is_out_of_memory
+from framecast.models.forecaster import Forecaster, create_model
+from framecast.registry import Training, model_entry
+from framecast.training.distributed import process_count
+from framecast.training.options import TrainingOptions, resumed_options, training_options
+from framecast.training.run_folder import RunFolder
+from framecast.untrusted import asked_by, reading
+from framecast.weights.saving import fit_tensors, read_weights
+
+if TYPE_CHECKING:
+    from framecast.training.loop import Run
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    model: str | Forecaster | None = None,
+    data: str | Path | ClipData | None = None,
+    *,
+    out: str | Path,
+    model_options: Mapping[str, Any] | None = None,
+    data_options: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    **options: Any,
+) -> Run:
+    """Train a model on a data set into a new run folder, or continue one.
+
+    Args:
+        model: a model's name, or a forecaster that ``create_model`` made.
+        data: a data set's name, the path of frames of your own, or what ``framecast.data`` opened.
+        out: the run folder; it is never overwritten.
+        model_options: options of the model, where it is given by name.
+        data_options: options of the data set, where it is given by name.
+        resume: continue the run in ``out`` by its own configuration. With model and data, which must then be the same,
+            it is started where there is none yet: one command for the first start and every restart.
+        options: see ``framecast.training.options.TrainingOptions``.
+
+    Returns:
+        The run: its folder, the batches done, the validation error of its weights.
+
+    Raises:
+        UnknownNameError: a name or option that does not exist.
+        RunFolderError: the folder is not empty, or, with ``resume``, holds no run; or another process trains into it.
+        DataError: the data cannot be used, or is not the data the run was started with.
+        WeightsError: ``init_from`` cannot be read or does not fit.
+        NonFiniteError: a loss or gradient is NaN or infinite; the weights are those before it.
+        OutOfMemoryError: the training does not fit into memory; the message says what needs less.
+        PeerLostError: another process of this training has ended before its time.
+        KeyboardInterrupt: Ctrl-C was pressed or SIGTERM received; the state is saved.
+    """
+    folder, chosen = RunFolder(out), training_options(options)
+    if resume and model is None and data is None:
+        return _resume(folder, chosen)
+    if model is None or data is None:
+        raise ValueError("train needs a model and a data set, or resume=True to continue the run in out")
+    torch.manual_seed(chosen.seed)
+    forecaster, clips = _model(model, model_options, chosen), _data(data, data_options)
+    spec = forecaster.spec
+    if spec is None:
+        raise ValueError("this model has no name: register it and make it with create_model, so the run can be loaded")
+    check_channels(forecaster, clips)
+    if chosen.init_from:
+        _init_from(forecaster, Path(chosen.init_from))
+    recipe = chosen.recipe(model_entry(spec.name).training)
+    config = {
+        "model": spec.name,
+        "model_options": spec.options,
+        "data": clips.name,
+        "data_options": plain_options(clips.options),
+        "training": {**asdict(chosen), **asdict(recipe), "clip_norm": recipe.clip_norm or 0.0},
+    }
+    if resume and folder.config.is_file():
+        _check_same(folder, config)
+        return _resume(folder, chosen)
+    return _fitted(forecaster, clips, folder, chosen, recipe, config)
+
+
+def _fitted(
+    model: Forecaster,
+    clips: ClipData,
+    folder: RunFolder,
+    options: TrainingOptions,
+    recipe: Training,
+    start: Mapping[str, Any] | Path,
+) -> Run:
+    """Train, and where memory does not suffice, add what would have fitted."""
+    from framecast.training.loop import fit
+
+    try:
+        return fit(model, clips, folder, options, recipe, start)
+    except OutOfMemoryError as error:
+        said = str(error)
+    # Out of the handler, which holds all that the step that failed had made.
+    return _out_of_memory(said, model, clips, options)
+
+
+def _out_of_memory(said: str, model: Forecaster, clips: ClipData, options: TrainingOptions) -> NoReturn:
+    """Raise the error; only processors' memory is counted, as nobody has tried the others'."""
+    if model.spec is not None and (options.accelerator == "cpu" or not torch.accelerator.is_available()):
+        from framecast.cost.fit import what_fits
+
+        spec = clips.spec
+        fits = what_fits(
+            model.spec.name, (spec.length, spec.channels, spec.height, spec.width), spec.context, options.batch,
+            options.recompute, processes=process_count(), options=model.spec.options,
+        )  # fmt: skip
+        said = f"{said} What fits: {fits}." if fits else said
+    raise OutOfMemoryError(said)
+
+
+def _check_same(folder: RunFolder, given: Mapping[str, Any]) -> None:
+    """Refuse a model or data set that is not the one of the run in a folder."""
+    saved = folder.read_config()
+    for name in ("model", "model_options", "data", "data_options"):
+        value = yaml.safe_load(yaml.safe_dump(given[name]))
+        if value != saved[name]:
+            raise ValueError(
+                f"{folder.path} holds a run with {name} {saved[name]} and got {value}: leave out model and data to "
+                "continue it, or choose another --out"
+            )
+
+
+def _resume(folder: RunFolder, chosen: TrainingOptions) -> Run:
+    from framecast.training.callbacks import newest_checkpoint
+
+    config = folder.read_config()
+    with reading(folder.config, "cannot be continued", "restore it", RunFolderError):
+        training_options(config["training"])
+        forecaster = create_model(config["model"], **config["model_options"])
+        with asked_by(folder.config):
+            clips = open_data(config["data"], **config["data_options"])
+    options = resumed_options(config["training"], chosen)
+    found, expected = clips.fingerprint(), folder.read_provenance()["fingerprint"]
+    if found != expected:
+        raise DataError(
+            f"the data has fingerprint {found} and the run was started with {expected}, says {folder.provenance}: "
+            "restore what has changed, or start another run with init_from"
+        )
+    checkpoint, problems = newest_checkpoint(folder)
+    for problem in problems:
+        log.warning("%s; falling back to %s", problem, checkpoint)
+    return _fitted(
+        forecaster, clips, folder, options, options.recipe(model_entry(config["model"]).training), checkpoint
+    )
+
+
+def _model(model: str | Forecaster, options: Mapping[str, Any] | None, training: TrainingOptions) -> Forecaster:
+    if isinstance(model, str):
+        chosen = options_in_training(model, options or {}, training)
+        try:
+            return create_model(model, **chosen)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        raise OutOfMemoryError(
+            f"out of memory: the weights of {model} with options {chosen} do not fit: use fewer hidden "
+            "channels or layers"
+        )
+    if options:
+        raise ValueError("model_options belong to a model given by name; this one is made already")
+    return model
+
+
+def options_in_training(model: str, options: Mapping[str, Any], training: TrainingOptions) -> dict[str, Any]:
+    """Return a model's options as ``train`` makes it: a penalty that weighs nothing needs no weights of its own.
+
+    Args:
+        model: name of a model.
+        options: given for it.
+        training: how it is to be trained.
+
+    Raises:
+        UnknownNameError: no such model.
+    """
+    entry, chosen = model_entry(model), dict(options)
+    if entry.cell and entry.cell.penalty_option and not training.recipe(entry.training).penalty_weight:
+        chosen.setdefault(entry.cell.penalty_option, False)
+    return chosen
+
+
+def _data(data: str | Path | ClipData, options: Mapping[str, Any] | None) -> ClipData:
+    try:
+        return given_data(data, options)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise OutOfMemoryError(
+        f"out of memory: the data {data} with options {dict(options or {})} does not fit: use smaller frames"
+    )
+
+
+def _init_from(model: Forecaster, path: Path) -> None:
+    file = weights_file(path)
+    fit_tensors(model, read_weights(file)[1], str(file))

@@ -1,0 +1,301 @@
+"""The MS-LSTM paper's figures of cost beside ours: its formulas, its published convention and its memory model.
+
+**Formulas** of one step of one unit, input and output of C channels and of size H x W, without biases:
+
+                     parameters     FLOPs                 memory
+    convolution      K² C²          K² B C² H W           B C H W
+    ConvLSTM unit    8 K² C²        8 K² B C² H W         16 B C H W
+    MK-LSTM unit     308 C²         308 B C² H W          32 B C H W
+
+A "FLOP" is a multiply-accumulate, and memory is the number of values that convolutions, activations and element-wise
+products put out (a sum takes none). 8 convolutions, 5 activations and 3 products make 16. MK-LSTM has 8 convolutions of
+kernel 3 and 8 of kernel 5, one of each on its memories and one 1x1 over both, hence 9 (9 + 25) + 2 = 308; and 19
+convolutions, 8 activations and 5 products, hence 32. Our copy of the paper has lost the formulas printed in its Tables
+1 and 2; these follow from its text, which has the counts 8 and 16, and from its Equation 3.
+
+**Published convention.** The released code counts with a profiler that sees modules only: multiply-accumulates of
+convolutions (dead ones included where they run), 11 operations per up-sampled value, a transposed convolution at its
+output's size, 3 N - 1 per row of a softmax module; attention products, gates and pooling count nothing. Parameters
+include those that never get a gradient.
+
+**Memory of training.** M: parameters; 3 M: gradient and Adam's moments; V_l: outputs of unit l.
+
+    paper      M + 3 M + 2 Σ_t Σ_l V_l
+
+The paper's 2 V stands for outputs and their gradients. A roll-out keeps less: what an activation has read is not
+needed again, a sum keeps nothing, and gradients live for a moment each; docs/analyses.md has the numbers.
+
+Reference: Ma et al., MS-LSTM, Applied Soft Computing 147, 2023, doi:10.1016/j.asoc.2023.110731, sections 3.2 and 4.3,
+Tables 3, 7 and 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+
+from framecast.cells.convlstm import ConvLSTM
+from framecast.cells.mk_lstm import MKLSTM
+from framecast.cost.count import Cost, cost
+from framecast.cost.memory import without_values
+from framecast.errors import check_count
+from framecast.models.forecaster import Forecaster
+from framecast.models.recurrent import RecurrentForecaster
+from framecast.models.stack import pyramid_scales
+from framecast.registry import model_entry, resolve
+from framecast.reporting.results import text_table
+
+
+class Complexity(NamedTuple):
+    """What one step of one unit costs.
+
+    Attributes:
+        parameters: weights.
+        macs: multiply-accumulates, the paper's FLOPs.
+        values: numbers put out in the forward pass, the paper's memory.
+    """
+
+    parameters: int
+    macs: int
+    values: int
+
+
+def _of(weights: int, maps: int, channels: int, height: int, width: int, batch: int) -> Complexity:
+    for name, value in {"channels": channels, "height": height, "width": width, "batch": batch}.items():
+        check_count(name, value)
+    weights *= channels**2
+    return Complexity(weights, weights * batch * height * width, maps * batch * channels * height * width)
+
+
+def convolution_complexity(kernel: int, channels: int, height: int, width: int, batch: int = 1) -> Complexity:
+    """Return K² C², K² B C² H W and B C H W: the cost of one convolution.
+
+    Raises:
+        ValueError: a number below one.
+    """
+    check_count("kernel", kernel)
+    return _of(kernel**2, 1, channels, height, width, batch)
+
+
+def convlstm_complexity(kernel: int, channels: int, height: int, width: int, batch: int = 1) -> Complexity:
+    """Return 8 K² C², 8 K² B C² H W and 16 B C H W: the cost of one ConvLSTM unit.
+
+    Raises:
+        ValueError: a number below one.
+    """
+    check_count("kernel", kernel)
+    return _of(8 * kernel**2, 16, channels, height, width, batch)
+
+
+def mklstm_complexity(channels: int, height: int, width: int, batch: int = 1) -> Complexity:
+    """Return 308 C², 308 B C² H W and 32 B C H W: the cost of one MK-LSTM unit of kernels 3 and 5.
+
+    Raises:
+        ValueError: a number below one.
+    """
+    return _of(9 * (3**2 + 5**2) + 2, 32, channels, height, width, batch)
+
+
+UPSAMPLING_OPERATIONS = 11
+
+
+def published_cost(
+    name: str, shape: Sequence[int], context: int, *, hidden: int = 32, kernel: int = 3, layers: int = 6
+) -> Cost | None:
+    """Return the cost of a recurrent model as its authors' counter has it; None for models it was not used on.
+
+    Args:
+        name: a model's name or alias.
+        shape: (T, C, H, W) of the clip, context and horizon together.
+        context: number of past frames; the released roll-out takes T - 1 steps whatever it is.
+        hidden: channels of a layer.
+        kernel: kernel size of the convolutions.
+        layers: number of layers.
+
+    Raises:
+        UnknownNameError: no such model.
+    """
+    del context
+    entry = model_entry(name)
+    if entry.cell is None:
+        return None
+    frames, channels, height, width = shape
+    published = resolve(entry.cell.published)
+    scales = pyramid_scales(layers) if entry.name.startswith("ms-") else (0,) * layers
+    cells = [published(hidden, kernel, i, layers, height >> s, width >> s) for i, s in enumerate(scales)]
+    upsampled = sum(hidden * (height >> s) * (width >> s) for before, s in pairwise(scales) if s < before)
+    parameters = 2 * hidden * channels + hidden + channels + sum(p for p, _ in cells)
+    macs = 2 * hidden * channels * height * width + sum(m for _, m in cells)
+    macs += UPSAMPLING_OPERATIONS * entry.cell.upsampled * upsampled
+    return Cost(parameters, (frames - 1) * macs)
+
+
+class Row(NamedTuple):
+    """One row of a cost table of the paper: what it prints, and ours.
+
+    Attributes:
+        table: number of the table.
+        name: our name of the model.
+        shape: (T, C, H, W).
+        context: past frames.
+        parameters: as printed, in millions.
+        macs: "FLOPs" as printed, in 10⁹ multiply-accumulates.
+    """
+
+    table: int
+    name: str
+    shape: tuple[int, int, int, int]
+    context: int
+    parameters: str
+    macs: str
+
+    def published(self) -> Cost:
+        """Return our published-convention cost of this row."""
+        found = published_cost(self.name, self.shape, self.context)
+        assert found is not None
+        return found
+
+    def counted(self) -> Cost:
+        """Return the true cost of our model of this row."""
+        return cost(self.name, self.shape, self.context)
+
+
+MNIST, TAXI, GERMANY = (20, 1, 64, 64), (8, 1, 32, 32), (8, 1, 180, 180)
+PRINTED = {
+    (3, MNIST, 10): "convlstm 0.4 34.4, sms-lstm 0.4 15.1, tms-lstm 1.9 147.3, ms-lstm 1.9 64.5",
+    (7, TAXI, 4): "convlstm 0.4 3.2, trajgru 0.5 3.6, predrnn 0.9 6.4, predrnn++ 1.4 8.7, mim 1.8 13.2, "
+    "motionrnn 1.9 13.5, cms-lstm 1.1 11.5, modernn 1.5 21.4, ms-lstm 1.9 5.9",
+    (10, GERMANY, 4): "convlstm 0.4 100.3, trajgru 0.5 112.4, predrnn 0.9 203.5, predrnn++ 1.4 275.9, mim 1.8 416.7, "
+    "motionrnn 1.9 426.1, preciplstm 1.8 398.5, ms-lstm 1.9 260.6",
+}
+
+EXPLANATION = (
+    "Table 10's MS-LSTM: 260.6 G is what frames of 212x212 give ({at_212:.1f} G), not 180x180 ({at_180:.1f} G); the "
+    "printed memory fits 212x212 too. All other rows are equal as printed."
+)
+
+
+def paper_rows() -> Iterator[Row]:
+    """Yield the rows of the paper's Tables 3, 7 and 10."""
+    for (table, shape, context), printed in PRINTED.items():
+        for entry in printed.split(", "):
+            name, parameters, macs = entry.split(" ")
+            yield Row(table, name, shape, context, parameters, macs)
+
+
+def explanation() -> str:
+    """Return why one cell of the paper's tables differs."""
+    costs = {size: published_cost("ms-lstm", (8, 1, size, size), 4) for size in (180, 212)}
+    at_180, at_212 = (found.macs / 1e9 for found in costs.values() if found)
+    return EXPLANATION.format(at_180=at_180, at_212=at_212)
+
+
+def paper_text() -> str:
+    """Return the paper's cost tables beside ours as text."""
+    rows = [["table, model", "Params", "ours", "FLOPs", "ours", "", "true Params", "true MACs"]]
+    for row in paper_rows():
+        published, counted = row.published(), row.counted()
+        ours = f"{published.parameters / 1e6:.1f}", f"{published.macs / 1e9:.1f}"
+        same = "" if ours == (row.parameters, row.macs) else "differs"
+        true = f"{counted.parameters:,}", f"{counted.macs / 1e9:.1f} G"
+        rows.append([f"{row.table} {row.name}", f"{row.parameters}M", f"{ours[0]}M", f"{row.macs}G", f"{ours[1]}G",
+                     same, *true])  # fmt: skip
+    return f"{text_table(rows)}\n\n{explanation()}"
+
+
+FLOAT = 4
+
+
+class Memory(NamedTuple):
+    """What the training of a batch keeps in memory, in bytes.
+
+    Attributes:
+        model: the parameters.
+        optimizer: gradient and two moments of Adam, 3 x model.
+        outputs: by the paper's formulas, the outputs of all units at all steps; None for other cells.
+        paper: model + optimizer + 2 x outputs, the paper's sum; None for other cells.
+        saved: measured, what a roll-out keeps for its backward pass, parameters apart.
+    """
+
+    model: int
+    optimizer: int
+    outputs: int | None
+    paper: int | None
+    saved: int
+
+
+def training_memory(model: Forecaster, shape: Sequence[int], context: int, batch: int = 1) -> Memory:
+    """Return what the paper's model of memory says of a training step, and what a roll-out keeps.
+
+    Args:
+        model: any forecaster; it is not changed and nothing is computed.
+        shape: (T, C, H, W) of a clip.
+        context: number of past frames.
+        batch: clips of the step.
+
+    Raises:
+        ValueError: a shape or context the model cannot take.
+    """
+    size = FLOAT * sum(p.numel() for p in model.parameters())
+    outputs = _unit_outputs(model, shape, batch)
+    paper = None if outputs is None else size + 3 * size + 2 * outputs
+    return Memory(size, 3 * size, outputs, paper, saved_bytes(model, shape, context, batch))
+
+
+def _unit_outputs(model: Forecaster, shape: Sequence[int], batch: int) -> int | None:
+    if not isinstance(model, RecurrentForecaster):
+        return None
+    units = [
+        unit_complexity(cell, shape[2] >> scale, shape[3] >> scale, batch)
+        for cell, scale in zip(model.stack.cells, model.stack.scales, strict=True)
+    ]
+    if None in units:
+        return None
+    return FLOAT * (shape[0] - 1) * sum(unit.values for unit in units if unit)
+
+
+def unit_complexity(cell: nn.Module, height: int, width: int, batch: int = 1) -> Complexity | None:
+    """Return the paper's cost of one step of a cell at height x width; None where it has no formula."""
+    if isinstance(cell, ConvLSTM):
+        return convlstm_complexity(cell.gates.kernel_size[0], cell.channels, height, width, batch)
+    if isinstance(cell, MKLSTM):
+        return mklstm_complexity(cell.channels, height, width, batch)
+    return None
+
+
+def saved_bytes(model: Forecaster, shape: Sequence[int], context: int, batch: int = 1) -> int:
+    """Return the bytes that a training roll-out keeps for its backward pass, parameters apart.
+
+    It counts the storages autograd saves, each once however many operations share it. What an operation makes and
+    drops, the gradients, and what the allocator adds are not in it.
+
+    Args:
+        model: any forecaster; it is not changed and nothing is computed.
+        shape: (T, C, H, W) of a clip.
+        context: number of past frames.
+        batch: clips of the step.
+
+    Raises:
+        ValueError: a shape or context the model cannot take.
+    """
+    mode = FakeTensorMode()
+    ghost = without_values(model, mode).train()
+    own = {p.untyped_storage()._cdata for p in ghost.parameters()}
+    kept: dict[int, Any] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            # The storage is held too: a freed one's number would be given to another.
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.enable_grad(), mode, saved_tensors_hooks(keep, lambda tensor: tensor):
+        ghost.rollout(torch.empty(batch, *shape), context, shape[0] - context)
+    return sum(storage.nbytes() for storage in kept.values())

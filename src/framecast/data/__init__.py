@@ -1,0 +1,1 @@
+"""Data: from files or a generator to clips scaled to [0, 1]."""

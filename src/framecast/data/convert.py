@@ -1,0 +1,467 @@
+"""Convert radar files, archives of them, or any readable frames into one time-chunked Zarr.
+
+There are two passes, each over pieces of work in parallel (dask, extra ``geo``). The first reads every frame for its
+time, size, unit and range, so that the second knows where each frame belongs and writes it there, sorted by time. Every
+finished piece leaves a marker beside the archive: a second start goes on where the first one stopped. The archive gets
+its name when it is complete. Files that cannot be read are listed, and so are duplicate time stamps.
+
+The Zarr follows the CF conventions, one chunk a frame, packed into 16 bits, compressed, each chunk with a checksum:
+
+    variable (time, y, x), or (time, channel, y, x)   uint16, scale_factor, add_offset, _FillValue = 65535
+    time     (time,)                                  seconds since 1970-01-01, where there are time stamps
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from framecast import __version__
+from framecast.data.archives import Work, find_work, frames_of
+from framecast.data.catalogue import open_parts
+from framecast.data.formats.arrays import SEAL, is_zarr, metadata_digest
+from framecast.data.formats.netcdf import CFSource
+from framecast.data.packing import Packing
+from framecast.data.sources import Layout, Numbers, Values
+from framecast.errors import DataError, MissingExtraError, check_count
+from framecast.files import write_atomically
+from framecast.untrusted import reading
+
+FILL = 65_535
+LEVEL = 3
+# Unit -> name of the variable, its CF standard name, and the unit as CF writes it.
+NAMES = {
+    "mm/h": ("rainfall_rate", "rainfall_rate", "mm h-1"),
+    "mm": ("rainfall_amount", "rainfall_amount", "mm"),
+    "dBZ": ("reflectivity", "equivalent_reflectivity_factor", "dBZ"),
+}
+# Unit -> scale_factor and add_offset that keep what radars tell: hundredths, up to 655 mm/h.
+STEPS = {"mm/h": (0.01, 0.0), "mm": (0.01, 0.0), "dBZ": (0.01, -100.0)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an archive will hold.
+
+    Attributes:
+        shape: (C, H, W) of a frame.
+        unit: of the values.
+        packing: how they are stored.
+        times: of the frames, or None.
+        count: the number of frames.
+        history: where they come from.
+        coordinates: name -> (values, attributes) of the axes y and x.
+    """
+
+    shape: tuple[int, int, int]
+    unit: str
+    packing: Packing
+    times: Numbers | None
+    count: int
+    history: str
+    coordinates: Mapping[str, tuple[Any, Mapping[str, Any]]]
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Name, CF standard name and CF unit of the variable."""
+        return NAMES.get(self.unit, ("frames", "", self.unit))
+
+
+def packing_for(unit: str, low: float, high: float, pixels: bool) -> Packing:
+    """Return a packing for values between two limits: the unit's own steps where they reach, else as fine as can be."""
+    if pixels:
+        return Packing(1 / 255, 0.0, (FILL,))
+    scale, offset = STEPS.get(unit, (0.0, 0.0))
+    if scale and offset <= low and (high - offset) / scale < FILL:
+        return Packing(scale, offset, (FILL,))
+    if not high > low:
+        return Packing(1.0, low if np.isfinite(low) else 0.0, (FILL,))
+    return Packing((high - low) / (FILL - 1), low, (FILL,))
+
+
+def create_archive(path: Path, plan: Plan) -> None:
+    """Create the archive with all but its frames.
+
+    Raises:
+        MissingExtraError: zarr is not installed.
+        OSError: it cannot be written.
+    """
+    zarr = import_zarr()
+    name, standard, unit = plan.names
+    group = zarr.create_group(path, zarr_format=3, attributes={
+        "Conventions": "CF-1.11",
+        "title": f"{plan.count} frames of {plan.shape[1]}x{plan.shape[2]}",
+        "history": plan.history,
+    })  # fmt: skip
+    channels, height, width = plan.shape
+    axes = ("time", "y", "x") if channels == 1 else ("time", "channel", "y", "x")
+    frame = (height, width) if channels == 1 else plan.shape
+    facts: dict[str, Any] = {"units": unit, "scale_factor": plan.packing.scale, "add_offset": plan.packing.offset}
+    group.create_array(
+        name,
+        shape=(plan.count, *frame),
+        chunks=(1, *frame),
+        dtype="uint16",
+        fill_value=FILL,
+        compressors=_codecs(),
+        dimension_names=axes,
+        attributes={**facts, "_FillValue": FILL, **({"standard_name": standard} if standard else {})},
+    )
+    for axis, (values, attributes) in plan.coordinates.items():
+        _add_axis(group, axis, np.asarray(values), attributes)
+    if plan.times is not None:
+        known = {"units": "seconds since 1970-01-01", "calendar": "standard", "standard_name": "time", "axis": "T"}
+        _add_axis(group, "time", plan.times, known)
+
+
+def _codecs() -> list[Any]:
+    codecs = import_zarr().codecs
+    return [codecs.ZstdCodec(level=LEVEL), codecs.Crc32cCodec()]
+
+
+def _add_axis(group: Any, name: str, values: Any, attributes: Mapping[str, Any]) -> None:
+    """Write the coordinate of an axis as one chunk, so that opening costs one read."""
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=values.shape,
+        dtype=values.dtype,
+        compressors=_codecs(),
+        dimension_names=(name,),
+        attributes=dict(attributes),
+    )
+    array[:] = values
+
+
+class ArchiveWriter:
+    """Writes frames of an archive by number; any number of processes may, each its own frames."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.array = import_zarr().open_group(path, mode="r+")[plan.names[0]]
+        self.packing, self.single = plan.packing, plan.shape[0] == 1
+
+    def write(self, number: int, values: Values) -> int:
+        """Write frame (C, H, W) and return how many of its values lie beyond the packing and were cut."""
+        packed = self.packing.pack(values, "uint16")
+        self.array[number] = packed[0] if self.single else packed
+        low, high = self.packing.offset, self.packing.offset + self.packing.scale * (FILL - 1)
+        slack = self.packing.scale / 2
+        return int(((values < low - slack) | (values > high + slack)).sum())
+
+
+def import_zarr() -> Any:
+    """Import zarr.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import zarr
+    except ImportError as error:
+        raise MissingExtraError("zarr", "geo", "writing Zarr") from error
+    return zarr
+
+
+Facts = dict[str, Any]
+
+
+def run_pieces(
+    title: str,
+    task: Callable[[Any], Facts],
+    pieces: Sequence[Any],
+    folder: Path,
+    *,
+    workers: int,
+    progress: bool,
+) -> dict[str, Facts]:
+    """Do every piece that has no marker yet, in parallel, and return what all markers say, by the piece's key.
+
+    Args:
+        title: what the progress bar says.
+        task: turns a piece into facts that JSON can hold.
+        pieces: each a ``Work``, or a tuple that begins with one.
+        folder: where the markers stand.
+        workers: processes.
+        progress: show a progress bar.
+
+    Raises:
+        MissingExtraError: dask is not installed.
+        RuntimeError: a worker process died.
+    """
+    try:
+        dask: Any = importlib.import_module("dask")
+        callback = importlib.import_module("dask.callbacks").Callback
+    except ImportError as error:
+        raise MissingExtraError("dask", "geo", "framecast data convert") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    markers = {_work_of(piece).key: folder / f"{_work_of(piece).key}.json" for piece in pieces}
+    open_pieces = [piece for piece in pieces if not markers[_work_of(piece).key].is_file()]
+    # A partial hides the arguments from dask, which would search them for tasks of its own.
+    tasks = [
+        dask.delayed(partial(_do, task, piece, markers[_work_of(piece).key]), traverse=False)() for piece in open_pieces
+    ]
+    scheduler = "synchronous" if workers == 1 or len(tasks) == 1 else "processes"
+    try:
+        with (
+            tqdm(total=len(pieces), initial=len(pieces) - len(tasks), desc=title, disable=not progress) as bar,
+            callback(posttask=lambda *_: bar.update()),
+        ):
+            dask.compute(*tasks, scheduler=scheduler, num_workers=workers)
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a worker process died: in a script of your own, call convert_data below if __name__ == '__main__', or "
+            "with workers=1; if memory ran out, take fewer workers. What is done is kept"
+        ) from error
+    with reading(folder, "holds what cannot be read of an earlier conversion", "delete it"):
+        return {key: json.loads(marker.read_bytes()) for key, marker in markers.items()}
+
+
+def _work_of(piece: Any) -> Work:
+    work: Work = piece if isinstance(piece, Work) else piece[0]
+    return work
+
+
+def _do(task: Callable[[Any], Facts], piece: Any, marker: Path) -> None:
+    write_atomically(marker, json.dumps(task(piece)).encode())
+
+
+SHOWN = 20
+KEPT = "framecast_conversion"
+"""The attribute that says what an archive was made of."""
+
+
+@dataclass
+class ConversionReport:
+    """What a conversion did.
+
+    Attributes:
+        path: the archive.
+        frames: frames it holds.
+        written: pieces of work that this start wrote; the others were there already.
+        unreadable: what could not be read, and why.
+        doubled: frames left out because another one has their time.
+        cut: values beyond what 16 bits hold at this scale, cut to the limit.
+        step: the smallest difference between two stored values, in the unit.
+        unit: of the values.
+    """
+
+    path: Path
+    frames: int
+    written: int = 0
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    cut: int = 0
+    step: float = 0.0
+    unit: str = "1"
+
+    def text(self) -> str:
+        """Say all of it."""
+        lines = [f"{self.path}: {self.frames} frames, stored in steps of {self.step:g} {self.unit}"]
+        for title, listed in (
+            ("not readable", [f"{label}: {problem}" for label, problem in self.unreadable]),
+            ("left out, another frame has their time", self.doubled),
+        ):
+            if listed:
+                more = [f"  and {len(listed) - SHOWN} more"] if len(listed) > SHOWN else []
+                lines += [f"{len(listed)} {title}:", *(f"  {line}" for line in listed[:SHOWN]), *more]
+        return "\n".join([*lines, *([f"{self.cut} values were cut at the limit of 16 bits"] if self.cut else [])])
+
+
+def convert_data(
+    source: str | Path,
+    target: str | Path,
+    *,
+    workers: int = 2,
+    progress: bool = True,
+    scale_factor: float | None = None,
+    add_offset: float = 0.0,
+    variable: str | None = None,
+    time: str | None = None,
+    axes: str | None = None,
+    channels: int | None = None,
+    size: tuple[int, int] | None = None,
+    nodata: float | None = None,
+    unit: str | None = None,
+) -> ConversionReport:
+    """Convert radar files, archives of them, or frames of your own into one Zarr.
+
+    Args:
+        source: a folder or archive (.tar, .tar.gz, .tar.bz2) of radar files in a format of
+            ``framecast.registry.FORMATS``; or anything that ``framecast.data`` reads by its path.
+        target: the Zarr to make; ``<target>.part`` beside it holds what is done so far.
+        workers: processes; in a script of your own, call this below ``if __name__ == "__main__"``, or take 1.
+        progress: show a progress bar.
+        scale_factor: physical units of one stored unit; None takes 0.01 for rain and reflectivity, 1/255 for
+            pixels, and the finest that holds all values for others.
+        add_offset: physical value of a stored zero, with ``scale_factor``.
+        variable: name of the array, in a file of several.
+        time: name of the time axis or array; "none" leaves time stamps out.
+        axes: the axes of an array without names, by letters.
+        channels: 1 turns pictures and videos to grey, 3 to colour.
+        size: height and width to which pictures and videos are resized.
+        nodata: a stored number that means no data.
+        unit: unit of the values, instead of the one the file gives.
+
+    Returns:
+        What was done, and what could not be.
+
+    Raises:
+        DatasetNotFoundError: there is nothing at the path.
+        DataError: nothing can be read, or the target was made of other files.
+        MissingExtraError: dask, zarr or a reader's package is not installed.
+    """
+    check_count("workers", workers)
+    layout = Layout(variable=variable, time=time, axes=axes, channels=channels, size=size, nodata=nodata, unit=unit)
+    source, target = Path(source), Path(target)
+    works = find_work(source, layout)
+    made_of = _digest([*(work.key for work in works), scale_factor, add_offset])
+    if target.exists():
+        return _done_before(target, made_of)
+    part = target.with_name(f"{target.name}.part")
+    run = partial(run_pieces, workers=workers, progress=progress)
+    indexed = run("read", index_work, works, part / "index")
+    slots, report = _slots(works, indexed, target)
+    plan = _plan(works, indexed, slots, scale_factor, add_offset)
+    chosen = _digest([slots, repr(plan.packing), plan.shape, plan.unit])
+    state = part / "plan"
+    if not state.is_file() or state.read_text() != chosen:
+        for old in (part / "archive.zarr", part / "written"):
+            shutil.rmtree(old, ignore_errors=True)
+        create_archive(part / "archive.zarr", plan)
+        write_atomically(state, chosen.encode())
+    light = replace(plan, times=None, coordinates={})  # what a task does not need is not sent to it
+    pieces = [(work, slots[work.key], part / "archive.zarr", light) for work in works if slots[work.key]]
+    before = len(list((part / "written").glob("*.json")))
+    written = run("write", write_work, pieces, part / "written")
+    report.written, report.step, report.unit = len(pieces) - before, plan.packing.scale, plan.unit
+    for facts in written.values():
+        report.cut += facts["cut"]
+        report.unreadable += [(label, problem) for label, problem in facts["problems"]]
+    kept = {"made_of": made_of, "frames": report.frames, "unreadable": report.unreadable, "doubled": report.doubled,
+            "cut": report.cut, "step": report.step, "unit": report.unit}  # fmt: skip
+    seal = {SEAL: metadata_digest(part / "archive.zarr")}
+    import_zarr().open_group(part / "archive.zarr", mode="r+").attrs.update({KEPT: kept, **seal})
+    (part / "archive.zarr").replace(target)
+    shutil.rmtree(part)
+    return report
+
+
+def _done_before(target: Path, made_of: str) -> ConversionReport:
+    """Return the report of an archive that is there, if it was made of the same files."""
+    facts: Facts = {}
+    with reading(target, "is there and cannot be read", "choose another name, or delete it first"):
+        if is_zarr(target):
+            facts = dict(import_zarr().open_group(target, mode="r").attrs.get(KEPT, {}))
+        if facts.get("made_of") != made_of:
+            raise DataError(
+                f"{target} is there and was not made of these files: choose another name, or delete it first"
+            )
+        unreadable = [(label, problem) for label, problem in facts["unreadable"]]
+        return ConversionReport(
+            target, facts["frames"], 0, unreadable, facts["doubled"], facts["cut"], facts["step"], facts["unit"]
+        )
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def index_work(work: Work) -> Facts:
+    """Read a piece of work for what the plan needs: of each frame its label, time, size and unit; the range of all."""
+    frames, problems = [], []
+    low, high = np.inf, -np.inf
+    for item in frames_of(work):
+        if item.frame is None:
+            problems.append((item.label, item.problem))
+            continue
+        finite = item.frame.values[np.isfinite(item.frame.values)]
+        if len(finite):
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+        frames.append((item.label, item.frame.time, list(item.frame.values.shape), item.frame.unit))
+    limits = [low, high] if low <= high else None
+    return {"frames": frames, "problems": problems, "limits": limits}
+
+
+def write_work(piece: tuple[Work, Mapping[str, int], Path, Plan]) -> Facts:
+    """Write the frames of a piece of work to their places; what cannot be read any more stays without data."""
+    work, slots, path, plan = piece
+    writer, cut, problems = ArchiveWriter(path, plan), 0, []
+    for item in frames_of(work):
+        if item.label not in slots:
+            continue
+        if item.frame is None:
+            problems.append((item.label, item.problem))
+        else:
+            cut += writer.write(slots[item.label], item.frame.values)
+    return {"cut": cut, "problems": problems}
+
+
+def _slots(
+    works: Sequence[Work], indexed: Mapping[str, Facts], target: Path
+) -> tuple[dict[str, dict[str, int]], ConversionReport]:
+    """Sort all frames by time and give each a place, one a time; those of another size or unit are left out."""
+    report = ConversionReport(target, 0)
+    found = [(time, label, work.key, tuple(shape), unit) for work in works
+             for label, time, shape, unit in indexed[work.key]["frames"]]  # fmt: skip
+    report.unreadable = [(label, problem) for work in works for label, problem in indexed[work.key]["problems"]]
+    if not found:
+        first = "; ".join(f"{label}: {problem}" for label, problem in report.unreadable[:3]) or "no file has a reader"
+        raise DataError(f"{works[0].files[0]}: there is nothing to convert: {first}")
+    usual = Counter((shape, unit) for *_, shape, unit in found).most_common(1)[0][0]
+    slots: dict[str, dict[str, int]] = {work.key: {} for work in works}
+    last: int | None = None
+    for time, label, key, shape, unit in sorted(found, key=lambda entry: (entry[0], entry[1])):
+        if (shape, unit) != usual:
+            report.unreadable.append((label, f"it is {shape} in {unit} and most are {usual[0]} in {usual[1]}"))
+        elif time == last:
+            report.doubled.append(label)
+        else:
+            slots[key][label] = report.frames
+            report.frames += 1
+            last = time
+    return slots, report
+
+
+def _plan(
+    works: Sequence[Work],
+    indexed: Mapping[str, Facts],
+    slots: Mapping[str, Mapping[str, int]],
+    scale: float | None,
+    offset: float,
+) -> Plan:
+    times = {slots[key][label]: time for key, facts in indexed.items() for label, time, *_ in facts["frames"]
+             if label in slots[key]}  # fmt: skip
+    shape, unit = next(
+        (tuple(shape), unit)
+        for key, facts in indexed.items()
+        for label, _, shape, unit in facts["frames"]
+        if label in slots[key]
+    )
+    limits = [facts["limits"] for facts in indexed.values() if facts["limits"]]
+    low, high = min((low for low, _ in limits), default=0.0), max((high for _, high in limits), default=0.0)
+    timed, pixels, coordinates = True, False, {}
+    if works[0].layout is not None:
+        parts = open_parts(works[0].files[0], works[0].layout)
+        timed, pixels = parts[0].times is not None, parts[0].pixels
+        if not timed and sum(len(part.sequences) for part in parts) > 1:
+            raise DataError(
+                f"{works[0].files[0]} holds several sequences without time stamps, which one archive would run "
+                "together: convert each by itself, or use them as they are"
+            )
+        coordinates = parts[0].coordinates() if isinstance(parts[0], CFSource) else {}
+    packing = packing_for(unit, low, high, pixels) if scale is None else Packing(scale, offset, (FILL,))
+    history = f"framecast {__version__} convert, from {works[0].files[0].parent if timed else works[0].files[0]}"
+    stamps = np.array([times[slot] for slot in range(len(times))], np.int64) if timed else None
+    return Plan((shape[0], shape[1], shape[2]), unit, packing, stamps, len(times), history, coordinates)

@@ -1,0 +1,1 @@
+"""Formats: readers of files that hold frames."""

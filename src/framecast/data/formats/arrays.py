@@ -1,0 +1,377 @@
+"""Frames in one array on disk: .npy, .npz, HDF5 and Zarr arrays without named axes, read when they are asked for.
+
+The axes are given by letters (T time, C channels, H rows, W columns, N clips) or guessed from the shape: three are
+THW; four are TCHW where the second is at most 4, THWC where the last is at most 4, else NTHW; five are NTCHW, or NTHWC
+where the last is at most 4 and the third is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from framecast.data.formats.hdf5 import check_own, check_self_contained, open_hdf5
+from framecast.data.formats.times import TIME_NAMES, read_times
+from framecast.data.packing import Packing, packing_from_attributes
+from framecast.data.sources import FileSource, Layout, Numbers, PerProcess, Values, check_times, read_in_runs
+from framecast.data.units import check_unit, one_spelling
+from framecast.errors import DataError, MissingExtraError
+from framecast.untrusted import check_frames, check_npz, check_size, reading
+
+
+class StoredArray(FileSource):
+    """Frames of one array.
+
+    Args:
+        where: the file and array, for messages.
+        opener: opens the array; anything with shape, dtype and numpy's indexing.
+        axes: its axes by letters: T, H, W, and perhaps N and C.
+        packing: how its numbers are stored.
+    """
+
+    def __init__(self, where: str, opener: Callable[[], Any], axes: str, packing: Packing) -> None:
+        self.where, self.axes, self.packing = where, axes, packing
+        self.times: Numbers | None = None
+        self._array: PerProcess[Any] = PerProcess(opener)
+        array = self._array.get()
+        sizes = dict(zip(axes, array.shape, strict=True))
+        check_size(f"{where}, a piece of which", *(getattr(array, "chunks", None) or ()), itemsize=array.dtype.itemsize)
+        self.length, self.clips = sizes["T"], sizes.get("N", 1)
+        self.count = self.length * self.clips
+        self.shape = (sizes.get("C", 1), sizes["H"], sizes["W"])
+        check_frames(where, self.count, self.shape, max(4, array.dtype.itemsize))
+        self.complete = not packing.masks(array.dtype)
+
+    @property
+    def sequences(self) -> list[range]:
+        """The frames of each clip of the array."""
+        return [range(start, start + self.length) for start in range(0, self.count, self.length)]
+
+    def read(self, numbers: Numbers) -> Values:
+        """Return frames by their numbers."""
+        return read_in_runs(numbers, self._run, self.length)
+
+    def _run(self, clip: int, frames: slice) -> Values:
+        chosen: dict[str, Any] = {"N": clip, "T": frames}
+        where = f"{self.where}, frames from {frames.start} on"
+        check_size(where, len(range(*frames.indices(self.length))), *self.shape, itemsize=4)
+        with reading(where, remedy="the file is damaged"):
+            stored = np.asarray(self._array.get()[tuple(chosen.get(axis, slice(None)) for axis in self.axes)])
+        kept = self.axes.replace("N", "")
+        if "C" not in kept:
+            stored, kept = stored[..., None], kept + "C"
+        return self.packing.unpack(np.transpose(stored, [kept.index(axis) for axis in "TCHW"]))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._array.close()
+
+
+MOST_CHANNELS = 4
+OBJECTS = "it is truncated, damaged or holds objects"
+
+
+def open_npy(path: Path, layout: Layout) -> FileSource:
+    """Open an .npy file without reading it into memory.
+
+    Raises:
+        DataError: it is cut, damaged, holds objects or no numbers, or its axes cannot be told apart.
+    """
+    return array_source(str(path), partial(load_array, path), layout, {}, None)
+
+
+def open_npz(path: Path, layout: Layout) -> FileSource:
+    """Open an .npz archive of frames and, perhaps, an array of their time stamps.
+
+    Raises:
+        DataError: as ``open_npy``, or the array of frames cannot be told from others.
+    """
+    shapes = {name: array.shape for name, array in _members(path).items()}
+    name = choose_variable({key: len(shape) for key, shape in shapes.items()}, layout, str(path))
+    times = None
+    stamps = _time_name(shapes, layout)
+    if stamps:
+        times = read_times(_members(path)[stamps], {}, f"{path}, array {stamps!r}")
+    return array_source(f"{path}, array {name!r}", partial(_member, path, name), layout, {}, times)
+
+
+def open_hdf5_array(path: Path, layout: Layout) -> FileSource:
+    """Open a dataset of an HDF5 file, its CF attributes and, perhaps, the dataset of its time stamps.
+
+    Raises:
+        DataError: the file is cut or damaged, has no such dataset, or one that holds no numbers.
+    """
+    with open_hdf5(path) as file:
+        check_self_contained(file, path)
+        found: dict[str, Any] = {}
+        file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+        name = choose_variable({key: item.ndim for key, item in found.items()}, layout, str(path))
+        attributes = dict(found[name].attrs)
+        times, stamps = None, _time_name({key: item.shape for key, item in found.items()}, layout)
+        if stamps:
+            check_size(f"{path}, dataset {stamps!r}", *found[stamps].shape, itemsize=found[stamps].dtype.itemsize)
+            times = read_times(found[stamps][()], dict(found[stamps].attrs), f"{path}, dataset {stamps!r}")
+    where = f"{path}, dataset {name!r}"
+    if layout.unit is None:
+        check_unit(name, one_spelling(attributes.get("units", "")), where)
+    return array_source(where, partial(_dataset, path, name), layout, attributes, times)
+
+
+def array_source(
+    where: str, opener: Callable[[], Any], layout: Layout, attributes: Mapping[str, Any], times: Numbers | None
+) -> StoredArray:
+    """Make a source of an array, its axes named by the layout or guessed.
+
+    Args:
+        where: the file and array, for messages.
+        opener: opens the array; anything with shape, dtype and numpy's indexing.
+        layout: how it is to be read.
+        attributes: its CF attributes.
+        times: the time stamps of its frames, or None.
+
+    Raises:
+        DataError: it holds no numbers, its axes cannot be told apart, or the times do not fit.
+    """
+    array = opener()
+    check_numbers(array.dtype, where)
+    axes = layout.axes or guess_axes(array.shape, layout.channels, where)
+    check_axes(axes, array.shape, where)
+    packing, pixels, unit = pixel_packing(array.dtype, attributes, layout, where)
+    source = StoredArray(where, opener, axes, packing)
+    source.unit, source.pixels = unit, pixels
+    source.notes = [*([] if layout.axes else [f"axes {array.shape} are taken as {axes}"]), *packing.notes()]
+    if times is not None and layout.time != "none":
+        if len(times) != source.count:
+            raise DataError(f"{where} has {source.count} frames and {len(times)} time stamps: give one for each frame")
+        source.times = check_times(times, where)
+    return source
+
+
+def pixel_packing(
+    dtype: np.dtype[Any], attributes: Mapping[str, Any], layout: Layout, where: str
+) -> tuple[Packing, bool, str]:
+    """Return how numbers are stored, whether they are pixels, and their unit.
+
+    8-bit whole numbers without a unit and without packing attributes are pixels, so divided by 255.
+    """
+    packing = packing_from_attributes(attributes, layout.nodata, where)
+    unit = layout.unit or one_spelling(attributes.get("units", ""))
+    pixels = dtype == np.uint8 and packing.plain and unit == "1"
+    if pixels:
+        packing = Packing(1 / 255, 0.0, packing.missing, packing.least, packing.most)
+    return packing, pixels, unit
+
+
+def check_numbers(dtype: np.dtype[Any], where: str) -> None:
+    """Refuse what is no number.
+
+    Raises:
+        DataError: text, objects, complex numbers or records.
+    """
+    if dtype.kind not in "uifb":
+        raise DataError(f"{where} holds {dtype} and frames are numbers: convert them to float32 or uint8")
+
+
+def guess_axes(shape: tuple[int, ...], channels: int | None, where: str) -> str:
+    """Guess the axes of an array by its shape, see the module.
+
+    Raises:
+        DataError: it has fewer than three or more than five.
+    """
+    if len(shape) == 3:
+        return "THW"
+    most = channels or MOST_CHANNELS
+    if len(shape) == 4:
+        if shape[1] <= most:
+            return "TCHW"
+        return "THWC" if shape[3] <= most else "NTHW"
+    if len(shape) == 5:
+        return "NTHWC" if shape[4] <= most < shape[2] else "NTCHW"
+    raise DataError(f"{where} is {shape} and frames have three to five axes, such as THW or NTCHW: reshape it")
+
+
+def check_axes(axes: str, shape: tuple[int, ...], where: str) -> None:
+    """Refuse axes that do not describe the shape.
+
+    Raises:
+        DataError: unknown, doubled, missing or too many letters, or an empty axis.
+    """
+    if len(set(axes)) != len(axes) or not {"T", "H", "W"} <= set(axes) <= set("NTCHW") or len(axes) != len(shape):
+        raise DataError(
+            f"{where} is {shape} and axes is {axes!r}: name each axis once by T, H, W, and where there are, C and N"
+        )
+    if not all(shape):
+        raise DataError(f"{where} is {shape}: it holds no frames")
+
+
+def choose_variable(axes: Mapping[str, int], layout: Layout, where: str) -> str:
+    """Return the name of the array of frames: the one asked for, or the only one of at least three axes.
+
+    Raises:
+        DataError: there is none, or several and none is asked for.
+    """
+    if layout.variable is not None:
+        if layout.variable not in axes:
+            raise DataError(f"{where} has no {layout.variable!r}: it has {', '.join(axes) or 'nothing'}")
+        return layout.variable
+    candidates = [name for name, count in axes.items() if count >= 3]
+    if len(candidates) != 1:
+        names = ", ".join(candidates or list(axes)[:20]) or "nothing"
+        problem = "several arrays of frames" if candidates else "no array of three or more axes"
+        raise DataError(f"{where} holds {problem} ({names}): name one with variable=")
+    return candidates[0]
+
+
+def _time_name(shapes: Mapping[str, tuple[int, ...]], layout: Layout) -> str | None:
+    """Return the name of the array of time stamps, or None."""
+    if layout.time is not None:
+        return layout.time if layout.time in shapes else None
+    names = [name for name, shape in shapes.items() if len(shape) == 1 and name.split("/")[-1].lower() in TIME_NAMES]
+    return names[0] if names else None
+
+
+def load_array(path: Path) -> NDArray[Any]:
+    """Memory-map an .npy file.
+
+    Raises:
+        DataError: it is cut, damaged, or holds objects, which are never unpickled.
+    """
+    with reading(path, remedy=OBJECTS):
+        content = np.load(path, allow_pickle=False, mmap_mode="r")
+    if not isinstance(content, np.ndarray):
+        content.close()
+        raise DataError(f"{path} is an archive and named .npy: rename it to .npz")
+    return content
+
+
+def load_only_array(path: Path) -> NDArray[Any]:
+    """Read the one array of an .npz archive.
+
+    Raises:
+        DataError: it is damaged, or holds none or several.
+    """
+    members = _members(path)
+    if len(members) != 1:
+        raise DataError(f"{path} holds {len(members)} arrays ({', '.join(members) or 'none'}): save exactly one")
+    return next(iter(members.values()))
+
+
+def _members(path: Path) -> dict[str, NDArray[Any]]:
+    with reading(path, remedy=OBJECTS):
+        check_npz(path)
+        with np.load(path, allow_pickle=False) as content:
+            return {name: np.asarray(content[name]) for name in content.files}
+
+
+def _member(path: Path, name: str) -> NDArray[Any]:
+    return _members(path)[name]
+
+
+class _Dataset:
+    """A dataset and the file it belongs to, closed together."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        # HDF5 remembers 1 MB of chunks; frames are read once, so less would do and more is no use.
+        with reading(f"{path}, dataset {name!r}"):
+            self.file = h5py.File(path, "r")
+            self.dataset = check_own(self.file[name], path)
+        self.shape, self.dtype, self.chunks = self.dataset.shape, self.dataset.dtype, self.dataset.chunks
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        return np.asarray(self.dataset[key])
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def _dataset(path: Path, name: str) -> _Dataset:
+    return _Dataset(path, name)
+
+
+SEAL = "framecast_sha256_of_metadata"
+MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+
+
+def is_zarr(path: Path) -> bool:
+    """Return whether a folder is a Zarr group or array."""
+    return path.is_dir() and any((path / name).is_file() for name in MARKS)
+
+
+def has_named_axes(path: Path) -> bool:
+    """Return whether all arrays of a Zarr group name their axes, as xarray needs it.
+
+    Raises:
+        DataError: its metadata cannot be read.
+    """
+    if (path / ".zarray").is_file() or _metadata(path / "zarr.json").get("node_type") == "array":
+        return False
+    arrays = [*path.glob("*/zarr.json"), *path.glob("*/.zarray")]
+    return all(_axes_named(array) for array in arrays)
+
+
+def _axes_named(array: Path) -> bool:
+    facts = _metadata(array)
+    if array.name == ".zarray":
+        return "_ARRAY_DIMENSIONS" in _metadata(array.with_name(".zattrs"))
+    names = facts.get("dimension_names")
+    return facts.get("node_type") != "array" or not facts.get("shape") or bool(names and all(names))
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    with reading(file, "is no JSON", "the Zarr is damaged"):
+        facts = json.loads(file.read_bytes())
+    return facts if isinstance(facts, dict) else {}
+
+
+def metadata_digest(path: Path) -> str:
+    """Return a hash of the metadata of a Zarr's arrays, which has no checksum of its own."""
+    found = hashlib.sha256()
+    for file in sorted(path.glob("*/zarr.json")):
+        found.update(file.parent.name.encode() + file.read_bytes())
+    return found.hexdigest()
+
+
+def check_seal(path: Path) -> None:
+    """Refuse a Zarr that was made here and whose arrays are described otherwise than then.
+
+    Raises:
+        DataError: it is, or its metadata cannot be read.
+    """
+    attributes = _metadata(path / "zarr.json").get("attributes")
+    made = attributes.get(SEAL) if isinstance(attributes, dict) else None
+    if made is not None and made != metadata_digest(path):
+        raise DataError(
+            f"{path}: the metadata of its arrays has changed since it was made: make it again, or, if you changed it "
+            f"on purpose, delete the attribute {SEAL} of its zarr.json"
+        )
+
+
+def open_zarr_array(path: Path, layout: Layout) -> FileSource:
+    """Open a Zarr array, or one of a group, by the letters of its axes.
+
+    Raises:
+        MissingExtraError: zarr is not installed.
+        DataError: it is damaged, or there is no such array.
+    """
+    try:
+        import zarr
+    except ImportError as error:
+        raise MissingExtraError("zarr", "geo", "reading Zarr") from error
+    with reading(path, remedy="the Zarr is damaged or of another version"):
+        node = zarr.open(path, mode="r")
+        if isinstance(node, zarr.Array):
+            return array_source(str(path), partial(zarr.open_array, path, mode="r"), layout, node.attrs.asdict(), None)
+        arrays = dict(node.arrays())
+    name = choose_variable({key: array.ndim for key, array in arrays.items()}, layout, str(path))
+    opener = partial(zarr.open_array, path / name, mode="r")
+    return array_source(f"{path}, array {name!r}", opener, layout, arrays[name].attrs.asdict(), None)

@@ -1,0 +1,208 @@
+"""Rain radar: folders of files of one map each, and what the radar data sets share.
+
+Files are read in any format of ``framecast.registry.FORMATS`` that holds one frame. Data sets share the grid, the
+scaling, the treatment of missing data and clips by time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from framecast.data.clips import ClipData, ClipSet, ClipSpec, Split, check_lengths
+from framecast.data.formats.netcdf import open_cf
+from framecast.data.grid import Grid, Method, Space
+from framecast.data.scaling import DbzPixel, Log, Scaling
+from framecast.data.sources import (
+    CachedSource,
+    DrySource,
+    FileSource,
+    FolderSource,
+    Frame,
+    FrameSource,
+    GriddedSource,
+    Layout,
+    Numbers,
+    Values,
+)
+from framecast.data.windows import WindowedClips, windows_by_time
+from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError, check_count
+from framecast.registry import RAIN_RATE, frame_reader, frame_time_reader
+
+
+def find_radar_files(folder: str | Path) -> list[Path]:
+    """Return the files in a folder, and below it, that have a reader, by name."""
+    return sorted(path for path in Path(folder).rglob("*") if frame_reader(path.name) and path.is_file())
+
+
+def radar_folder(folder: str | Path) -> FolderSource:
+    """Return the frames of a folder in the order of their times.
+
+    Raises:
+        DatasetNotFoundError: it holds no file that has a reader.
+        DataError: a file cannot be read, or two have one time.
+    """
+    files = find_radar_files(folder)
+    if not files:
+        raise DatasetNotFoundError(
+            f"{folder} holds no radar file: give a folder of RADOLAN, ODIM HDF5 or KNMI HDF5 composites with their "
+            "official names"
+        )
+    return FolderSource(files, read_radar, radar_time)
+
+
+def radar_archive(path: str | Path) -> FrameSource:
+    """Return the frames of a Zarr that ``framecast data convert`` made of radar files.
+
+    Raises:
+        DataError: it holds no rain rates with times.
+        MissingExtraError: xarray or zarr is not installed.
+    """
+    source = open_cf(Path(path), Layout())
+    if source.unit != RAIN_RATE or source.times is None:
+        raise DataError(f"{path} holds {source.unit} and no rain rates in {RAIN_RATE} with times: convert radar files")
+    return source
+
+
+def read_radar(path: Path) -> Frame:
+    """Read a file by the reader that its name asks for."""
+    reader = frame_reader(path.name)
+    assert reader is not None, path
+    frame: Frame = reader(path)
+    return frame
+
+
+def radar_time(path: Path) -> int:
+    """Return the time of a file, from its header where its format allows."""
+    time_reader = frame_time_reader(path.name)
+    return int(time_reader(path)) if time_reader is not None else read_radar(path).time
+
+
+LOOKED_AT = 16
+
+
+class RadarFolder(FileSource):
+    """Radar files of one frame each, in the order of their times."""
+
+    def __init__(self, folder: Path) -> None:
+        self._source = radar_folder(folder)
+        self.where, self.unit = str(folder), self._source.unit
+        self.times, self.count, self.shape = self._source.times, self._source.count, self._source.shape
+        self.notes = [f"{self.count} radar files: framecast data convert makes one archive of them, which reads faster"]
+
+    def read(self, numbers: Numbers) -> Values:
+        """Return frames by their numbers."""
+        return self._source.read(numbers)
+
+    def close(self) -> None:
+        """Close what was opened in this process."""
+        self._source.close()
+
+
+def holds_radar(folder: Path) -> bool:
+    """Return whether a folder holds radar files, by their names and, as .h5 may be anything, by a look at some."""
+    named = (path for path in sorted(folder.iterdir()) if path.is_file() and frame_reader(path.name))
+    # More than one, for the first may be damaged; not all, for they may be many and no radar.
+    return any(is_radar(path) for path in islice(named, LOOKED_AT))
+
+
+def is_radar(file: Path) -> bool:
+    """Return whether a file is a radar file, by its name and, as .h5 may be anything, by a look at it."""
+    if frame_reader(file.name) is None:
+        return False
+    try:
+        radar_time(file)
+    except DataError:
+        return file.suffix.lower() not in (".h5", ".hdf5", ".hdf")
+    return True
+
+
+Crop = Sequence[int]
+
+SCALINGS: dict[str, type[Scaling]] = {"dbz-pixel": DbzPixel, "log": Log}
+NODATA = ("masked", "dry")
+
+
+def make_grid(size: int | Sequence[int] | None, crop: Crop | None, method: Method, space: Space) -> Grid:
+    """Return the grid of options.
+
+    Raises:
+        DataError: size or crop are not one or two, or four numbers.
+        UnknownNameError: there is no such method or space.
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size) if size else None
+    edges = tuple(crop) if crop else None
+    if (sides and len(sides) != 2) or (edges and len(edges) != 4):
+        raise DataError(f"size {size} must be one or two numbers, crop {crop} four (rows from, to, columns from, to)")
+    return Grid(edges, sides, method, space)  # type: ignore[arg-type]
+
+
+def rain_scaling(name: str) -> Scaling:
+    """Return a scaling of rain rates by name.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+    """
+    if name not in SCALINGS:
+        raise UnknownNameError("scaling of rain", name, SCALINGS)
+    return SCALINGS[name]()
+
+
+def prepare_source(source: FrameSource, grid: Grid, scaling: Scaling, nodata: str) -> FrameSource:
+    """Return a source on another grid, nodata treated as asked for, the frames last read kept in memory.
+
+    Raises:
+        UnknownNameError: there is no such way with nodata.
+        DataError: the grid does not fit the frames.
+    """
+    if nodata not in NODATA:
+        raise UnknownNameError("way with nodata", nodata, NODATA)
+    gridded = GriddedSource(source, grid, scaling)
+    return CachedSource(DrySource(gridded) if nodata == "dry" else gridded)
+
+
+def cut_clips(
+    name: str,
+    source: FrameSource,
+    parts: Mapping[Split, Numbers],
+    rules: tuple[Grid, Scaling],
+    lengths: tuple[int, int],
+    interval: int,
+    every: int,
+) -> ClipData:
+    """Cut each split's frames into clips by their times.
+
+    Args:
+        name: of the data set.
+        source: all frames.
+        parts: the numbers of each split's frames.
+        rules: grid and scaling.
+        lengths: context and horizon.
+        interval: minutes between the frames of a clip.
+        every: minutes between the starts of clips.
+
+    Raises:
+        DataError: no split has a single clip, or a length is below 1.
+    """
+    check_lengths(*lengths)
+    check_count("interval", interval)
+    check_count("every", every)
+    assert source.times is not None
+    step = int(np.diff(source.times).min()) if source.count > 1 else 60 * every
+    stride = max(1, 60 * every // step)
+    splits: dict[Split, ClipSet] = {}
+    for split, numbers in parts.items():
+        windows = windows_by_time(source.times[numbers], sum(lengths), 60 * interval, stride)
+        splits[split] = WindowedClips(source, numbers[windows], rules[1])
+    if not any(len(clips) for clips in splits.values()):
+        raise DataError(
+            f"{name}: {source.count} frames at steps of {step / 60:g} minutes hold no clip of {sum(lengths)} frames at "
+            f"{interval} minutes: choose another interval, fewer frames, or other parts"
+        )
+    channels, height, width = source.shape
+    grid, scaling = rules
+    spec = ClipSpec(height, width, channels, *lengths, RAIN_RATE, scaling, 60 * interval, grid)
+    return ClipData(name, {}, spec, splits)

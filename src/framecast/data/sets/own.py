@@ -1,0 +1,321 @@
+"""Your own frames: arrays, HDF5, NetCDF, Zarr, videos, folders of pictures or of clips.
+
+What is read:
+
+- ``.npy``, ``.npz``, ``.h5``: one array, its axes named by ``axes`` or guessed (``formats/arrays.py``);
+- ``.nc``, ``.zarr``: a variable whose axes are named or recognised by CF conventions (``formats/netcdf.py``);
+- ``.avi``, ``.mp4`` and other videos, decoded into a cache (``formats/video.py``); ``.gif``;
+- a folder of PNG frames, in the natural order of their names (``formats/pictures.py``);
+- a folder of radar files of one frame each (``radar.py``);
+- a folder of clips, each a file or folder of these; or with folders ``train``, ``test`` and perhaps
+  ``validation`` of such clips, which then are the splits.
+
+Stored numbers become physical values, and missing data is masked (``packing.py``). With time stamps, clips have exactly
+one interval and never span a gap. Frames are divided among the splits before clips are cut (``windows.py``); the
+scaling is fitted on the training frames and on no others.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from framecast.data.cache import kept_index
+from framecast.data.catalogue import describe_files, open_parts
+from framecast.data.clips import SPLITS, ClipData, ClipSet, ClipSpec, Split, check_lengths
+from framecast.data.formats.times import look_at_steps, snap_times
+from framecast.data.grid import Grid
+from framecast.data.scaling import SCALINGS, MinMax, Scaling, scaling_from_dict
+from framecast.data.sources import FrameSource, JoinedSource, Layout, Numbers, check_alike
+from framecast.data.windows import Blocks, Shares, WindowedClips, check_shares, deal, windows_in
+from framecast.errors import DataError, UnknownNameError, check_count
+
+PIECE_BYTES = 32 * 1024 * 1024
+
+
+class Limits(NamedTuple):
+    """The least and the largest finite value; NaN where there is none."""
+
+    low: float
+    high: float
+
+
+def find_limits(source: FrameSource, blocks: Sequence[range], facts: str | None = None) -> Limits:
+    """Return the limits of the frames in the blocks.
+
+    Args:
+        source: of the frames.
+        blocks: the frames that count.
+        facts: what the source's values follow from, such as its files' sizes and dates; with it the limits are
+            kept, and found again without reading.
+    """
+
+    def limits() -> dict[str, Numbers]:
+        return {"limits": np.array(_limits(source, blocks))}
+
+    if facts is None:
+        return Limits(*limits()["limits"].tolist())
+    # A chunk that was written anew in its place may leave all dates as they were: so look at some frames, too.
+    frames = [number for block in blocks[:1] for number in sorted({block[0], block[len(block) // 2], block[-1]})]
+    seen = zlib.crc32(source.read(np.array(frames, np.int64)).tobytes()) if frames else 0
+    numbers = " ".join(f"{block.start}-{block.stop}" for block in blocks) + f" {seen}"
+    return Limits(*kept_index(f"limits of {facts} in {numbers}", limits)["limits"].tolist())
+
+
+def _limits(source: FrameSource, blocks: Sequence[range]) -> Limits:
+    low, high = np.inf, -np.inf
+    pieces = list(pieces_of(source, blocks))
+    for numbers in tqdm(pieces, desc="range of the training frames", delay=2, leave=False):
+        values = source.read(numbers)
+        finite = values[np.isfinite(values)]
+        if len(finite):
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return Limits(low, high) if low <= high else Limits(np.nan, np.nan)
+
+
+def pieces_of(source: FrameSource, blocks: Sequence[range]) -> Iterator[Numbers]:
+    """Yield the frame numbers of the blocks in pieces of few bytes, none over a border of sequences."""
+    most = max(1, PIECE_BYTES // (4 * int(np.prod(source.shape))))
+    for block in blocks:
+        for start in range(block.start, block.stop, most):
+            yield np.arange(start, min(start + most, block.stop), dtype=np.int64)
+
+
+SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test",),
+}
+SCALING_OF_UNIT = {"mm/h": "dbz-pixel"}
+"""What scaling="auto" takes for a unit: a few showers must not squeeze all other rain to nothing."""
+
+
+Box = tuple[int, int, int, int]
+
+
+class _Share(NamedTuple):
+    """The frames of one split."""
+
+    source: JoinedSource
+    blocks: list[range]
+
+
+def open_own(
+    path: str | Path,
+    *,
+    context: int = 10,
+    horizon: int = 10,
+    stride: int = 1,
+    interval: int | None = None,
+    step: int = 1,
+    tolerance: int = 0,
+    shares: Sequence[float] = (0.7, 0.1, 0.2),
+    scaling: str | Mapping[str, Any] = "auto",
+    variable: str | None = None,
+    time: str | None = None,
+    y: str | None = None,
+    x: str | None = None,
+    channel: str | None = None,
+    axes: str | None = None,
+    channels: int | None = None,
+    size: int | Sequence[int] | None = None,
+    crop: Sequence[int] | None = None,
+    nodata: float | None = None,
+    unit: str | None = None,
+) -> ClipData:
+    """Open frames of your own.
+
+    Args:
+        path: a file or folder, see the module.
+        context: past frames of a clip.
+        horizon: frames of a clip to forecast.
+        stride: frames from the start of a clip to the start of the next.
+        interval: seconds between frames, where there are time stamps; None takes the most common step.
+        step: take every so many frames: a clip's frames are ``step`` intervals apart.
+        tolerance: seconds by which a time stamp may miss a multiple of the interval.
+        shares: of the frames for training, validation and test, in the order of time.
+        scaling: "none" for values in [0, 1]; "min-max", fitted on the training frames; another kind by name, or
+            with its numbers, e.g. {"kind": "min-max", "low": 0, "high": 60}; "auto": pixels as they are, rain rates
+            as dBZ pixels, others "none" where they lie in [0, 1] and "min-max" where not.
+        variable: name of the array, in a file of several.
+        time: name of the time axis or array of time stamps; "none" takes frames as equally spaced.
+        y: name of the axis of rows.
+        x: name of the axis of columns.
+        channel: name of the axis of channels.
+        axes: the axes of an array without names, by letters: T, H, W, and where there are, C and N.
+        channels: 1 turns pictures and videos to grey, 3 to colour; None leaves them.
+        size: side, or height and width, to which pictures and videos are resized.
+        crop: first row, one after the last, first column, one after the last, of the frames as read.
+        nodata: a stored number that means no data, besides those the file names.
+        unit: unit of the values, instead of the one the file gives.
+
+    Raises:
+        DatasetNotFoundError: there is nothing at the path, or nothing that can be read.
+        DataError: a file is damaged or unclear, options do not fit it, or it is too short for one clip.
+        MissingExtraError: the files need a package that is not installed.
+        UnknownNameError: there is no such scaling.
+    """
+    check_lengths(context, horizon)
+    for name, value in {"stride": stride, "step": step}.items():
+        check_count(name, value)
+    layout = Layout(variable, time, y, x, channel, axes, channels, _pair(size), nodata, unit)
+    path, notes = Path(path), list[str]()
+    box = _box(crop)
+    share_of = _dealt(path, layout, box, check_shares(shares), notes)
+    seconds = _interval(share_of, interval, tolerance, notes)
+    length = context + horizon
+    windows = {
+        split: windows_in(share.blocks, share.source.times, length, (seconds or 0) * step, stride, step)
+        for split, share in share_of.items()
+    }
+    train = share_of["train"]
+    if not len(windows["train"]):
+        raise DataError(_too_short(path, train, length, step, seconds))
+    chosen = _scaling(scaling, train, path, notes)
+    splits: dict[Split, ClipSet] = {
+        split: WindowedClips(share.source, windows[split], chosen) for split, share in share_of.items()
+    }
+    first = train.source.parts[0]
+    pace = seconds if seconds is not None else first.interval
+    frames, height, width = train.source.shape
+    spec = ClipSpec(
+        height, width, frames, context, horizon, first.unit, chosen, None if pace is None else float(pace * step),
+        Grid(box) if box else None,
+    )  # fmt: skip
+    return ClipData("own", {}, spec, splits, notes)
+
+
+def _pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or min(pair) < 1:
+        raise DataError(f"size is {size}: give a side, or height and width, in pixels")
+    return pair[0], pair[1]
+
+
+def _box(crop: Sequence[int] | None) -> Box | None:
+    if crop is None:
+        return None
+    if len(crop) != 4:
+        raise DataError(f"crop is {tuple(crop)}: give rows from, to, columns from, to")
+    return crop[0], crop[1], crop[2], crop[3]
+
+
+def _dealt(path: Path, layout: Layout, crop: Box | None, shares: Shares, notes: list[str]) -> dict[Split, _Share]:
+    """Open the files and deal their frames to the splits."""
+    folders = {
+        split: next((path / name for name in names if (path / name).is_dir()), None)
+        for split, names in SPLIT_FOLDERS.items()
+    }
+    if folders["train"] is None or folders["test"] is None:
+        source = JoinedSource(open_parts(path, layout), crop)
+        notes += _notes_of(source)
+        return {split: _Share(source, blocks) for split, blocks in deal(source.sequences, shares).items()}
+    sources = {split: JoinedSource(open_parts(folder, layout), crop) for split, folder in folders.items() if folder}
+    for source in sources.values():
+        check_alike(sources["train"].parts[0], source.parts[0])
+    notes += [f"the folders {', '.join(sources)} are the splits", *_notes_of(sources["train"])]
+    dealt = {split: _Share(source, source.sequences) for split, source in sources.items()}
+    if "validation" not in dealt:
+        learn = shares[0] + shares[1]
+        parts: Blocks = deal(sources["train"].sequences, (shares[0] / learn, shares[1] / learn, 0.0))
+        dealt["train"] = _Share(sources["train"], parts["train"])
+        dealt["validation"] = _Share(sources["train"], parts["validation"])
+        notes.append("there is no folder validation: these clips are taken from the training ones")
+    return {split: dealt[split] for split in SPLITS}
+
+
+def _notes_of(source: JoinedSource) -> list[str]:
+    """Return what the files say, those of the first for all that say the same."""
+    said = dict.fromkeys(note for part in source.parts[:20] for note in part.notes)
+    clips = len(source.sequences)
+    return [*said, *([f"{clips} sequences: no clip spans two of them"] if clips > 1 else [])]
+
+
+def _interval(share_of: dict[Split, _Share], wanted: int | None, tolerance: int, notes: list[str]) -> int | None:
+    """Return the seconds between frames, or None where there are no time stamps; snap the stamps if asked."""
+    sources = list({id(share.source): share.source for share in share_of.values()}.values())
+    if sources[0].times is None:
+        if wanted is not None:
+            raise DataError(f"interval is {wanted} s and the frames have no time stamps: give step instead")
+        if sources[0].parts[0].interval is None:
+            notes.append("there are no time stamps: frames are taken as equally spaced, and gaps cannot be seen")
+        return None
+    steps = look_at_steps(_stamps(sources[0]))
+    seconds = wanted or steps.interval
+    if seconds is None:
+        raise DataError("there is one frame only: a clip needs several")
+    check_count("interval", seconds)
+    for source in sources if tolerance else []:
+        assert source.times is not None
+        source.times = snap_times(source.times, seconds, tolerance)
+        steps = look_at_steps(_stamps(source))
+    notes.append(f"{steps.share:.1%} of the steps in time are {steps.interval} s")
+    if steps.gaps:
+        notes.append(f"{steps.gaps} gaps in time, the longest {steps.longest} s: no clip spans one")
+    return seconds
+
+
+def _stamps(source: JoinedSource) -> Any:
+    """Return the time stamps of the first sequence, of which others are expected to have the steps."""
+    assert source.times is not None
+    first = source.sequences[0]
+    return source.times[first.start : first.stop]
+
+
+def _too_short(path: Path, train: _Share, length: int, step: int, seconds: int | None) -> str:
+    longest = max((len(block) for block in train.blocks), default=0)
+    message = f"{path}: no clip of {length} frames fits the training part, whose longest run has {longest} frames"
+    if seconds is not None and longest >= length:
+        message += f" but none of {length} at {seconds * step} s without a gap: give interval= or tolerance="
+    return f"{message}: lower context, horizon or step, or use longer recordings"
+
+
+def _scaling(option: str | Mapping[str, Any], train: _Share, path: Path, notes: list[str]) -> Scaling:
+    """Return the scaling asked for, fitted where it must be."""
+    first = train.source.parts[0]
+    if isinstance(option, Mapping):
+        return scaling_from_dict(dict(option))
+    if option not in ("auto", "none", *SCALINGS):
+        raise UnknownNameError("scaling", option, ("auto", "none", *SCALINGS))
+    known = SCALING_OF_UNIT.get(first.unit, "")
+    if option == "auto" and known in SCALINGS:
+        notes.append(f"scaling {known}, for values in {first.unit}")
+        return SCALINGS[known]()
+    if option not in ("auto", "none", "min-max"):
+        return SCALINGS[option]()
+    if option == "auto" and first.pixels:
+        return MinMax()
+    if option == "none":
+        _check_unit_range(train, first.where)
+        return MinMax()
+    facts = f"{describe_files(path)} {first.where} {first.packing} {train.source.inside}"
+    low, high = find_limits(train.source, train.blocks, facts)
+    if np.isnan(low):
+        raise DataError(f"{first.where}: the training part has no data at all, only NaN or nodata")
+    if option == "auto" and low >= 0 and high <= 1:
+        notes.append(f"values of the training part lie in [{low:g}, {high:g}] and are taken as they are")
+        return MinMax()
+    if low == high:
+        notes.append(f"all values of the training part are {low:g}")
+        high = low + 1
+    notes.append(f"scaling min-max from [{low:g}, {high:g}], the range of the training part")
+    return MinMax(low, high)
+
+
+def _check_unit_range(train: _Share, where: str) -> None:
+    """Refuse values outside [0, 1] where no scaling is wanted, by a look at three frames of each block."""
+    for block in train.blocks[:20]:
+        values = train.source.read(np.array(sorted({block[0], block[len(block) // 2], block[-1]})))
+        finite = values[np.isfinite(values)]
+        if len(finite) and (finite.min() < 0 or finite.max() > 1):
+            raise DataError(
+                f"{where} has values in [{finite.min():g}, {finite.max():g}] and scaling 'none' takes [0, 1]: use "
+                "scaling='min-max', or divide 0-255 pixels by 255"
+            )

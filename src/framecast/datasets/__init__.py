@@ -1,1 +1,0 @@
-"""Data sets: each one file that turns files or a generator into clips scaled to [0, 1]."""

@@ -1,1 +1,0 @@
-"""Archives: data looked at before a training, and brought into one Zarr."""

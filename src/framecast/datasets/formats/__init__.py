@@ -1,1 +1,0 @@
-"""Formats: one file of frames, or one folder of them, read by number."""

@@ -1,1 +1,0 @@
-"""Sources: frames by number, whatever they come from: indexed, opened per process, regridded, cached."""

@@ -1,0 +1,360 @@
+"""Score a forecaster beside the baselines, clip by clip, in memory that does not grow with the test set.
+
+Protocols, by name:
+
+- ``forecast``: the frames after the context, which is what a user gets. Scores over all lead times are those of their
+  pooled counts.
+- ``as-published``: also the convention of the code released with MS-LSTM, which averages over all frames the model
+  yields, the warm-up inside the context included, takes undefined rain scores as 0, and adds 1e-5 under the logarithm
+  of the PSNR.
+
+Masked values enter neither the past nor any score.
+
+Confidence intervals come from a Poisson bootstrap over clips: replicate r counts clip i w_ri times, w_ri drawn from a
+Poisson distribution of mean 1 by (seed, i) alone. Replicates of counts are sums that grow batch by batch, on any rank
+and in any order, and are the same for all forecasts of an evaluation; no clip's counts need to be stored. Intervals are
+percentiles of the replicates' scores. Clips that overlap in time are not independent draws: their intervals are too
+narrow.
+
+Reference: Hanley and MacGibbon, "Creating non-parametric bootstrap samples using Poisson frequencies", Comput.
+Methods Programs Biomed. 83, 2006, doi:10.1016/j.cmpb.2006.04.006.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from framecast.data.clips import ClipSpec, Sample
+from framecast.errors import UnknownNameError, check_count
+from framecast.models.forecaster import Forecaster
+from framecast.registry import make_baselines, score_families
+from framecast.scores.family import Compared, Counts, ScoreFamily, add_counts, masked, plain_values, pool_counts
+
+LOW, HIGH = 0.025, 0.975
+
+
+def poisson_weights(clips: Sequence[int], replicates: int, seed: int = 0) -> Tensor:
+    """Return how often each replicate counts each clip, (replicates, clips) float64."""
+    drawn = [np.random.default_rng([seed, clip]).poisson(1.0, replicates) for clip in clips]
+    return torch.from_numpy(np.stack(drawn, 1).astype(np.float64))
+
+
+def weigh_counts(counts: Counts, weights: Tensor) -> Counts:
+    """Return replicates (R, T) of counts (B, T), exact while they are below 2^53."""
+    return {name: weights @ values.double() for name, values in counts.items()}
+
+
+def interval(replicates: Tensor) -> Tensor:
+    """Return the 95 % interval of scores (R, ...), (..., 2), from the replicates where they are defined."""
+    bounds = torch.tensor([LOW, HIGH], dtype=replicates.dtype)
+    return replicates.nanquantile(bounds, dim=0).movedim(0, -1)
+
+
+class Tally:
+    """Counts of one forecast by family of scores, and their bootstrap replicates."""
+
+    def __init__(self, families: Mapping[str, ScoreFamily]) -> None:
+        self.families = families
+        self.counts: dict[str, Counts] = {name: {} for name in families}
+        self.replicates: dict[str, Counts] = {name: {} for name in families}
+        self.clips: list[int] = []
+        self.each: dict[str, list[Counts]] = {name: [] for name in families}
+
+    def add(self, pair: Compared, weights: Tensor | None, clips: Sequence[int] = ()) -> None:
+        """Add a batch; ``weights`` (R, B) count its clips in the replicates, None makes none.
+
+        Where ``clips`` has their numbers, the counts of each clip are kept too.
+        """
+        self.clips += clips
+        for name, family in self.families.items():
+            counts = {key: values.cpu() for key, values in family.counts(pair).items()}
+            self.counts[name] = add_counts(self.counts[name], pool_counts(counts, 0))
+            if weights is not None:
+                self.replicates[name] = add_counts(self.replicates[name], weigh_counts(counts, weights))
+            if clips:
+                self.each[name].append(pool_counts(counts, -1))
+
+    def unite(self, other: Tally) -> None:
+        """Add the counts of other clips."""
+        for name in self.families:
+            self.counts[name] = add_counts(self.counts[name], other.counts[name])
+            self.replicates[name] = add_counts(self.replicates[name], other.replicates[name])
+            self.each[name] += other.each[name]
+        self.clips += other.clips
+
+    def results(self) -> dict[str, Any]:
+        """Return scores per lead time and of all lead times pooled, their counts and 95 % intervals."""
+        found: dict[str, Any] = {"mean": {}, "per_lead": {}, "counts": {}, "interval": {"mean": {}, "per_lead": {}}}
+        for name, family in self.families.items():
+            counts, replicates = self.counts[name], self.replicates[name]
+            found["mean"] |= _plain(family.scores(pool_counts(counts, -1)))
+            found["per_lead"] |= _plain(family.scores(counts))
+            found["counts"] |= _plain(counts)
+            if replicates:
+                pooled = family.scores(pool_counts(replicates, -1))
+                found["interval"]["mean"] |= _plain({key: interval(values) for key, values in pooled.items()})
+                each = family.scores(replicates)
+                found["interval"]["per_lead"] |= _plain({key: interval(values) for key, values in each.items()})
+        if self.clips:
+            found["per_clip"] = self._per_clip()
+        return found
+
+    def _per_clip(self) -> dict[str, Any]:
+        """Return the main scores of each clip, all lead times pooled, in the order of their numbers."""
+        order = sorted(range(len(self.clips)), key=self.clips.__getitem__)
+        found: dict[str, Any] = {"clip": [self.clips[place] for place in order]}
+        for name, family in self.families.items():
+            parts = self.each[name]
+            scores = family.scores({key: torch.cat([part[key] for part in parts])[order] for key in parts[0]})
+            main = {key: values for key, values in scores.items() if family.info()[key].main}
+            found |= _plain(main)
+        return found
+
+
+class PublishedTally:
+    """Counts of one forecast as the released code takes them, over all frames its model yields."""
+
+    def __init__(self, families: Mapping[str, ScoreFamily]) -> None:
+        self.families = families
+        self.counts: dict[str, Counts] = {name: {} for name in families}
+
+    def add(self, pair: Compared) -> None:
+        """Add a batch."""
+        for name, family in self.families.items():
+            counts = {key: values.cpu() for key, values in family.published_counts(pair).items()}
+            self.counts[name] = add_counts(self.counts[name], pool_counts(counts, 0))
+
+    def unite(self, other: PublishedTally) -> None:
+        """Add the counts of other clips."""
+        for name in self.families:
+            self.counts[name] = add_counts(self.counts[name], other.counts[name])
+
+    def results(self) -> dict[str, Any]:
+        """Return scores per frame, and their mean over frames."""
+        found: dict[str, Any] = {"mean": {}, "per_lead": {}, "counts": {}}
+        for name, family in self.families.items():
+            scores = family.published_scores(self.counts[name])
+            found["mean"] |= _plain({key: values.mean() for key, values in scores.items()})
+            found["per_lead"] |= _plain(scores)
+            found["counts"] |= _plain(self.counts[name])
+        return found
+
+
+def _plain(values: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {name: plain_values(tensor) for name, tensor in values.items()}
+
+
+Protocol = Literal["forecast", "as-published"]
+PROTOCOLS = ("forecast", "as-published")
+LARGEST_HALF = 60_000.0
+
+
+class Part(NamedTuple):
+    """The sums of an evaluation of some of the clips, such as one process takes to another.
+
+    Attributes:
+        clips: how many.
+        seconds: the model took.
+        tallies: counts by forecast.
+        published: counts as the released code takes them.
+        fallbacks: clips that a baseline could not treat, by baseline.
+        numbers: of the clips kept for the report, in their split.
+        examples: these clips.
+    """
+
+    clips: int
+    seconds: float
+    tallies: dict[str, Tally]
+    published: PublishedTally
+    fallbacks: dict[str, int]
+    numbers: list[int]
+    examples: dict[str, list[Tensor]]
+
+
+class Evaluation:
+    """The sums of an evaluation so far, of one model and the baselines.
+
+    Args:
+        model: the forecaster.
+        name: what it is called in the results.
+        spec: the facts of the clips.
+        protocol: "forecast" or "as-published".
+        examples: clips to keep for the report.
+        scores: families of scores by name; None takes those that suit the unit.
+        score_options: options of families, such as thresholds.
+        baselines: by name; None takes those that suit the unit and are installed.
+        bootstrap: replicates for confidence intervals; 0 for none.
+        per_clip: keep the scores of every clip.
+
+    Raises:
+        UnknownNameError: a name or option that does not exist.
+        MissingExtraError: a baseline that was asked for needs a package that is not installed.
+        ValueError: an impossible option.
+    """
+
+    def __init__(
+        self,
+        model: Forecaster,
+        name: str,
+        spec: ClipSpec,
+        protocol: Protocol = "forecast",
+        examples: int = 0,
+        *,
+        scores: Sequence[str] | None = None,
+        score_options: Mapping[str, Any] | None = None,
+        baselines: Sequence[str] | None = None,
+        bootstrap: int = 0,
+        per_clip: bool = False,
+    ) -> None:
+        if protocol not in PROTOCOLS:
+            raise UnknownNameError("protocol", protocol, PROTOCOLS)
+        check_count("bootstrap", bootstrap, least=0)
+        self.model, self.name, self.spec, self.protocol = model, name, spec, protocol
+        self.wanted, self.replicates, self.per_clip = examples, bootstrap, per_clip
+        self.clips = 0
+        self.seconds = 0.0
+        self.families = score_families(spec.unit, scores, score_options)
+        self.baselines = make_baselines(spec.unit, spec.scaling.scale, spec.scaling.unscale, baselines)
+        self.tallies = {forecast: Tally(self.families) for forecast in (name, *self.baselines)}
+        self.published = PublishedTally(self.families)
+        self.examples: dict[str, list[Tensor]] = {}
+        self.numbers: list[int] = []
+
+    def add(self, batch: Sample) -> None:
+        """Add a batch of clips (B, T, C, H, W) in [0, 1], collated.
+
+        Raises:
+            ValueError: the protocol needs forecasts of the warm-up frames and the model makes none.
+        """
+        context, length = self.spec.context, self.spec.length
+        valid = batch.get("valid")
+        if valid is not None and valid.all():
+            valid = None
+        frames = masked(batch["frames"], valid)
+        past, truth = frames[:, :context], frames[:, context:length]
+        past_valid, truth_valid = (None, None) if valid is None else (valid[:, :context], valid[:, context:length])
+        began = time.perf_counter()
+        forecasts = {self.name: self._forecast(frames, valid)}
+        if frames.device.type != "cpu":
+            torch.accelerator.synchronize(frames.device)
+        self.seconds += time.perf_counter() - began
+        forecasts |= {name: make(past, self.spec.horizon, past_valid) for name, make in self.baselines.items()}
+        clips = torch.as_tensor(batch["index"]).tolist()
+        weights = poisson_weights(clips, self.replicates) if self.replicates else None
+        for name, forecast in forecasts.items():
+            self.tallies[name].add(
+                self._compared(forecast, truth, truth_valid), weights, clips if self.per_clip else ()
+            )
+        self._keep(batch, {"past": past, "truth": truth, **forecasts})
+        self.clips += len(frames)
+
+    def _compared(self, forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Compared:
+        return Compared(forecast, truth, valid, self.spec.scaling.unscale)
+
+    def _forecast(self, frames: Tensor, valid: Tensor | None) -> Tensor:
+        context, horizon = self.spec.context, self.spec.horizon
+        if self.protocol == "forecast":
+            return self.model(frames[:, :context], horizon).float()  # type: ignore[no-any-return]
+        rollout = self.model.rollout(frames[:, :context], context, horizon)
+        if rollout.first != 1:
+            raise ValueError(
+                f"protocol 'as-published' averages over warm-up frames, and {self.name} forecasts none: "
+                "use protocol='forecast'"
+            )
+        later = slice(1, context + horizon)
+        yielded = rollout.frames.float()
+        self.published.add(self._compared(yielded, frames[:, later], None if valid is None else valid[:, later]))
+        return yielded[:, context - 1 :]
+
+    def _keep(self, batch: Sample, shown: Mapping[str, Tensor]) -> None:
+        """Keep the first clips for the report, in physical units, with mask and times."""
+        kept = self.wanted - min(self.wanted, self.clips)
+        if not kept:
+            return
+        self.numbers += torch.as_tensor(batch["index"])[:kept].tolist()
+        for name, frames in shown.items():
+            values = self.spec.scaling.unscale(frames[:kept].float().clamp(0, 1))
+            self.examples.setdefault(name, []).append(values.cpu())
+        for extra in ("valid", "times"):
+            if extra in batch:
+                self.examples.setdefault(extra, []).append(batch[extra][:kept].cpu())
+
+    def part(self) -> Part:
+        """Return the sums so far."""
+        fallbacks = {name: made.fallbacks for name, made in self.baselines.items() if hasattr(made, "fallbacks")}
+        return Part(self.clips, self.seconds, self.tallies, self.published, fallbacks, self.numbers, self.examples)
+
+    def unite(self, parts: Sequence[Part]) -> None:
+        """Take the sums of all parts, one's own among them, for one's own; the first clips of the split are shown."""
+        first, *others = parts
+        self.clips, self.seconds = sum(part.clips for part in parts), sum(part.seconds for part in parts)
+        self.tallies, self.published = first.tallies, first.published
+        for other in others:
+            self.published.unite(other.published)
+            for name, tally in self.tallies.items():
+                tally.unite(other.tallies[name])
+        for name in first.fallbacks:
+            self.baselines[name].fallbacks = sum(part.fallbacks[name] for part in parts)  # type: ignore[attr-defined]
+        numbers = [number for part in parts for number in part.numbers]
+        order = sorted(range(len(numbers)), key=numbers.__getitem__)[: self.wanted]
+        shown = {name for part in parts for name in part.examples}
+        clips = {name: [one for part in parts for one in part.examples.get(name, [])] for name in sorted(shown)}
+        self.numbers = [numbers[place] for place in order]
+        self.examples = {name: [torch.cat(several)[order]] for name, several in clips.items()}
+
+    def results(self) -> dict[str, Any]:
+        """Return scores per lead time and of all together, with the counts they come from, as plain values."""
+        found: dict[str, Any] = {
+            "protocol": self.protocol,
+            "clips": self.clips,
+            "context": self.spec.context,
+            "horizon": self.spec.horizon,
+            "seconds_per_clip": self.seconds / max(1, self.clips),
+            "bootstrap": self.replicates,
+            "scores": {
+                name: info._asdict() for family in self.families.values() for name, info in family.info().items()
+            },
+            "notes": [family.note for family in self.families.values() if family.note],
+            "forecasts": {name: tally.results() for name, tally in self.tallies.items()},
+        }
+        for name, baseline in self.baselines.items():
+            if hasattr(baseline, "fallbacks"):
+                found["forecasts"][name]["fallbacks"] = baseline.fallbacks
+        if self.protocol == "as-published":
+            found["as_published"] = {self.name: self.published.results()}
+        return found
+
+    def shown(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the example clips: past, truth and each forecast (N, T, C, H, W) in physical units, valid, times."""
+        low, high = self.spec.scaling.limits
+        small = max(abs(low), abs(high)) < LARGEST_HALF
+        arrays = {name: torch.cat(parts).numpy() for name, parts in self.examples.items()}
+        return {
+            name: array.astype(np.float16) if small and array.dtype == np.float32 else array
+            for name, array in arrays.items()
+        }
+
+
+@torch.inference_mode()
+def evaluate_clips(
+    evaluation: Evaluation, batches: Iterable[Sample], total: int, move: Callable[[Tensor], Tensor], progress: bool
+) -> None:
+    """Add all batches to an evaluation.
+
+    Args:
+        evaluation: takes the sums.
+        batches: collated samples.
+        total: number of batches, for the progress bar.
+        move: puts a tensor on the model's device.
+        progress: show a progress bar.
+    """
+    for batch in tqdm(batches, total=total, desc="evaluate", disable=not progress, leave=False):
+        moved = {name: move(value) if isinstance(value, Tensor) else value for name, value in batch.items()}
+        evaluation.add(moved)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Earthformer: a pyramid of cuboid attention that forecasts all frames at once."""

@@ -1,0 +1,89 @@
+"""What models without recurrence share: a block of frames at once, and block after block for longer horizons.
+
+    (ŷ_{T+1}, …, ŷ_{T+n}) = block(x_{T-c+1}, …, x_T)         c: context, n: frames of a block
+
+A longer past uses its last c frames. A longer horizon is forecast in blocks, each from the last c frames of
+the past and the forecasts so far; a shorter one is cut.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from framecast.models.forecaster import Forecaster, Recompute, Rollout, check_clip, check_horizon
+
+
+class OneShotForecaster(Forecaster):
+    """A model that forecasts ``block`` frames at once from exactly ``context`` frames.
+
+    Attributes:
+        context: number of past frames it sees.
+        block: number of frames it forecasts at once.
+    """
+
+    context: int
+    block: int
+
+    @abstractmethod
+    def forecast_block(self, frames: Tensor) -> Tensor:
+        """Forecast (B, block, C', H, W) from (B, context, C, H, W)."""
+
+    def fit_size(self, frames: Tensor) -> Tensor:
+        """Return frames (B, T, C, H, W) of a size the model takes, with what was added right and bottom.
+
+        Raises:
+            ValueError: it can take no such frames.
+        """
+        return frames
+
+    def rollout(
+        self, clip: Tensor, context: int, horizon: int, truth: Tensor | None = None, recompute: Recompute = "none"
+    ) -> Rollout:
+        """Forecast the frames of the clip after the context.
+
+        Raises:
+            ValueError: as ``forward``; ``truth`` is given, which no step between could see; or ``recompute`` is, for
+                which there are no steps.
+        """
+        self.check_frames(clip)
+        if truth is not None:
+            raise ValueError(
+                "this model forecasts many frames at once and cannot see true ones between: give truth=None, "
+                "or train with sampling='none'"
+            )
+        if recompute != "none":
+            raise ValueError(
+                f"this model forecasts many frames at once and has no steps to compute again; recompute={recompute!r} "
+                "is for recurrent models: leave it out, or lower the batch to save memory"
+            )
+        check_clip(clip, context, horizon, truth)
+        return Rollout(self(clip[:, :context], horizon), context, None)
+
+    def forward(self, past: Tensor, horizon: int) -> Tensor:
+        """Forecast (B, horizon, C', H, W) from the past (B, T, C, H, W).
+
+        Raises:
+            ValueError: fewer frames than ``context``, frames of a size it cannot take, or a horizon beyond one
+                block where it cannot be fed with its own forecasts.
+        """
+        self.check_frames(past)
+        check_horizon(horizon)
+        if past.shape[1] < self.context:
+            raise ValueError(
+                f"the past has {past.shape[1]} frames and this model was built for context={self.context}: give "
+                f"at least {self.context}, or create it with context={past.shape[1]}"
+            )
+        if horizon > self.block and self.in_channels != self.out_channels:
+            raise ValueError(
+                f"this model takes {self.in_channels} channels and gives {self.out_channels}, so it cannot be fed "
+                f"with its own forecasts: ask for horizon={self.block} at most, or create it with equal channels"
+            )
+        seen = self.fit_size(past)
+        forecast = self.forecast_block(seen[:, -self.context :])
+        while forecast.shape[1] < horizon:
+            frames = torch.cat([seen, forecast], 1)[:, -self.context :]
+            forecast = torch.cat([forecast, self.forecast_block(frames)], 1)
+        return forecast[:, :horizon, :, : past.shape[-2], : past.shape[-1]]

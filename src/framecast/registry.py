@@ -1,0 +1,476 @@
+"""The registry: every name that exists, the facts that belong to it, and where it is built.
+
+One line registers a cell, a data set, a score, a baseline or a file format. One entry in ``CELLS`` gives two models,
+the plain column and the mirrored pyramid ``ms-<name>``; both then appear on the command line, in the tests and in the
+docs. Functions are named as "module:function" and imported when they are first needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from framecast.errors import UnknownNameError
+
+
+def resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:
+    """Import and return what "module:name" names; a function is returned as it is."""
+    if callable(target):
+        return target
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+class ModelSpec(NamedTuple):
+    """What it takes to create a model again: its name and the options it was created with."""
+
+    name: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training defaults of a model; the paper's for every recurrent one.
+
+    Attributes:
+        optimizer: "adam" or "adamw".
+        lr: learning rate (for a one-cycle schedule, its peak).
+        weight_decay: of "adam" added to the gradient, of "adamw" decoupled and not on norms and biases.
+        schedule: "constant", "one-cycle" or "warmup-cosine"; all follow steps.
+        loss: name of the loss, see ``training/losses.py``.
+        sampling: name of the sampling policy, see ``models/sampling.py``.
+        penalty_weight: factor of the model's own penalty.
+        clip_norm: largest norm of the gradient, or None.
+    """
+
+    optimizer: str = "adam"
+    lr: float = 3e-4
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    loss: str = "l1+l2"
+    sampling: str = "scheduled"
+    penalty_weight: float = 0.0
+    clip_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class CellEntry:
+    """A recurrent cell.
+
+    Attributes:
+        column: "module:function" that builds the cells of a stack, ``(channels, depth, *, **options)``.
+        published: "module:function" ``(channels, kernel, layer, depth, height, width)`` that returns the
+            parameters and the multiply-accumulates per step of one layer at its resolution, as the released
+            code and its operation counter have them (dead weights included).
+        title: the name as the paper writes it.
+        paper: authors, venue, year.
+        doi: identifier of the paper.
+        training: training defaults.
+        no_export: why ``torch.export`` cannot take the model, or "".
+        upsampled: how many maps the released pyramid up-samples where the scale changes.
+        penalty_option: the option that, when False, builds the cell without its penalty, or "".
+    """
+
+    column: str | Callable[..., Any]
+    published: str | Callable[..., tuple[int, int]]
+    title: str
+    paper: str
+    doi: str
+    training: Training = field(default_factory=Training)
+    no_export: str = ""
+    upsampled: int = 1
+    penalty_option: str = ""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A forecaster: a builder and the facts of its name (see ``CellEntry`` and ``Training``)."""
+
+    name: str
+    build: str | Callable[..., Any]
+    title: str
+    paper: str
+    doi: str
+    training: Training = field(default_factory=Training)
+    no_export: str = ""
+    cell: CellEntry | None = None
+
+    def builder(self) -> Callable[..., Any]:
+        """Import and return the function that builds the model from its options."""
+        build = resolve(self.build)
+        return partial(build, resolve(self.cell.column)) if self.cell else build
+
+    def options(self) -> dict[str, inspect.Parameter]:
+        """Return the options of the model by name, those of its cell included."""
+        own = inspect.signature(self.builder()).parameters.values()
+        cell = inspect.signature(resolve(self.cell.column)).parameters.values() if self.cell else ()
+        return {p.name: p for p in (*own, *cell) if p.kind is p.KEYWORD_ONLY}
+
+
+@dataclass(frozen=True)
+class BaselineEntry:
+    """A forecast that needs no training.
+
+    Attributes:
+        forecast: "module:function" ``(past, horizon, valid)``; for an entry with a unit, "module:class" whose instances
+            are called so and which is made from the functions ``(scale, unscale)`` to and from physical values.
+        unit: the unit it is meant for, or "" for all.
+        package: what must be installed for it to be taken without being asked for.
+    """
+
+    forecast: str | Callable[..., Any]
+    unit: str = ""
+    package: str = ""
+
+    def suits(self, unit: str) -> bool:
+        """Return whether it is computed for data of that unit without being asked for."""
+        installed = not self.package or importlib.util.find_spec(self.package) is not None
+        return installed and self.unit in ("", unit)
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format of files, told by their names.
+
+    Attributes:
+        pattern: of a file's name in lower case, as ``fnmatch`` takes it; of several that fit, the first one counts.
+        open: "module:function" ``(path, layout)`` that returns the source of a file of many frames, or "".
+        read: "module:function" ``(path)`` that returns the ``data.sources.Frame`` of a file of one frame, or "".
+        time: "module:function" ``(path)`` that returns the time of such a file without its values; "" where all of it
+            must be read.
+    """
+
+    pattern: str
+    open: str | Callable[..., Any] = ""
+    read: str | Callable[..., Any] = ""
+    time: str | Callable[..., Any] = ""
+
+
+CELLS: dict[str, CellEntry] = {
+    "convlstm": CellEntry(
+        "framecast.cells.convlstm:column",
+        "framecast.cells.convlstm:published",
+        "ConvLSTM",
+        "Shi et al., NeurIPS 2015",
+        "10.48550/arXiv.1506.04214",
+    ),
+    "trajgru": CellEntry(
+        "framecast.cells.trajgru:column",
+        "framecast.cells.trajgru:published",
+        "TrajGRU",
+        "Shi et al., NeurIPS 2017",
+        "10.48550/arXiv.1706.03458",
+    ),
+    "predrnn": CellEntry(
+        "framecast.cells.predrnn:column",
+        "framecast.cells.predrnn:published",
+        "PredRNN",
+        "Wang et al., NeurIPS 2017",
+        "10.1109/TPAMI.2022.3165153",
+        upsampled=2,
+    ),
+    "predrnn-v2": CellEntry(
+        "framecast.cells.predrnn:column_v2",
+        "framecast.cells.predrnn:published_v2",
+        "PredRNN-V2",
+        "Wang et al., IEEE TPAMI 2023",
+        "10.1109/TPAMI.2022.3165153",
+        Training(sampling="reverse-scheduled", penalty_weight=0.01),
+        upsampled=2,
+        penalty_option="decoupling",
+    ),
+    "predrnn++": CellEntry(
+        "framecast.cells.predrnnpp:column",
+        "framecast.cells.predrnnpp:published",
+        "PredRNN++",
+        "Wang et al., ICML 2018",
+        "10.48550/arXiv.1804.06300",
+        upsampled=2,
+    ),
+    "mim": CellEntry(
+        "framecast.cells.mim:column",
+        "framecast.cells.mim:published",
+        "MIM",
+        "Wang et al., CVPR 2019",
+        "10.48550/arXiv.1811.07490",
+        upsampled=2,
+    ),
+    "motionrnn": CellEntry(
+        "framecast.cells.motionrnn:column",
+        "framecast.cells.motionrnn:published",
+        "MotionRNN",
+        "Wu et al., CVPR 2021",
+        "10.48550/arXiv.2103.02243",
+        upsampled=2,
+    ),
+    "mk-lstm": CellEntry(
+        "framecast.cells.mk_lstm:column",
+        "framecast.cells.mk_lstm:published",
+        "MK-LSTM",
+        "Ma et al., MS-LSTM, Applied Soft Computing 2023",
+        "10.1016/j.asoc.2023.110731",
+    ),
+    "preciplstm": CellEntry(
+        "framecast.cells.preciplstm:column",
+        "framecast.cells.preciplstm:published",
+        "PrecipLSTM",
+        "Ma, Zhang and Liu, IEEE TGRS 2022",
+        "10.1109/TGRS.2022.3198222",
+        upsampled=2,
+    ),
+    "cms-lstm": CellEntry(
+        "framecast.cells.cms_lstm:column",
+        "framecast.cells.cms_lstm:published",
+        "CMS-LSTM",
+        "Chai et al., ICME 2022",
+        "10.48550/arXiv.2102.03586",
+    ),
+    "modernn": CellEntry(
+        "framecast.cells.modernn:column",
+        "framecast.cells.modernn:published",
+        "MoDeRNN",
+        "Chai et al., ICASSP 2022",
+        "10.48550/arXiv.2110.12978",
+    ),
+}
+
+ONE_SHOT: dict[str, ModelEntry] = {
+    "earthformer": ModelEntry(
+        "earthformer",
+        "framecast.models.earthformer.model:build",
+        "Earthformer",
+        "Gao et al., NeurIPS 2022",
+        "10.48550/arXiv.2207.05833",
+        training=Training(
+            optimizer="adamw",
+            lr=1e-3,
+            weight_decay=1e-5,
+            schedule="warmup-cosine",
+            loss="mse",
+            sampling="none",
+            clip_norm=1.0,
+        ),
+    ),
+    "simvp": ModelEntry(
+        "simvp",
+        "framecast.models.simvp:build_simvp",
+        "SimVP",
+        "Gao et al., CVPR 2022",
+        "10.1109/CVPR52688.2022.00317",
+        training=Training(lr=1e-3, schedule="one-cycle", loss="mse", sampling="none"),
+    ),
+    "simvp-v2": ModelEntry(
+        "simvp-v2",
+        "framecast.models.simvp:simvp_v2",
+        "SimVPv2",
+        "Tan et al., 2022",
+        "10.48550/arXiv.2211.12509",
+        training=Training(lr=1e-3, schedule="one-cycle", loss="mse", sampling="none"),
+    ),
+}
+
+ALIASES = {"sms-lstm": "ms-convlstm", "tms-lstm": "mk-lstm", "ms-lstm": "ms-mk-lstm"}
+
+DATASETS: dict[str, str | Callable[..., Any]] = {
+    "moving-mnist": "framecast.data.sets.moving_mnist:open_moving_mnist",
+    "taxibj": "framecast.data.sets.taxibj:open_taxibj",
+    "kth": "framecast.data.sets.kth:open_kth",
+    "own": "framecast.data.sets.own:open_own",
+    "german-radar": "framecast.data.sets.german_radar:german_radar",
+    "knmi": "framecast.data.sets.knmi:dutch_radar",
+}
+
+# The unit of rain rates, as every reader spells it.
+RAIN_RATE = "mm/h"
+
+# Families of scores, classes that derive from framecast.scores.family.ScoreFamily.
+SCORES: dict[str, str | Callable[..., Any]] = {
+    "rain": "framecast.scores.rain:RainScores",
+    "image": "framecast.scores.image:ImageScores",
+    "sharpness": "framecast.scores.sharpness:Sharpness",
+}
+
+BASELINES: dict[str, BaselineEntry] = {
+    "persistence": BaselineEntry("framecast.models.baselines:persistence"),
+    "mean frame": BaselineEntry("framecast.models.baselines:mean_frame"),
+    "blank frame": BaselineEntry("framecast.models.baselines:blank"),
+    "extrapolation": BaselineEntry("framecast.models.baselines:Extrapolation", RAIN_RATE, package="pysteps"),
+}
+
+_ARRAYS, _NETCDF = "framecast.data.formats.arrays", "framecast.data.formats.netcdf:open_cf"
+_HDF5 = f"{_ARRAYS}:open_hdf5_array"
+_VIDEO = "framecast.data.formats.video:open_video"
+_ODIM = {"read": "framecast.data.formats.odim:read_odim", "time": "framecast.data.formats.odim:odim_time"}
+_KNMI = {"read": "framecast.data.sets.knmi:read_knmi", "time": "framecast.data.sets.knmi:knmi_time"}
+_RADOLAN = {
+    "read": "framecast.data.formats.radolan:read_radolan",
+    "time": "framecast.data.formats.radolan:radolan_time",
+}
+
+FORMATS: list[FileFormat] = [
+    FileFormat("*.npy", f"{_ARRAYS}:open_npy"),
+    FileFormat("*.npz", f"{_ARRAYS}:open_npz"),
+    FileFormat("*.gif", "framecast.data.formats.pictures:open_gif"),
+    FileFormat("rad_nl*.h5", _HDF5, **_KNMI),
+    FileFormat("*.h5", _HDF5, **_ODIM),
+    FileFormat("*.hdf5", _HDF5, **_ODIM),
+    FileFormat("*.hdf", **_ODIM),
+    FileFormat("*.nc", _NETCDF),
+    FileFormat("*.nc4", _NETCDF),
+    FileFormat("*.zarr", _NETCDF),
+    *(FileFormat(f"*.{ending}", _VIDEO) for ending in ("avi", "mp4", "mkv", "mov", "webm", "m4v", "mpg", "mpeg")),
+    FileFormat("*-bin", **_RADOLAN),
+    FileFormat("*-bin.gz", **_RADOLAN),
+    FileFormat("*-bin.bz2", **_RADOLAN),
+    FileFormat("yw2017.002_*_[0-9][0-9][0-9][0-9]", **_RADOLAN),
+    FileFormat("de1200_*_[0-9][0-9][0-9]", **_RADOLAN),
+]
+
+
+def list_models(*, aliases: bool = False) -> list[str]:
+    """Return the names of all models, the paper's aliases too if asked for."""
+    names = [*CELLS, *(f"ms-{name}" for name in CELLS), *ONE_SHOT]
+    return sorted([*names, *ALIASES] if aliases else names)
+
+
+def model_entry(name: str) -> ModelEntry:
+    """Return the facts of a model's name or alias.
+
+    Raises:
+        UnknownNameError: there is no such model; the message lists all and the nearest spelling.
+    """
+    key = name.lower().replace("_", "-")
+    key = ALIASES.get(key, key)
+    if key in ONE_SHOT:
+        return ONE_SHOT[key]
+    plain = key.removeprefix("ms-")
+    if plain not in CELLS:
+        raise UnknownNameError("model", name, list_models(aliases=True))
+    cell, pyramid = CELLS[plain], plain != key
+    return ModelEntry(
+        name=key,
+        build="framecast.models.recurrent:" + ("build_pyramid" if pyramid else "build_plain"),
+        title=f"MS-{cell.title}" if pyramid else cell.title,
+        paper=cell.paper,
+        doi=cell.doi,
+        training=cell.training,
+        no_export=cell.no_export,
+        cell=cell,
+    )
+
+
+def paper_name(name: str) -> str:
+    """Return the name the MS-LSTM paper uses for a model, where it has one of its own."""
+    return next((alias for alias, target in ALIASES.items() if target == name), name)
+
+
+def register_cell(name: str, entry: CellEntry) -> None:
+    """Add a cell, and with it the models ``name`` and ``ms-name``.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    key = name.lower().replace("_", "-")
+    if key in CELLS or key in ONE_SHOT or key in ALIASES:
+        raise ValueError(f"the name {key!r} is taken: choose another or remove the existing entry first")
+    CELLS[key] = entry
+
+
+def _by_name(file_name: str, part: Literal["open", "read", "time"]) -> Callable[..., Any] | None:
+    """Return a function of the first format that has one and whose pattern fits the name of a file."""
+    for known in FORMATS:
+        target = getattr(known, part)
+        if target and fnmatchcase(file_name.lower(), known.pattern):
+            return resolve(target)
+    return None
+
+
+def sequence_opener(file_name: str) -> Callable[..., Any] | None:
+    """Return what opens a file of many frames of that name, or None where no format fits."""
+    return _by_name(file_name, "open")
+
+
+def frame_reader(file_name: str) -> Callable[..., Any] | None:
+    """Return what reads a file of one frame of that name, or None where no format fits."""
+    return _by_name(file_name, "read")
+
+
+def frame_time_reader(file_name: str) -> Callable[..., Any] | None:
+    """Return what reads the time alone of a file of one frame of that name, or None where no format can."""
+    return _by_name(file_name, "time")
+
+
+def sequence_endings() -> list[str]:
+    """Return the endings of files of many frames, such as ".npy"."""
+    endings = [known.pattern[1:] for known in FORMATS if known.open and known.pattern.startswith("*.")]
+    return list(dict.fromkeys(endings))
+
+
+def score_families(
+    unit: str, names: Sequence[str] | None = None, options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the families of scores by name.
+
+    Args:
+        unit: physical unit of the data.
+        names: of the families; None takes all that suit the unit.
+        options: arguments of families; each goes to those that know it.
+
+    Raises:
+        UnknownNameError: no such family, or an option that none of them knows.
+        ValueError: a family refuses an option's value.
+    """
+    for name in names or ():
+        if name not in SCORES:
+            raise UnknownNameError("score family", name, SCORES)
+    kinds = {name: resolve(SCORES[name]) for name in (SCORES if names is None else names)}
+    chosen = {name: kind for name, kind in kinds.items() if names is not None or kind.suits(unit)}  # type: ignore[attr-defined]
+    known = {name: set(inspect.signature(kind).parameters) for name, kind in chosen.items()}
+    for option in options or ():
+        if not any(option in parameters for parameters in known.values()):
+            raise UnknownNameError("score option", option, set().union(*known.values()))
+    return {
+        name: kind(**{key: value for key, value in (options or {}).items() if key in known[name]})
+        for name, kind in chosen.items()
+    }
+
+
+def make_baselines(
+    unit: str, scale: Callable[..., Any], unscale: Callable[..., Any], names: Sequence[str] | None = None
+) -> dict[str, Callable[..., Any]]:
+    """Return the baselines by name, ready to be called ``(past, horizon, valid)``.
+
+    Args:
+        unit: physical unit of the data.
+        scale: turns physical values into the model's numbers.
+        unscale: turns the model's numbers into physical values.
+        names: of the baselines; None takes all that suit the unit and are installed.
+
+    Raises:
+        UnknownNameError: there is no such baseline.
+        MissingExtraError: one that was asked for needs a package that is not installed.
+    """
+    for name in names or ():
+        if name not in BASELINES:
+            raise UnknownNameError("baseline", name, BASELINES)
+    chosen = [name for name, entry in BASELINES.items() if entry.suits(unit)] if names is None else names
+    made = {name: resolve(BASELINES[name].forecast) for name in chosen}
+    return {name: made[name](scale, unscale) if BASELINES[name].unit else made[name] for name in chosen}
+
+
+def dataset_builder(name: str) -> Callable[..., Any]:
+    """Return the function that makes the data set of that name.
+
+    Raises:
+        UnknownNameError: there is no such data set.
+    """
+    key = name.lower().replace("_", "-")
+    if key not in DATASETS:
+        raise UnknownNameError("data set", name, DATASETS)
+    return resolve(DATASETS[key])

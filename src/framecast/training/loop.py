@@ -1,0 +1,308 @@
+"""The training loop: from a resolved configuration to a finished run folder."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from torch.utils.data import DataLoader, Subset
+
+from framecast.compute import arrange, compile_layers, settle_arithmetic
+from framecast.data.clips import ClipData, ClipSpec
+from framecast.errors import DataError, OutOfMemoryError, PeerLostError, is_out_of_memory
+from framecast.models.forecaster import Forecaster
+from framecast.registry import Training
+from framecast.training.callbacks import CheckedCheckpoints, Keeper, Log, Progress, best_score
+from framecast.training.distributed import launched_shape, meet_peers, peer_is_lost
+from framecast.training.nonfinite import FiniteGuard
+from framecast.training.options import TrainingOptions
+from framecast.training.order import EveryClipOnce, ShuffledBatches
+from framecast.training.run_folder import RunFolder
+from framecast.training.task import ForecastTask
+from framecast.weights.saving import fit_tensors, read_weights
+
+
+def memory_advice(error: BaseException, model: Forecaster, clips: ClipSpec, options: TrainingOptions) -> str:
+    """Return what was tried and what needs less memory, most effective first."""
+    name = model.spec.name if model.spec else type(model).__name__
+    shape = f"{clips.context + clips.horizon}x{clips.channels}x{clips.height}x{clips.width}"
+    tried = (
+        f"{name} with batch {options.batch}, clips of {shape} (time, channels, height, width), "
+        f"accumulate {options.accumulate}, recompute {options.recompute}, precision {options.precision}"
+    )
+    advice = []
+    if options.batch > 1:
+        # An odd batch can only be cut into single clips without changing how many a step has.
+        parts = 2 if options.batch % 2 == 0 else options.batch
+        advice.append(
+            f"--batch {options.batch // parts} --accumulate {options.accumulate * parts} in a new run "
+            "(as many clips for each step)"
+        )
+    if options.recompute == "none":
+        advice.append("--recompute lean (recurrent models; slower, the same gradients), also with --resume")
+    if options.precision == "32-true" and options.accelerator != "cpu":
+        advice.append("--precision bf16-mixed on a GPU")
+    advice.append("smaller frames, a shorter clip or fewer hidden channels")
+    size = " ".join(map(str, (clips.context + clips.horizon, clips.channels, clips.height, clips.width)))
+    advice.append(f"framecast cost {name} --shape {size} --context {clips.context} --fit 8GB finds what fits")
+    reason = (str(error).splitlines() or ["no reason given"])[0]
+    return f"out of memory: tried {tried}. What needs less: {'; '.join(advice)}. ({reason})"
+
+
+QUIET = (
+    ".*does not have many workers.*",
+    ".*dataloader is not resumable.*",
+    ".*smaller than the logging interval.*",
+    ".*LeafSpec.*",
+    # What is logged has been summed over the processes already.
+    ".*sync_dist=True.*",
+)
+
+
+class Run(NamedTuple):
+    """A training that has ended.
+
+    Attributes:
+        path: the run folder.
+        batches: batches it has learned from.
+        finished: whether it did all that were asked for, or stopped early.
+        validation_mse: squared error of the kept weights (summed over a frame), or None.
+    """
+
+    path: Path
+    batches: int
+    finished: bool
+    validation_mse: float | None
+
+
+def fit(
+    model: Forecaster,
+    data: ClipData,
+    folder: RunFolder,
+    options: TrainingOptions,
+    recipe: Training,
+    start: Mapping[str, Any] | Path,
+) -> Run:
+    """Train a model on a data set.
+
+    Args:
+        model: the forecaster to train.
+        data: the clips to learn from and to validate with.
+        folder: the run folder.
+        options: all a training can be told.
+        recipe: optimiser, schedule, loss and sampling, the options already in it.
+        start: the configuration of a new run, whose folder is made once all else is found right; or the training
+            state, or the initial weights, to continue from.
+
+    Raises:
+        DataError: the data set is too small for one batch, the batch does not divide among the processes, or there
+            are fewer clips to validate with than processes.
+        RunFolderError: the folder of a new run is not empty, or another process trains into the folder.
+        UnknownNameError: a name in the recipe that does not exist.
+        WeightsError: the initial weights to continue from are damaged.
+        NonFiniteError: a loss or gradient is NaN or infinite; the weights are those before it.
+        OutOfMemoryError: it does not fit into memory.
+        PeerLostError: another process of this training has ended before its time.
+        KeyboardInterrupt: Ctrl-C was pressed or SIGTERM received; the state is saved.
+    """
+    settle_arithmetic(options.threads, options.tf32)
+    if options.threads:
+        # Lightning sets another number in and for the processes it starts, unless it finds one here.
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    probe = ShuffledBatches(len(data["train"]), options.batch, 1, options.seed)
+    total, interval = options.total_batches(probe.per_epoch), options.validation_interval(probe.per_epoch)
+    task = ForecastTask(
+        model, data.spec, recipe, seed=options.seed, per_epoch=probe.per_epoch, total=total,
+        accumulate=options.accumulate, recompute=options.recompute,
+    )  # fmt: skip
+    with _quiet():
+        trainer = _trainer(options, recipe, folder, interval)
+        if trainer.world_size > 1:
+            meet_peers()
+        arrange(model, options.layout, trainer.strategy.root_device)
+        if options.compile:
+            compile_layers(model)
+        batches = ShuffledBatches(
+            len(data["train"]), options.batch, total, options.seed, trainer.global_rank, trainer.world_size
+        )
+        guard = FiniteGuard(options.on_nonfinite, options.skip_limit, options.accumulate)
+        keeper = Keeper(
+            folder,
+            batches,
+            guard,
+            save_every=options.save_every or interval,
+            validate_every=interval,
+            accumulate=options.accumulate,
+            minutes=options.minutes,
+        )
+        trainer.callbacks += [  # type: ignore[attr-defined]
+            guard,
+            Log(folder, options.log_every, probe.per_epoch),
+            keeper,
+        ]
+        train, validation = training_loaders(data, options, batches, pin=trainer.strategy.root_device.type == "cuda")
+        with _alone(start, folder, trainer.is_global_zero):
+            state = _begin(start, folder, data, model, trainer.is_global_zero)
+            failed = None
+            try:
+                trainer.fit(task, train, validation, ckpt_path=state)
+                if len(validation) and keeper.validated != keeper.done and not keeper.interrupted:
+                    trainer.validate(task, validation, verbose=False)
+            except (RuntimeError, MemoryError) as error:
+                failed = _explained(error, model, data, options, folder)
+                if failed is None:
+                    raise
+            # Raised here and not above, so that nothing holds the memory of the step that failed.
+            if failed is not None:
+                raise failed
+            if trainer.is_global_zero and not (math.isfinite(keeper.best) and folder.weights.exists()):
+                keeper.keep_weights(task, None)
+            score = trainer.strategy.broadcast(best_score(folder) if trainer.is_global_zero else None)
+    if keeper.interrupted:
+        raise KeyboardInterrupt(
+            f"stopped after batch {keeper.done} of {total}: go on with --resume --out {folder.path}"
+        )
+    return Run(folder.path, keeper.done, keeper.done == total, score)
+
+
+def _alone(start: Mapping[str, Any] | Path, folder: RunFolder, first: bool) -> AbstractContextManager[None]:
+    """Hold the folder, by the first process for all of this training; a folder of something else stays as it is."""
+    if not first:
+        return nullcontext()
+    if isinstance(start, Mapping):
+        folder.check_free()
+    return folder.held()
+
+
+def _begin(
+    start: Mapping[str, Any] | Path, folder: RunFolder, data: ClipData, model: Forecaster, first: bool
+) -> Path | None:
+    """Make the folder of a new run, or clean that of an old one, and return the training state to continue from."""
+    if isinstance(start, Mapping):
+        if first:
+            folder.start(dict(start), data.fingerprint(), model)
+        return None
+    if first:
+        folder.remove_leftovers()
+    if start != folder.initial:
+        return start
+    fit_tensors(model, read_weights(start)[1], str(start))
+    return None
+
+
+def _explained(
+    error: BaseException, model: Forecaster, data: ClipData, options: TrainingOptions, folder: RunFolder
+) -> Exception | None:
+    """Return the error to raise instead of one that a user cannot read, or None."""
+    if is_out_of_memory(error):
+        return OutOfMemoryError(memory_advice(error, model, data.spec, options))
+    if peer_is_lost(error):
+        return PeerLostError(
+            f"another process of this training has ended, and says why: go on with --resume --out {folder.path}"
+        )
+    return None
+
+
+def _trainer(options: TrainingOptions, recipe: Training, folder: RunFolder, interval: int) -> lightning.Trainer:
+    callbacks: list[lightning.Callback] = []
+    if options.patience:
+        callbacks.append(EarlyStopping("validation_mse", patience=options.patience))
+    if options.progress:
+        callbacks.append(Progress(refresh_rate=options.log_every))
+    settings: dict[str, Any] = {
+        "accelerator": options.accelerator,
+        **_processes(options),
+        "strategy": options.strategy,
+        "precision": options.precision,
+        "max_epochs": 1,
+        "accumulate_grad_batches": options.accumulate,
+        "gradient_clip_val": recipe.clip_norm,
+        "val_check_interval": interval,
+        "check_val_every_n_epoch": None,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": options.log_every,
+        "logger": _tensorboard(folder),
+        "callbacks": callbacks,
+        "enable_progress_bar": options.progress,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "plugins": [CheckedCheckpoints()],
+    }
+    return lightning.Trainer(**{**settings, **options.trainer})
+
+
+def _processes(options: TrainingOptions) -> dict[str, Any]:
+    """Return how many processes on how many machines: as torchrun started them, if it did."""
+    launched = launched_shape()
+    if launched is None:
+        return {"devices": options.devices}
+    here, machines = launched
+    return {"devices": here if options.devices == "auto" else options.devices, "num_nodes": machines}
+
+
+def training_loaders(
+    data: ClipData, options: TrainingOptions, batches: ShuffledBatches, pin: bool
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Return what hands out the clips to learn from, in the order of ``batches``, and those to validate with.
+
+    Raises:
+        DataError: there are fewer clips to validate with than processes.
+    """
+    common: dict[str, Any] = {
+        "num_workers": options.workers,
+        "pin_memory": pin,
+        "persistent_workers": options.workers > 0,
+    }
+    train = DataLoader(
+        data["train"], batch_sampler=batches, generator=torch.Generator().manual_seed(options.seed), **common
+    )
+    clips = data["validation"]
+    if options.validate_clips and options.validate_clips < len(clips):
+        clips = Subset(clips, range(options.validate_clips))  # type: ignore[assignment]
+    if 0 < len(clips) < batches.ranks:
+        raise DataError(
+            f"there are {len(clips)} clips to validate with and {batches.ranks} processes, one of which would have "
+            "none: use more validation clips or fewer processes"
+        )
+    own = EveryClipOnce(len(clips), batches.rank, batches.ranks)
+    share = max(1, options.batch // batches.ranks)
+    validation = DataLoader(
+        clips, batch_size=share, sampler=own, generator=torch.Generator().manual_seed(options.seed), **common
+    )
+    return train, validation
+
+
+def _tensorboard(folder: RunFolder) -> Any:
+    if find_spec("tensorboard") is None:
+        return False
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(folder.path, name="", version="tensorboard")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what Lightning says about things we have decided: workers, sanity checks, the resumed loader."""
+    names = ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric")
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in QUIET:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
