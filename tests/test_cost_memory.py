@@ -13,9 +13,9 @@ from framecast import cli
 from framecast.cost import fit as fitting_memory
 from framecast.cost import measure as measuring
 from framecast.cost.fit import largest_batches, predicted_memory, read_size, recompute_modes
-from framecast.cost.measure import Measured, MeasuringError, measure_base, measure_step
+from framecast.cost.measure import Measured, measure_base, measure_step
 from framecast.cost.memory import MOMENTS, StepMemory, count_memory, record_step
-from framecast.errors import UnknownNameError
+from framecast.errors import MeasurementError, UnknownNameError
 from framecast.models.forecaster import Forecaster
 from framecast.registry import ONE_SHOT, model_entry
 from framecast.training.losses import training_loss
@@ -243,11 +243,11 @@ def test_the_command_counts_and_measures(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_failures_while_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MeasuringError, match=r"failed: .*no model 'convlstn'"):
+    with pytest.raises(MeasurementError, match=r"failed: .*no model 'convlstn'"):
         measure_step("convlstn", SHAPE, CONTEXT)
-    with pytest.raises(MeasuringError, match="took longer than 0 s"):
+    with pytest.raises(MeasurementError, match="took longer than 0 s"):
         measure_step("convlstm", SHAPE, CONTEXT, seconds=0.1)
     real = measuring.subprocess.run
     monkeypatch.setattr(measuring.subprocess, "run", lambda _, **more: real(["/bin/sh", "-c", "kill -9 $$"], **more))
-    with pytest.raises(MeasuringError, match="killed by signal 9"):
+    with pytest.raises(MeasurementError, match="killed by signal 9"):
         measure_step("convlstm", SHAPE, CONTEXT)

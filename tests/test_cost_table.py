@@ -12,9 +12,9 @@ import framecast as fc
 from framecast import cli
 from framecast.cost import table as cost_table
 from framecast.cost.fit import free_memory
-from framecast.cost.measure import Measured, MeasuringError
+from framecast.cost.measure import Measured
 from framecast.cost.table import PAPER_SHAPES, Row, convolution_rate, make_cost_table, read_clips
-from framecast.errors import UnknownNameError
+from framecast.errors import MeasurementError, UnknownNameError
 
 SHAPE, MODELS = "4,1,16,16", ["simvp", "convlstm"]
 
@@ -69,7 +69,7 @@ def test_a_table_is_gone_on_with(measured: list[str], tmp_path: Path) -> None:
 
 def test_rows_that_cannot_be_measured(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: Any, **__: Any) -> Measured:
-        raise MeasuringError("was killed by signal 9")
+        raise MeasurementError("was killed by signal 9")
 
     assert "would take" in make_cost_table([SHAPE], models=["convlstm"], seconds=1e-4)
     with monkeypatch.context() as patch:

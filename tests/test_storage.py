@@ -19,7 +19,7 @@ import framecast as fc
 from framecast import files as storage
 from framecast.data.cache import kept_index
 from framecast.data.formats.video import cached_video, decode_into_cache
-from framecast.errors import HeldError, RunFolderError
+from framecast.errors import LockedError, RunFolderError
 from framecast.files import held, remove_leftovers, write_atomically, written_beside
 
 
@@ -167,10 +167,10 @@ def test_a_lock_is_held_once_and_freed_in_the_end(tmp_path: Path, monkeypatch: p
     lock = tmp_path / "a.lock"
     with held(lock):
         assert f"process {os.getpid()} on " in lock.read_text()
-        with pytest.raises(HeldError, match=f"^process {os.getpid()} on"), held(lock):
+        with pytest.raises(LockedError, match=f"^process {os.getpid()} on"), held(lock):
             pass
         other = subprocess.run([sys.executable, "-c", CODE, str(lock)], capture_output=True, text=True, timeout=60)
-        assert f"HeldError: process {os.getpid()} on" in other.stderr
+        assert f"LockedError: process {os.getpid()} on" in other.stderr
     assert not lock.exists()
     with pytest.raises(ZeroDivisionError), held(lock):
         raise ZeroDivisionError

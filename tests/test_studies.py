@@ -14,14 +14,14 @@ from small_study import BY_HAND, STUDY, rows, write_record, write_study
 
 import framecast as fc
 from framecast import cli
-from framecast.errors import DataError, UnknownNameError
+from framecast.errors import DataError, StudyCellBusyError, UnknownNameError
 from framecast.evaluation import Tally
 from framecast.scores.family import Compared
 from framecast.scores.image import ImageScores
 from framecast.studies import run as conducting
 from framecast.studies.plan import read_plan
 from framecast.studies.records import find_record
-from framecast.studies.run import BusyError, run_cell
+from framecast.studies.run import run_cell
 
 
 def test_two_models_and_two_seeds_end_in_tables(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_two_processes_never_share_a_cell(tmp_path: Path, capsys: pytest.Capture
     cell = plan.cells()[0]
     lock = plan.run_folder(cell).with_name("seed0.lock")
     with holding(lock) as other:
-        with pytest.raises(BusyError, match=f"another process works on convlstm-seed0: process {other} on"):
+        with pytest.raises(StudyCellBusyError, match=f"another process works on convlstm-seed0: process {other} on"):
             run_cell(plan, cell)
         assert cli.main(["study", str(plan.file), "--cell", "convlstm", "0"]) == conducting.BUSY
     assert "another process" in capsys.readouterr().err

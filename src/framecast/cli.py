@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from framecast.errors import NonFiniteError, UnknownNameError
+from framecast.errors import FramecastError, NonFiniteError, StudyCellBusyError, UnknownNameError
 
 VERBS = {
     "train": "train a model on a data set into a run folder, or continue one",
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _refused(given[0], error, NON_FINITE) if _first() else 0
     except MemoryError as error:
         return _refused(given[0], error, OUT_OF_MEMORY)
-    except (ValueError, OSError, ImportError) as error:
+    except (FramecastError, ValueError, OSError, ImportError) as error:
         return _refused(given[0], error, 1)
 
 
@@ -291,7 +291,7 @@ def _analyse(arguments: list[str]) -> int:
 
 
 def _study(arguments: list[str]) -> int:
-    from framecast.studies.run import BUSY, BusyError, study
+    from framecast.studies.run import BUSY, study
 
     parser = _parser("study")
     parser.add_argument("file", type=str, help="the study's YAML file, or the folder that holds it as study.yaml")
@@ -301,7 +301,7 @@ def _study(arguments: list[str]) -> int:
     parser.add_function_arguments(study, skip={"file", "only", "cell", "tables"})
     try:
         found = study(**_values(parser, arguments))
-    except BusyError as error:
+    except StudyCellBusyError as error:
         print(f"framecast study: {error}", file=sys.stderr)
         return BUSY
     for name, reason in found.failed.items():

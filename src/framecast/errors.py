@@ -6,7 +6,11 @@ import difflib
 from collections.abc import Iterable
 
 
-class UnknownNameError(ValueError):
+class FramecastError(Exception):
+    """Base of all error classes of framecast: ``except framecast.FramecastError`` catches them all."""
+
+
+class UnknownNameError(FramecastError, ValueError):
     """A name that is not in a table; the message lists the table and the nearest spelling."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
@@ -16,39 +20,59 @@ class UnknownNameError(ValueError):
         super().__init__(f"there is no {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
 
 
-class DataError(ValueError):
+class OptionError(FramecastError, ValueError):
+    """An argument or option whose value cannot be used; the message says which values can."""
+
+
+class DataError(FramecastError, ValueError):
     """Data that cannot be used as it is: wrong shape, range, axis order, or a damaged file."""
 
 
-class DatasetNotFoundError(FileNotFoundError):
+class DatasetNotFoundError(FramecastError, FileNotFoundError):
     """Files of a data set that are not where they were sought."""
 
 
-class WeightsError(ValueError):
+class WeightsError(FramecastError, ValueError):
     """A weights or checkpoint file that is damaged or does not fit the model."""
 
 
-class RunFolderError(FileExistsError):
-    """A run folder that exists already, or lacks what is needed from it."""
+class RunFolderError(FramecastError, ValueError):
+    """A run folder that cannot be used as it is: a file in it is damaged, or another process trains into it."""
 
 
-class HeldError(OSError):
-    """A lock that another process holds; the message is who it is."""
+class RunExistsError(RunFolderError, FileExistsError):
+    """A folder for a new run that is not empty."""
 
 
-class NonFiniteError(ArithmeticError):
+class RunNotFoundError(RunFolderError, FileNotFoundError):
+    """A folder that is not there, or lacks the weights, configuration or results that are needed from it."""
+
+
+class LockedError(FramecastError, OSError):
+    """A lock that another process holds; the message names the process."""
+
+
+class MeasurementError(FramecastError, ValueError):
+    """A measurement in a process of its own that did not complete; the message says why."""
+
+
+class StudyCellBusyError(FramecastError, RuntimeError):
+    """A cell of a study that another process works on."""
+
+
+class NonFiniteError(FramecastError, ArithmeticError):
     """A training step whose loss or gradient is NaN or infinite; the message names step and clips."""
 
 
-class OutOfMemoryError(MemoryError):
+class OutOfMemoryError(FramecastError, MemoryError):
     """A training that does not fit into memory; the message says what was tried and what needs less."""
 
 
-class PeerLostError(ConnectionError):
+class PeerLostError(FramecastError, ConnectionError):
     """Another process of the same training that has ended before its time."""
 
 
-class MissingExtraError(ImportError):
+class MissingExtraError(FramecastError, ImportError):
     """An optional dependency that is not installed; the message names the pip command."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
@@ -62,7 +86,7 @@ def check_count(name: str, value: int, least: int = 1) -> None:
         ValueError: value is not a whole number of at least ``least``.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} is {value!r} and must be a whole number of at least {least}")
+        raise OptionError(f"{name} is {value!r} and must be a whole number of at least {least}")
 
 
 # Processors, cuBLAS and cuDNN have no error class of their own for it; CUDA has.

@@ -32,7 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from framecast.data.clips import ClipSpec, Sample
-from framecast.errors import UnknownNameError, check_count
+from framecast.errors import OptionError, UnknownNameError, check_count
 from framecast.models.forecaster import Forecaster
 from framecast.registry import make_baselines, score_families
 from framecast.scores.family import Compared, Counts, ScoreFamily, add_counts, masked, plain_values, pool_counts
@@ -264,7 +264,7 @@ class Evaluation:
             return self.model(frames[:, :context], horizon).float()  # type: ignore[no-any-return]
         rollout = self.model.rollout(frames[:, :context], context, horizon)
         if rollout.first != 1:
-            raise ValueError(
+            raise OptionError(
                 f"protocol 'as-published' averages over warm-up frames, and {self.name} forecasts none: "
                 "use protocol='forecast'"
             )

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from framecast.errors import DatasetNotFoundError, HeldError, RunFolderError, WeightsError
+from framecast.errors import FramecastError, LockedError, WeightsError
 
 try:
     import fcntl
@@ -27,8 +27,6 @@ except ImportError:  # Windows has no such locks, but deletes no file that is op
 log = logging.getLogger(__name__)
 ENDING = ".framecast.tmp"
 LEFTOVERS = f".*{ENDING}"
-FOREIGN = (DatasetNotFoundError, RunFolderError)
-"""Errors of the system's kind that are about what is read, where a file is made of another one."""
 _seen: set[Path] = set()
 _held: set[int] = set()
 
@@ -64,7 +62,7 @@ def written_beside(path: Path) -> Iterator[IO[bytes]]:
         if temporary is not None and not placed:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
-        if not isinstance(error, OSError) or isinstance(error, FOREIGN):
+        if not isinstance(error, OSError) or isinstance(error, FramecastError):
             raise
         raise _told(error, path, placed) from error
 
@@ -182,7 +180,7 @@ def held(path: Path) -> Iterator[None]:
         path: the lock's file.
 
     Raises:
-        HeldError: it is held; the message says by which process, where and since when.
+        LockedError: it is held; the message says by which process, where and since when.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, owner = _locked(path), os.getpid()
@@ -211,7 +209,7 @@ def _locked(path: Path) -> int:
         except BlockingIOError:
             said = os.read(handle, 200).decode("utf-8", "replace").strip()
             os.close(handle)
-            raise HeldError(said or "another process") from None
+            raise LockedError(said or "another process") from None
         except OSError as error:
             log.warning("%s cannot be locked (%s): start no second process here", path, error)
             return handle

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from framecast.errors import UnknownNameError
+from framecast.errors import OptionError, UnknownNameError
 
 
 def resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:
@@ -378,7 +378,7 @@ def register_cell(name: str, entry: CellEntry) -> None:
     """
     key = name.lower().replace("_", "-")
     if key in CELLS or key in ONE_SHOT or key in ALIASES:
-        raise ValueError(f"the name {key!r} is taken: choose another or remove the existing entry first")
+        raise OptionError(f"the name {key!r} is taken: choose another or remove the existing entry first")
     CELLS[key] = entry
 
 

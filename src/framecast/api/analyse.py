@@ -19,7 +19,7 @@ from framecast.cost.measure import measure_step
 from framecast.cost.memory import count_step
 from framecast.cost.paper import training_memory, unit_complexity
 from framecast.data.clips import ClipData, Split
-from framecast.errors import DataError, RunFolderError, check_count
+from framecast.errors import DataError, RunNotFoundError, check_count
 from framecast.files import write_atomically
 from framecast.models.forecaster import Forecaster, create_model
 from framecast.models.recurrent import RecurrentForecaster
@@ -64,7 +64,7 @@ def analyse_complexity(
 
     Raises:
         UnknownNameError: no such model or option.
-        ValueError: a shape or context the model cannot take, or steps that could not be measured (MeasuringError).
+        ValueError: a shape or context the model cannot take, or steps that could not be measured (MeasurementError).
         OSError: the system does not tell what a process holds.
     """
     check_count("batch", batch)
@@ -142,7 +142,7 @@ def analyse_receptive(
 
     Raises:
         UnknownNameError: no such model or option.
-        RunFolderError: a folder without weights.
+        RunNotFoundError: a folder without weights.
         ValueError: a size the model would pad, or fewer steps than a one-shot model needs.
     """
     check_count("steps", steps)
@@ -199,12 +199,12 @@ def analyse_layers(
         Name of a run -> layer -> its output (1, N, C, h, w) at every step, "input" first: what each step saw.
 
     Raises:
-        RunFolderError: no runs, a folder without weights, or one that names no data where none is given.
+        RunNotFoundError: no runs, a folder without weights, or one that names no data where none is given.
         DataError: the split has no such clip, or the data is in another unit than the model's.
         ValueError: the clip does not suit a model.
     """
     if not runs:
-        raise RunFolderError("analyse layers needs at least one run folder")
+        raise RunNotFoundError("analyse layers needs at least one run folder")
     found: dict[str, dict[str, Tensor]] = {}
     for run in runs:
         file = weights_file(Path(run))

@@ -12,7 +12,7 @@ from framecast.cost.measure import cheaper_ways, measure_step
 from framecast.cost.memory import count_memory, shown_bytes
 from framecast.cost.paper import paper_text, published_cost
 from framecast.cost.table import make_cost_table
-from framecast.errors import check_count
+from framecast.errors import OptionError, check_count
 from framecast.models.forecaster import Recompute
 from framecast.reporting.results import text_table
 
@@ -88,7 +88,7 @@ def cost_answer(asked: CostRequest, tell: Callable[[str], None] = lambda _: None
             threads=asked.threads, out=asked.out, tell=tell,
         )  # fmt: skip
     if asked.model is None or not asked.shape:
-        raise ValueError("cost needs a model and --shape T C H W, or --table SHAPE..., or --paper")
+        raise OptionError("cost needs a model and --shape T C H W, or --table SHAPE..., or --paper")
     shape, context = asked.shape, asked.shape[0] // 2 if asked.context is None else asked.context
     device = asked.device or "cpu"
     if asked.fit is not None:
@@ -123,16 +123,16 @@ def _check(asked: CostRequest) -> None:
     given = {name for name, value in vars(asked).items() if value not in (None, False, {})}
     forms = [name for name in TAKES if name in given]
     if len(forms) > 1:
-        raise ValueError(f"--{forms[0]} and --{forms[1]} are both given: choose one")
+        raise OptionError(f"--{forms[0]} and --{forms[1]} are both given: choose one")
     takes = TAKES[forms[0]] if forms else COUNTING
     if wrong := sorted(given - takes - set(forms)):
         asking = f"--{forms[0]}" if forms else "counting"
-        raise ValueError(f"{asking} does not take {', '.join(wrong)}: leave it out, or see framecast cost --help")
+        raise OptionError(f"{asking} does not take {', '.join(wrong)}: leave it out, or see framecast cost --help")
     for name in ("batch", "threads"):
         if getattr(asked, name) is not None:
             check_count(name, getattr(asked, name))
     if asked.seconds is not None and asked.seconds <= 0:
-        raise ValueError(f"seconds is {asked.seconds} and must be above 0")
+        raise OptionError(f"seconds is {asked.seconds} and must be above 0")
 
 
 def _mode(asked: CostRequest) -> Recompute:

@@ -8,7 +8,7 @@ from typing import Any
 
 from framecast.data.catalogue import open_data
 from framecast.data.clips import ClipData, spec_from_dict
-from framecast.errors import DataError, RunFolderError
+from framecast.errors import DataError, OptionError, RunFolderError, RunNotFoundError
 from framecast.models.forecaster import Forecaster
 from framecast.training.run_folder import RunFolder
 from framecast.untrusted import asked_by, reading
@@ -37,7 +37,7 @@ def load(run: str | Path) -> Forecaster:
     ``load("ms-lstm-moving-mnist")`` is the one that comes with the package.
 
     Raises:
-        RunFolderError: there are no weights.
+        RunNotFoundError: there are no weights.
         WeightsError: they are damaged or do not fit the model they name.
     """
     return load_weights(weights_file(Path(run)))[0]
@@ -52,7 +52,7 @@ def given_data(given: str | Path | ClipData, options: Mapping[str, Any] | None) 
     if isinstance(given, str | Path):
         return data(given, **(options or {}))
     if options:
-        raise ValueError("data_options belong to a data set given by name; this one is open already")
+        raise OptionError("data_options belong to a data set given by name; this one is open already")
     return given
 
 
@@ -60,13 +60,13 @@ def run_data(folder: Path, given: str | Path | ClipData | None, options: Mapping
     """Return data that was given, or else what a run was trained on, with other options where some are given.
 
     Raises:
-        RunFolderError: none was given, and the folder does not say what it was trained on.
+        RunNotFoundError: none was given, and the folder does not say what it was trained on.
         ValueError: options for data that is open already.
     """
     if given is not None:
         return given_data(given, options)
     if not (folder / "config.yaml").is_file():
-        raise RunFolderError(f"{folder} has no config.yaml that names the data: give data=...")
+        raise RunNotFoundError(f"{folder} has no config.yaml that names the data: give data=...")
     run = RunFolder(folder)
     config = run.read_config()
     with (
@@ -93,7 +93,7 @@ def as_trained(clips: ClipData, trained: Mapping[str, Any] | None) -> ClipData:
 def check_channels(model: Forecaster, clips: ClipData) -> None:
     """Raise ValueError where the model takes another number of channels than the clips have."""
     if model.in_channels != clips.spec.channels:
-        raise ValueError(
+        raise OptionError(
             f"the model takes {model.in_channels} channels and {clips.name} has {clips.spec.channels}: create it with "
             f"in_channels={clips.spec.channels}"
         )
@@ -103,17 +103,17 @@ def weights_file(path: Path) -> Path:
     """Return the weights file of a run folder, the path itself where it is a file, or that of a shipped model.
 
     Raises:
-        RunFolderError: a folder without weights, or nothing at all.
+        RunNotFoundError: a folder without weights, or nothing at all.
     """
     shipped = shipped_runs()
     if str(path) in shipped and not path.exists():
         path = shipped[str(path)]
     if path.is_dir():
         if not RunFolder(path).weights.is_file():
-            raise RunFolderError(f"{path} holds no weights.safetensors: train it first, or give another run folder")
+            raise RunNotFoundError(f"{path} holds no weights.safetensors: train it first, or give another run folder")
         return RunFolder(path).weights
     if not path.is_file():
-        raise RunFolderError(
+        raise RunNotFoundError(
             f"there is no run folder or weights file {path}: check the path, or take a model that comes trained: "
             + ", ".join(shipped)
         )

@@ -85,7 +85,7 @@ def evaluate(
         and each baseline; None where a score is undefined.
 
     Raises:
-        RunFolderError: there are no weights, or weights alone and no data.
+        RunNotFoundError: there are no weights, or weights alone and no data.
         DataError: there is no such split, or it is empty.
         UnknownNameError: no such protocol, precision, score, option of it, or baseline.
         MissingExtraError: a baseline that was asked for needs a package that is not installed.

@@ -56,7 +56,7 @@ def predict(
         The forecast in physical units, (horizon, C, H, W) for one clip, (N, horizon, C, H, W) for many.
 
     Raises:
-        RunFolderError: there are no weights.
+        RunNotFoundError: there are no weights.
         UnknownNameError: no such precision.
         DatasetNotFoundError: there are no frames at the path.
         DataError: the frames are damaged, lie outside the range the model knows, have other axes or gaps in time, or
@@ -116,7 +116,7 @@ def report(
 
     Raises:
         ValueError: ``clips`` is negative.
-        RunFolderError: a folder holds no results.json.
+        RunNotFoundError: a folder holds no results.json.
         UnknownNameError: the results have no such score.
     """
     folders = [results] if isinstance(results, str | Path) else list(results)

@@ -14,7 +14,7 @@ import yaml
 from framecast.api.data import check_channels, given_data, plain_options, weights_file
 from framecast.data.catalogue import open_data
 from framecast.data.clips import ClipData
-from framecast.errors import DataError, OutOfMemoryError, RunFolderError, is_out_of_memory
+from framecast.errors import DataError, OptionError, OutOfMemoryError, RunFolderError, is_out_of_memory
 from framecast.models.forecaster import Forecaster, create_model
 from framecast.registry import Training, model_entry
 from framecast.training.distributed import process_count
@@ -56,7 +56,9 @@ def train(
 
     Raises:
         UnknownNameError: a name or option that does not exist.
-        RunFolderError: the folder is not empty, or, with ``resume``, holds no run; or another process trains into it.
+        RunExistsError: the folder is not empty.
+        RunNotFoundError: with ``resume``, it holds no run.
+        RunFolderError: its files are damaged, or another process trains into it.
         DataError: the data cannot be used, or is not the data the run was started with.
         WeightsError: ``init_from`` cannot be read or does not fit.
         NonFiniteError: a loss or gradient is NaN or infinite; the weights are those before it.
@@ -68,12 +70,12 @@ def train(
     if resume and model is None and data is None:
         return _resume(folder, chosen)
     if model is None or data is None:
-        raise ValueError("train needs a model and a data set, or resume=True to continue the run in out")
+        raise OptionError("train needs a model and a data set, or resume=True to continue the run in out")
     torch.manual_seed(chosen.seed)
     forecaster, clips = _model(model, model_options, chosen), _data(data, data_options)
     spec = forecaster.spec
     if spec is None:
-        raise ValueError("this model has no name: register it and make it with create_model, so the run can be loaded")
+        raise OptionError("this model has no name: register it and make it with create_model, so the run can be loaded")
     check_channels(forecaster, clips)
     if chosen.init_from:
         _init_from(forecaster, Path(chosen.init_from))
@@ -130,7 +132,7 @@ def _check_same(folder: RunFolder, given: Mapping[str, Any]) -> None:
     for name in ("model", "model_options", "data", "data_options"):
         value = yaml.safe_load(yaml.safe_dump(given[name]))
         if value != saved[name]:
-            raise ValueError(
+            raise OptionError(
                 f"{folder.path} holds a run with {name} {saved[name]} and got {value}: leave out model and data to "
                 "continue it, or choose another --out"
             )
@@ -173,7 +175,7 @@ def _model(model: str | Forecaster, options: Mapping[str, Any] | None, training:
             "channels or layers"
         )
     if options:
-        raise ValueError("model_options belong to a model given by name; this one is made already")
+        raise OptionError("model_options belong to a model given by name; this one is made already")
     return model
 
 

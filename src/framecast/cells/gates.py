@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from framecast.errors import OptionError
+
 
 def gated_update(memory: Tensor, i: Tensor, f: Tensor, g: Tensor) -> Tensor:
     """Return σ(f) ⊙ memory + σ(i) ⊙ tanh(g), all (B, C, H, W), gates given before their non-linearity."""
@@ -79,4 +81,4 @@ def check_kernel(kernel: int) -> None:
     if kernel < 1 or kernel % 2 == 0:
         near = max(1, kernel - 1), max(1, kernel + 1)
         sizes = str(near[0]) if near[0] == near[1] else f"{near[0]} or {near[1]}"
-        raise ValueError(f"kernel is {kernel} and must be odd and at least 1 to keep the frame size: use {sizes}")
+        raise OptionError(f"kernel is {kernel} and must be odd and at least 1 to keep the frame size: use {sizes}")

@@ -31,6 +31,7 @@ from framecast.cells.cell import Cell, State, zeros
 from framecast.cells.gates import tanh
 from framecast.cells.predrnn import SpatiotemporalCell
 from framecast.cells.warp import warp_along
+from framecast.errors import OptionError
 
 FLOWS = 9
 TREND_STEP = 0.5
@@ -111,7 +112,7 @@ def check_quarters(channels: int) -> None:
     if channels % 4:
         below, above = channels // 4 * 4, (channels // 4 + 1) * 4
         near = f"{below} or {above}" if below else str(above)
-        raise ValueError(f"hidden is {channels} and MotionRNN needs a multiple of 4: use {near}")
+        raise OptionError(f"hidden is {channels} and MotionRNN needs a multiple of 4: use {near}")
 
 
 def column(channels: int, depth: int, *, kernel: int = 3) -> list[Cell]:

@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
 from framecast.cells.gates import JointConv2d, check_kernel, tanh
+from framecast.errors import OptionError
 
 
 class SpatiotemporalCell(Cell):
@@ -141,7 +142,7 @@ def zigzag_memory(memory: Tensor | None) -> Tensor:
         ValueError: there is none, because the bottom cell of the stack has none.
     """
     if memory is None:
-        raise ValueError(
+        raise OptionError(
             "this cell needs the zigzag memory and got None: start with cell.init_memory(x), and give a "
             "stack cells that all have one"
         )

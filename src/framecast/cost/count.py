@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from framecast.errors import OptionError
 from framecast.models.forecaster import Forecaster, create_model
 from framecast.registry import model_entry
 
@@ -97,7 +98,7 @@ def create_fitting(name: str, shape: Sequence[int], context: int, options: Mappi
     """
     known = model_entry(name).options()
     if len(shape) != 4 or min(shape) < 1 or not 0 < context < shape[0]:
-        raise ValueError(
+        raise OptionError(
             f"shape is {tuple(shape)} and context {context}: give frames, channels, height, width, all at least 1, and "
             "a context below the number of frames"
         )

@@ -26,6 +26,7 @@ import numpy as np
 
 from framecast.cost.measure import Measured, measure_base, measure_step
 from framecast.cost.memory import StepMemory, count_memory, shown_bytes
+from framecast.errors import OptionError
 from framecast.models.forecaster import Recompute, segment_length
 from framecast.registry import ONE_SHOT, model_entry
 from framecast.reporting.results import text_table
@@ -62,7 +63,7 @@ def read_size(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
     if not found or found[2].upper() not in UNITS or not float(found[1]):
-        raise ValueError(f"the size {text!r} cannot be read: write it like 8GB, 700MB or 512MiB")
+        raise OptionError(f"the size {text!r} cannot be read: write it like 8GB, 700MB or 512MiB")
     return int(float(found[1]) * UNITS[found[2].upper()])
 
 

@@ -21,6 +21,7 @@ import torch
 from torch.nn import functional as F
 
 from framecast.cost.memory import count_memory, shown_bytes
+from framecast.errors import MeasurementError
 from framecast.models.forecaster import Recompute
 from framecast.registry import ONE_SHOT
 
@@ -42,10 +43,6 @@ class Measured(NamedTuple):
     peak: int
     step: float
     forecast: float | None
-
-
-class MeasuringError(ValueError):
-    """Steps that did not come to their end; the message says why."""
 
 
 def measure_step(
@@ -76,7 +73,7 @@ def measure_step(
         seconds: stop after so many.
 
     Raises:
-        MeasuringError: the process failed, was killed (the system does so when memory runs out), or took longer.
+        MeasurementError: the process failed, was killed (the system does so when memory runs out), or took longer.
     """
     asked = {"name": name, "shape": list(shape), "context": context, "batch": batch, "recompute": recompute,
              "options": dict(options or {}), "forecasts": forecasts, "device": device, "threads": threads}  # fmt: skip
@@ -87,7 +84,7 @@ def measure_base() -> int:
     """Return the bytes of a process that has imported all that a training needs, and made nothing yet.
 
     Raises:
-        MeasuringError: the process failed.
+        MeasurementError: the process failed.
     """
     found: int = _in_own_process(None, None)
     return found
@@ -98,11 +95,11 @@ def _in_own_process(asked: Mapping[str, Any] | None, seconds: float | None) -> A
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
-        raise MeasuringError(f"took longer than {seconds:.0f} s") from None
+        raise MeasurementError(f"took longer than {seconds:.0f} s") from None
     if done.returncode < 0:
-        raise MeasuringError(f"was killed by signal {-done.returncode}, as it happens when memory runs out")
+        raise MeasurementError(f"was killed by signal {-done.returncode}, as it happens when memory runs out")
     if done.returncode:
-        raise MeasuringError(f"failed: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}")
+        raise MeasurementError(f"failed: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -19,9 +19,9 @@ import torch
 
 from framecast.cost.count import cost
 from framecast.cost.fit import CAUTION, free_memory, heap_limit
-from framecast.cost.measure import STEPS, MeasuringError, measure_base, measure_step
+from framecast.cost.measure import STEPS, measure_base, measure_step
 from framecast.cost.memory import count_memory, shown_bytes
-from framecast.errors import DataError, UnknownNameError
+from framecast.errors import DataError, MeasurementError, OptionError, UnknownNameError
 from framecast.files import write_atomically
 from framecast.registry import list_models, model_entry, paper_name
 from framecast.untrusted import reading
@@ -183,7 +183,7 @@ def read_clips(text: str) -> Clips:
     except ValueError:
         raise UnknownNameError("shape T,C,H,W or T,C,H,W:CONTEXT, and no data set", text, PAPER_SHAPES) from None
     if len(shape) != 4 or min(shape) < 1 or not 0 < context < shape[0]:
-        raise ValueError(f"the shape {text!r} cannot be: write T,C,H,W or T,C,H,W:CONTEXT, e.g. 8,1,32,32:4")
+        raise OptionError(f"the shape {text!r} cannot be: write T,C,H,W or T,C,H,W:CONTEXT, e.g. 8,1,32,32:4")
     return Clips(numbers, shape, context)
 
 
@@ -220,7 +220,7 @@ def make_cost_table(
     names = [REFERENCE, *(name for name in names if name != REFERENCE)]
     target = None if out is None else Path(out)
     if target is not None and target.suffix not in (".csv", ".md"):
-        raise ValueError(f"the table cannot be written to {target}: name a file .csv or .md")
+        raise OptionError(f"the table cannot be written to {target}: name a file .csv or .md")
     kept = target.with_suffix(".csv") if target is not None else None
     rows = read_rows(kept) if kept is not None and kept.exists() else []
     made = _Maker(batch, seconds, threads or torch.get_num_threads())
@@ -278,7 +278,7 @@ class _Maker:
             measured = measure_step(
                 name, clips.shape, clips.context, batch=self.batch, threads=self.threads, seconds=self.seconds
             )
-        except MeasuringError as error:
+        except MeasurementError as error:
             return Row._make([*key, *found, *[None] * 4, f"{COUNTED}: measuring {error}"])
         return Row._make([*key, *found, measured.peak, measured.base, measured.step, measured.forecast, "measured"])
 

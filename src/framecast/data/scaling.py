@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from framecast.errors import UnknownNameError
+from framecast.errors import OptionError, UnknownNameError
 
 
 class Scaling(ABC):
@@ -67,7 +67,7 @@ class MinMax(Scaling):
 
     def __post_init__(self) -> None:
         if not self.high > self.low:
-            raise ValueError(f"min-max scaling needs low < high and got {self.low} and {self.high}")
+            raise OptionError(f"min-max scaling needs low < high and got {self.low} and {self.high}")
 
     def scale(self, values: Tensor) -> Tensor:
         """Return (values - low) / (high - low)."""
@@ -103,7 +103,7 @@ class DbzPixel(Scaling):
 
     def __post_init__(self) -> None:
         if not (self.factor > 0 and self.exponent > 0 and self.high_dbz > self.low_dbz):
-            raise ValueError(f"dBZ scaling needs positive factor and exponent and low_dbz < high_dbz and got {self}")
+            raise OptionError(f"dBZ scaling needs positive factor and exponent and low_dbz < high_dbz and got {self}")
 
     def _rate(self, dbz: float) -> float:
         return float((10 ** (dbz / 10) / self.factor) ** (1 / self.exponent))
@@ -148,7 +148,7 @@ class Log(Scaling):
 
     def __post_init__(self) -> None:
         if not (self.high > self.low and self.low + self.offset > 0):
-            raise ValueError(f"log scaling needs low < high and low + offset > 0 and got {self}")
+            raise OptionError(f"log scaling needs low < high and low + offset > 0 and got {self}")
 
     def scale(self, values: Tensor) -> Tensor:
         """Return the logarithm, 0 at ``low`` and 1 at ``high``; values beyond are cut."""

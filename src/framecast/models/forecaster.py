@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from framecast.errors import UnknownNameError, check_count
+from framecast.errors import OptionError, UnknownNameError, check_count
 from framecast.registry import ModelSpec, model_entry
 
 Recompute = Literal["none", "lean"] | int
@@ -36,7 +36,7 @@ def segment_length(steps: int, recompute: Recompute) -> int:
     if recompute == "lean":
         return math.isqrt(steps)
     if isinstance(recompute, str):
-        raise ValueError(f"recompute is {recompute!r} and must be 'none', 'lean' or the steps of a segment, 1 or more")
+        raise OptionError(f"recompute is {recompute!r} and must be 'none', 'lean' or the steps of a segment, 1 or more")
     check_count("recompute", recompute)
     return recompute
 
@@ -106,20 +106,20 @@ class Forecaster(nn.Module, ABC):
             ValueError: not five dimensions, another channel count, no frames, or not floating point.
         """
         if frames.ndim != 5:
-            raise ValueError(
+            raise OptionError(
                 f"frames have {frames.ndim} dimensions {tuple(frames.shape)} and the model needs five, "
                 "(batch, time, channels, height, width): add the missing ones with frames[None] or [:, :, None]"
             )
         if frames.shape[2] != self.in_channels:
-            raise ValueError(
+            raise OptionError(
                 f"frames {tuple(frames.shape)} have {frames.shape[2]} channels in dimension 2 and the model takes "
                 f"{self.in_channels}: reorder to (batch, time, channels, height, width) or create the model with "
                 f"in_channels={frames.shape[2]}"
             )
         if not frames.shape[1]:
-            raise ValueError("the clip holds no frames: give at least one")
+            raise OptionError("the clip holds no frames: give at least one")
         if not frames.is_floating_point():
-            raise ValueError(f"frames are {frames.dtype} and the model needs floating point: scale them to [0, 1]")
+            raise OptionError(f"frames are {frames.dtype} and the model needs floating point: scale them to [0, 1]")
 
 
 def check_horizon(horizon: int, context: int = 1) -> None:
@@ -129,9 +129,9 @@ def check_horizon(horizon: int, context: int = 1) -> None:
         ValueError: ``context`` or ``horizon`` is below 1.
     """
     if horizon < 1:
-        raise ValueError(f"horizon is {horizon}: ask for at least one frame")
+        raise OptionError(f"horizon is {horizon}: ask for at least one frame")
     if context < 1:
-        raise ValueError(f"context is {context}: give the model at least one past frame")
+        raise OptionError(f"context is {context}: give the model at least one past frame")
 
 
 def check_clip(clip: Tensor, context: int, horizon: int, truth: Tensor | None) -> None:
@@ -143,13 +143,13 @@ def check_clip(clip: Tensor, context: int, horizon: int, truth: Tensor | None) -
     check_horizon(horizon, context)
     needed = context if truth is None else context + horizon
     if clip.shape[1] < needed:
-        raise ValueError(
+        raise OptionError(
             f"the clip has {clip.shape[1]} frames and context {context} + horizon {horizon} needs {needed}: "
             "lower one of them or cut longer clips"
         )
     steps = context + horizon - 1
     if truth is not None and tuple(truth.shape) != (clip.shape[0], steps):
-        raise ValueError(f"truth is {tuple(truth.shape)} and must be (batch, steps) = {(clip.shape[0], steps)}")
+        raise OptionError(f"truth is {tuple(truth.shape)} and must be (batch, steps) = {(clip.shape[0], steps)}")
 
 
 def pad_frames(frames: Tensor, multiple: int, *, pad: bool, name: str = "the model") -> Tensor:
@@ -165,7 +165,7 @@ def pad_frames(frames: Tensor, multiple: int, *, pad: bool, name: str = "the mod
     if not pad:
         smaller = height // multiple * multiple, width // multiple * multiple
         crop = f" or crop to {smaller[0]}x{smaller[1]}" if min(smaller) else ""
-        raise ValueError(
+        raise OptionError(
             f"frames are {height}x{width} and {name} needs multiples of {multiple}: "
             f"drop pad=False, pad to {height + bottom}x{width + right}{crop}"
         )

@@ -13,6 +13,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from framecast.errors import OptionError
 from framecast.models.forecaster import Forecaster, Recompute, Rollout, check_clip, check_horizon
 
 
@@ -50,12 +51,12 @@ class OneShotForecaster(Forecaster):
         """
         self.check_frames(clip)
         if truth is not None:
-            raise ValueError(
+            raise OptionError(
                 "this model forecasts many frames at once and cannot see true ones between: give truth=None, "
                 "or train with sampling='none'"
             )
         if recompute != "none":
-            raise ValueError(
+            raise OptionError(
                 f"this model forecasts many frames at once and has no steps to compute again; recompute={recompute!r} "
                 "is for recurrent models: leave it out, or lower the batch to save memory"
             )
@@ -72,12 +73,12 @@ class OneShotForecaster(Forecaster):
         self.check_frames(past)
         check_horizon(horizon)
         if past.shape[1] < self.context:
-            raise ValueError(
+            raise OptionError(
                 f"the past has {past.shape[1]} frames and this model was built for context={self.context}: give "
                 f"at least {self.context}, or create it with context={past.shape[1]}"
             )
         if horizon > self.block and self.in_channels != self.out_channels:
-            raise ValueError(
+            raise OptionError(
                 f"this model takes {self.in_channels} channels and gives {self.out_channels}, so it cannot be fed "
                 f"with its own forecasts: ask for horizon={self.block} at most, or create it with equal channels"
             )

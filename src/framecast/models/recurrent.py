@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from framecast.cells.cell import Cell, State
-from framecast.errors import check_count
+from framecast.errors import OptionError, check_count
 from framecast.models.forecaster import (
     Forecaster,
     Recompute,
@@ -141,7 +141,7 @@ class RecurrentForecaster(Forecaster):
         if state is None:
             layers, memory = self._start(canvas)
         elif (frames.shape[0], *frames.shape[-2:]) != (state.frame.shape[0], *state.frame.shape[-2:]):
-            raise ValueError(
+            raise OptionError(
                 f"frames {tuple(frames.shape)} continue a state of batch {state.frame.shape[0]} and size "
                 f"{state.frame.shape[-2]}x{state.frame.shape[-1]}: batch and size cannot change within a sequence"
             )
@@ -185,7 +185,7 @@ class RecurrentForecaster(Forecaster):
 
     def _check_feedback(self, horizon: int) -> None:
         if horizon > 1 and self.out_channels != self.in_channels:
-            raise ValueError(
+            raise OptionError(
                 f"this model takes {self.in_channels} channels and gives {self.out_channels}, so it cannot be "
                 "fed with its own forecasts: ask for horizon=1, or create it with equal channels"
             )

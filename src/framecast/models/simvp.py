@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framecast.cells.gates import check_kernel
-from framecast.errors import UnknownNameError, check_count
+from framecast.errors import OptionError, UnknownNameError, check_count
 from framecast.models.forecaster import pad_frames
 from framecast.models.one_shot import OneShotForecaster
 
@@ -159,15 +159,15 @@ def incep_u(inputs: int, outputs: int, *, hid_T: int, N_T: int, kernels: Sequenc
     check_count("hid_T", hid_T)
     if hid_T % (2 * groups):
         nearest = max(1, round(hid_T / 2 / groups)) * 2 * groups
-        raise ValueError(f"hid_T is {hid_T} and must be a multiple of 2 * groups = {2 * groups}: use {nearest}")
+        raise OptionError(f"hid_T is {hid_T} and must be a multiple of 2 * groups = {2 * groups}: use {nearest}")
     if outputs % groups or outputs < 2 * groups:
         fits = [n for n in range(1, outputs // 2 + 1) if outputs % n == hid_T % (2 * n) == 0]
-        raise ValueError(
+        raise OptionError(
             f"groups is {groups} and must divide the {outputs} channels of the translator (hid_S times the frames "
             f"it gives) into groups of two or more: use {min(fits, key=lambda n: abs(n - groups))}"
         )
     if not kernels:
-        raise ValueError("incep_ker is empty: give one odd kernel size or more, such as (3, 5, 7, 11)")
+        raise OptionError("incep_ker is empty: give one odd kernel size or more, such as (3, 5, 7, 11)")
     for kernel in kernels:
         check_kernel(kernel)
     takes = [inputs] + [hid_T] * N_T + [2 * hid_T] * (N_T - 1)
@@ -187,10 +187,10 @@ def gated_attention(
     check_count("hid_T", hid_T)
     for name, rate in (("drop", drop), ("drop_path", drop_path)):
         if not 0 <= rate < 1:
-            raise ValueError(f"{name} is {rate} and must be at least 0 and below 1: use {min(max(rate, 0), 0.9)}")
+            raise OptionError(f"{name} is {rate} and must be at least 0 and below 1: use {min(max(rate, 0), 0.9)}")
     least = 1 / min(inputs, hid_T)
     if mlp_ratio < least:
-        raise ValueError(f"mlp_ratio is {mlp_ratio} and must leave the MLP a channel: use {least:g} or more")
+        raise OptionError(f"mlp_ratio is {mlp_ratio} and must leave the MLP a channel: use {least:g} or more")
     takes = [inputs] + [hid_T] * (N_T - 1)
     gives = [hid_T] * (N_T - 1) + [outputs]
     rates = [drop_path * i / (N_T - 1) for i in range(N_T)]
@@ -248,12 +248,12 @@ class SimVP(OneShotForecaster):
         if form not in ("official", "openstl"):
             raise UnknownNameError("form of SimVP", form, ("official", "openstl"))
         if hid_S % 2 or hid_S < 4:
-            raise ValueError(
+            raise OptionError(
                 f"hid_S is {hid_S} and must be even and at least 4, for two groups of two channels or more: use "
                 f"{max(4, hid_S + 1)}"
             )
         if form == "openstl" and N_S % 2:
-            raise ValueError(f"N_S is {N_S} and must be even with pixel shuffle (openstl): use {N_S + 1}")
+            raise OptionError(f"N_S is {N_S} and must be even with pixel shuffle (openstl): use {N_S + 1}")
         for kernel in kernels:
             check_kernel(kernel)
         self.context, self.block = context, min(context, horizon)

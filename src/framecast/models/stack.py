@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State
+from framecast.errors import OptionError
 
 Skip = Literal["add", "none"]
 
@@ -35,7 +36,7 @@ def pyramid_scales(layers: int) -> tuple[int, ...]:
     """
     if layers < 2 or layers % 2:
         near = f"{max(2, layers - 1)} or {layers + 1}" if layers > 1 else "2"
-        raise ValueError(f"a pyramid mirrors its layers, so it needs an even number >= 2 and got {layers}: use {near}")
+        raise OptionError(f"a pyramid mirrors its layers, so it needs an even number >= 2 and got {layers}: use {near}")
     down = range(layers // 2)
     return (*down, *reversed(down))
 
@@ -51,13 +52,13 @@ class Stack(Cell):
     def __init__(self, cells: Sequence[Cell], scales: Sequence[int], skip: Skip = "add") -> None:
         super().__init__()
         if len(cells) != len(scales) or not cells:
-            raise ValueError(f"a stack needs one scale per cell and got {len(cells)} cells, {len(scales)} scales")
+            raise OptionError(f"a stack needs one scale per cell and got {len(cells)} cells, {len(scales)} scales")
         if any(abs(a - b) > 1 for a, b in pairwise(scales)) or scales[0] or min(scales):
-            raise ValueError(f"scales start at 0 and move by at most one from layer to layer; got {tuple(scales)}")
+            raise OptionError(f"scales start at 0 and move by at most one from layer to layer; got {tuple(scales)}")
         if len({cell.channels for cell in cells}) > 1:
-            raise ValueError("all cells of a stack have one width; got " + str([cell.channels for cell in cells]))
+            raise OptionError("all cells of a stack have one width; got " + str([cell.channels for cell in cells]))
         if skip not in ("add", "none"):
-            raise ValueError(f"skip is {skip!r} and must be 'add' or 'none'")
+            raise OptionError(f"skip is {skip!r} and must be 'add' or 'none'")
         self.cells = nn.ModuleList(cells)
         self.scales = tuple(scales)
         self.skip = skip

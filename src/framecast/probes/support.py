@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from framecast.errors import OptionError
 from framecast.models.forecaster import Forecaster
 from framecast.models.one_shot import OneShotForecaster
 from framecast.models.recurrent import RecurrentForecaster
@@ -102,7 +103,7 @@ def check_unpadded(model: Forecaster, past: Tensor) -> None:
     elif isinstance(model, OneShotForecaster):
         height, width = model.fit_size(past).shape[-2:]
     if (height, width) != tuple(past.shape[-2:]):
-        raise ValueError(
+        raise OptionError(
             f"frames of {past.shape[-2]}x{past.shape[-1]} would be padded: take {height}x{width}, which fits the model"
         )
 

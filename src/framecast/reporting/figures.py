@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from framecast.errors import OptionError
 from framecast.files import write_atomically
 from framecast.reporting.pictures import Picture, to_picture
 from framecast.reporting.results import Results, score_infos
@@ -168,7 +169,7 @@ def draw_radar(names: Sequence[str], axes: Mapping[str, Sequence[float]]) -> Dra
         ValueError: fewer than three axes.
     """
     if len(axes) < 3:
-        raise ValueError(f"a radar chart needs at least three axes and got {list(axes)}: use a table")
+        raise OptionError(f"a radar chart needs at least three axes and got {list(axes)}: use a table")
     angles = [2 * math.pi * number / len(axes) for number in range(len(axes))]
     figure = new_figure(6.4, 5)
     plot: Any = figure.add_subplot(projection="polar")

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from framecast.errors import RunFolderError, UnknownNameError, check_count
+from framecast.errors import RunNotFoundError, UnknownNameError, check_count
 from framecast.files import write_atomically
 from framecast.reporting.clips import clip_figures, clip_legend, clip_rows, comparison_drawings
 from framecast.reporting.figures import TITLE as RADAR_TITLE
@@ -41,13 +41,13 @@ def write_report(
 
     Raises:
         ValueError: ``clips`` is negative.
-        RunFolderError: no folders, or one that holds no results.json.
+        RunNotFoundError: no folders, or one that holds no results.json.
         DataError: a results file is damaged.
         UnknownNameError: the results have no such score.
     """
     check_count("clips", clips, least=0)
     if not folders:
-        raise RunFolderError("report needs at least one folder that evaluate wrote into")
+        raise RunNotFoundError("report needs at least one folder that evaluate wrote into")
     results = [read_results(folder) for folder in folders]
     with reading(", ".join(map(str, folders)), "cannot be shown", "evaluate again"):
         infos = score_infos(results)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.errors import RunFolderError
+from framecast.errors import OptionError, RunNotFoundError
 from framecast.untrusted import SMALL_BYTES, check_npz, reading
 
 Results = dict[str, Any]
@@ -25,17 +25,17 @@ def read_results(folder: Path) -> Results:
     """Return what results.json of a folder holds.
 
     Raises:
-        RunFolderError: there is none.
+        RunNotFoundError: there is none.
         DataError: it is damaged.
     """
     file = folder / "results.json"
     if not file.is_file():
-        raise RunFolderError(f"{folder} holds no results.json: run framecast evaluate on it first")
+        raise RunNotFoundError(f"{folder} holds no results.json: run framecast evaluate on it first")
     with reading(file, "is not what framecast evaluate writes", "evaluate again"):
         found: Results = json.loads(file.read_text())
         for needed in ("forecasts", "clip_spec", "scores"):
             if not found[needed]:
-                raise ValueError(f"{needed} is empty")
+                raise OptionError(f"{needed} is empty")
     return found
 
 

@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from framecast.errors import OptionError
+
 Counts = dict[str, Tensor]
 Best = Literal["low", "high", "one"]
 
@@ -91,7 +93,7 @@ def add_counts(total: Counts, more: Counts) -> Counts:
     if not total or not more:
         return more or total
     if total.keys() != more.keys():
-        raise ValueError(f"counts {sorted(total)} and {sorted(more)} are of different scores and cannot be added")
+        raise OptionError(f"counts {sorted(total)} and {sorted(more)} are of different scores and cannot be added")
     return {name: total[name] + values for name, values in more.items()}
 
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from framecast.errors import check_count
+from framecast.errors import OptionError, check_count
 from framecast.registry import RAIN_RATE
 from framecast.scores.family import Best, Compared, Counts, ScoreFamily, ScoreInfo, masked
 
@@ -143,7 +143,7 @@ class RainScores(ScoreFamily):
 
     def __init__(self, thresholds: Sequence[float] = THRESHOLDS, scales: Sequence[int] = SCALES) -> None:
         if not thresholds or min(thresholds) <= 0:
-            raise ValueError(f"thresholds are {list(thresholds)} and must be rain rates above 0 mm/h")
+            raise OptionError(f"thresholds are {list(thresholds)} and must be rain rates above 0 mm/h")
         for scale in scales:
             check_count("a scale of the FSS", scale)
         self.thresholds, self.scales = tuple(thresholds), tuple(scales)

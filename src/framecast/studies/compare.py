@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.errors import DataError
+from framecast.errors import DataError, OptionError
 from framecast.studies.plan import Plan, StudyCell
 from framecast.studies.records import Record, Records
 
@@ -91,7 +91,7 @@ def paired_interval(differences: NDArray[np.float64], seed: int = 0) -> tuple[fl
     """
     seeds, clips = differences.shape
     if not seeds or not clips:
-        raise ValueError(f"there are {seeds} seeds and {clips} clips: an interval needs one of each at least")
+        raise OptionError(f"there are {seeds} seeds and {clips} clips: an interval needs one of each at least")
     rng = np.random.default_rng(seed)
     by_seed, by_clip = _drawn(rng, seeds), _drawn(rng, clips)
     means = np.einsum("rs,sn,rn->r", by_seed, differences, by_clip, optimize=True)

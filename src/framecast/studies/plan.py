@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from framecast.errors import UnknownNameError, check_count
+from framecast.errors import OptionError, RunNotFoundError, UnknownNameError, check_count
 from framecast.registry import model_entry
 from framecast.training.options import FREE_ON_RESUME, TrainingOptions
 from framecast.untrusted import check_aliases
@@ -130,7 +130,7 @@ class Plan:
             ValueError: there is no such seed in the study.
         """
         if seed not in self.seeds:
-            raise ValueError(f"{self.file} has the seeds {', '.join(map(str, self.seeds))} and not {seed}")
+            raise OptionError(f"{self.file} has the seeds {', '.join(map(str, self.seeds))} and not {seed}")
         return next(cell for cell in self.cells([label]) if cell.seed == seed)
 
     def run_folder(self, cell: StudyCell) -> Path:
@@ -166,17 +166,17 @@ def read_plan(file: str | Path) -> Plan:
         file: the YAML file, or a folder with a study.yaml.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        RunNotFoundError: there is no such file.
         UnknownNameError: a key, model or option that does not exist; the message has the nearest spelling.
         ValueError: something is missing or of another kind than it should be; the message names file and key.
     """
     path = Path(file) / "study.yaml" if Path(file).is_dir() else Path(file)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no study {path}: give a YAML file, or a folder with a study.yaml")
+        raise RunNotFoundError(f"there is no study {path}: give a YAML file, or a folder with a study.yaml")
     try:
         given = yaml.safe_load(check_aliases(path.read_text()))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        raise OptionError(f"{path} is not YAML: {error}") from error
     return _plan(path, _mapping(path, "a study", given))
 
 
@@ -184,7 +184,7 @@ def _plan(path: Path, given: dict[str, Any]) -> Plan:
     _known(path, "key of a study", given, KEYS)
     for needed in ("name", "data", "seeds", "models"):
         if not given.get(needed):
-            raise ValueError(f"{path} has no {needed}: a study needs name, data, seeds and models")
+            raise OptionError(f"{path} has no {needed}: a study needs name, data, seeds and models")
     for option in ("data_options", "training", "evaluation", "model_options", "published"):
         given[option] = _mapping(path, option, given.get(option))
     models = {
@@ -231,14 +231,14 @@ def _training(path: Path, given: dict[str, Any]) -> dict[str, Any]:
     _known(path, "training option", given, {option.name for option in fields(TrainingOptions)})
     for name, instead in (("seed", "list seeds instead"), ("minutes", "all cells must see the clips they are to see")):
         if name in given:
-            raise ValueError(f"{path} has training.{name}, which no study can have: {instead}")
+            raise OptionError(f"{path} has training.{name}, which no study can have: {instead}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(TrainingOptions)
     try:
         values = parser.parse_object(given).as_dict()
         TrainingOptions(**values)
     except Exception as error:
-        raise ValueError(f"{path}, training: {error}") from error
+        raise OptionError(f"{path}, training: {error}") from error
     return {name: values[name] for name in given}
 
 
@@ -247,14 +247,14 @@ def _seeds(path: Path, given: Any) -> tuple[int, ...]:
     for seed in seeds:
         check_count(f"seeds of {path}", seed, least=0)
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"{path} names a seed twice: {seeds}")
+        raise OptionError(f"{path} names a seed twice: {seeds}")
     return tuple(seeds)
 
 
 def _published(path: Path, given: dict[str, Any], models: Mapping[str, StudyModel]) -> Published:
     _known(path, "key of published", given, PUBLISHED_KEYS)
     if given and set(given) != PUBLISHED_KEYS:
-        raise ValueError(f"{path}: published needs source and values, so that a reader knows what they are")
+        raise OptionError(f"{path}: published needs source and values, so that a reader knows what they are")
     values = {}
     for score, numbers in _mapping(path, "published.values", given.get("values")).items():
         what = f"published.values.{score}"
@@ -262,7 +262,7 @@ def _published(path: Path, given: dict[str, Any], models: Mapping[str, StudyMode
         _known(path, f"model of {what}", values[str(score)], models)
         for label, value in values[str(score)].items():
             if not isinstance(value, int | float) or isinstance(value, bool):
-                raise ValueError(f"{path}: {what}.{label} is {value!r} and must be a number")
+                raise OptionError(f"{path}: {what}.{label} is {value!r} and must be a number")
     return Published(str(given.get("source", "")), values)
 
 
@@ -270,7 +270,7 @@ def _mapping(path: Path, what: str, given: Any) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, dict):
-        raise ValueError(f"{path}: {what} is {given!r} and must be names with values, as in 'size: 32'")
+        raise OptionError(f"{path}: {what} is {given!r} and must be names with values, as in 'size: 32'")
     return dict(given)
 
 
@@ -283,5 +283,5 @@ def _known(path: Path, kind: str, given: Iterable[str], known: Iterable[str]) ->
 
 def _label(path: Path, label: Any) -> str:
     if not LABEL.fullmatch(str(label)):
-        raise ValueError(f"{path}: {label!r} names files and can only have letters, digits and _ . + -")
+        raise OptionError(f"{path}: {label!r} names files and can only have letters, digits and _ . + -")
     return str(label)

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from framecast.api.data import data
 from framecast.api.evaluate import evaluate
 from framecast.api.train import train
-from framecast.errors import DataError, HeldError, RunFolderError, check_count
+from framecast.errors import DataError, LockedError, OptionError, RunFolderError, StudyCellBusyError, check_count
 from framecast.files import held, write_atomically
 from framecast.studies.plan import Plan, StudyCell, read_plan
 from framecast.studies.records import Record, cell_cost, find_record, write_record
@@ -41,10 +41,6 @@ LOG_COLUMNS = ("command", "started", "cell", "outcome", "training_seconds", "eva
                "python", "framecast", "torch", "lightning", "numpy")  # fmt: skip
 
 
-class BusyError(RuntimeError):
-    """Another process works on the cell."""
-
-
 def run_cell(plan: Plan, cell: StudyCell, threads: int = 1) -> Record:
     """Train, score and record a cell, or return its record where it is done.
 
@@ -54,7 +50,7 @@ def run_cell(plan: Plan, cell: StudyCell, threads: int = 1) -> Record:
         threads: threads of the processor.
 
     Raises:
-        BusyError: another process works on the cell.
+        StudyCellBusyError: another process works on the cell.
         DataError: the run folder or the record is of another recipe than the study's.
         KeyboardInterrupt: Ctrl-C was pressed; the state of the training is saved.
     """
@@ -143,8 +139,8 @@ def _alone(plan: Plan, cell: StudyCell) -> Iterator[None]:
     try:
         with held(_beside(plan, cell, ".lock")):
             yield
-    except HeldError as error:
-        raise BusyError(f"another process works on {cell}: {error}") from error
+    except LockedError as error:
+        raise StudyCellBusyError(f"another process works on {cell}: {error}") from error
 
 
 def _log(plan: Plan, cell: StudyCell, began: datetime, outcome: str, spent: dict[str, float], threads: int) -> None:
@@ -218,17 +214,17 @@ def study(
         How far the study is; a failed cell does not stop the others.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        RunNotFoundError: there is no such file.
         UnknownNameError: a key, model or option that does not exist.
         ValueError: the file says something impossible.
         DataError: a result is damaged or was made with another recipe.
-        BusyError: another process works on the one ``cell``.
+        StudyCellBusyError: another process works on the one ``cell``.
         KeyboardInterrupt: Ctrl-C was pressed; all states are saved.
     """
     plan = read_plan(file)
     check_count("jobs", jobs)
     if minutes is not None and minutes < 0:
-        raise ValueError(f"minutes is {minutes} and must be at least 0")
+        raise OptionError(f"minutes is {minutes} and must be at least 0")
     share = threads or max(1, (os.cpu_count() or 1) // jobs)
     check_count("threads", share)
     failed: dict[str, str] = {}
@@ -247,7 +243,9 @@ def study(
 def _one(cell: Sequence[str]) -> tuple[str, int]:
     label, *rest = cell
     if len(rest) != 1 or not str(rest[0]).isdecimal():
-        raise ValueError(f"cell is {' '.join(map(str, cell))!r} and must be a model's label and a seed, e.g. ms-lstm 0")
+        raise OptionError(
+            f"cell is {' '.join(map(str, cell))!r} and must be a model's label and a seed, e.g. ms-lstm 0"
+        )
     return label, int(rest[0])
 
 
@@ -349,4 +347,4 @@ class _Crew:
         return folder.with_name(f"{folder.name}.log")
 
 
-__all__ = ["BUSY", "BusyError", "Outcome", "study"]
+__all__ = ["BUSY", "Outcome", "study"]

@@ -107,7 +107,8 @@ def fit(
     Raises:
         DataError: the data set is too small for one batch, the batch does not divide among the processes, or there
             are fewer clips to validate with than processes.
-        RunFolderError: the folder of a new run is not empty, or another process trains into the folder.
+        RunExistsError: the folder of a new run is not empty.
+        RunFolderError: another process trains into the folder.
         UnknownNameError: a name in the recipe that does not exist.
         WeightsError: the initial weights to continue from are damaged.
         NonFiniteError: a loss or gradient is NaN or infinite; the weights are those before it.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from framecast.errors import UnknownNameError, check_count
+from framecast.errors import OptionError, UnknownNameError, check_count
 from framecast.models.forecaster import Recompute, segment_length
 from framecast.registry import Training
 
@@ -104,7 +104,7 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
-            raise ValueError(f"epochs={self.epochs} and steps={self.steps} are both given: choose one")
+            raise OptionError(f"epochs={self.epochs} and steps={self.steps} are both given: choose one")
         for name in ("epochs", "steps", "batch", "accumulate", "validate_every", "validate_clips", "patience",
                      "save_every", "log_every", "threads", "skip_limit"):  # fmt: skip
             if getattr(self, name) is not None:
@@ -115,7 +115,7 @@ class TrainingOptions:
             raise UnknownNameError("policy on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         segment_length(1, self.recompute)
         if self.minutes is not None and self.minutes <= 0:
-            raise ValueError(f"minutes is {self.minutes} and must be above 0")
+            raise OptionError(f"minutes is {self.minutes} and must be above 0")
 
     def recipe(self, defaults: Training) -> Training:
         """Return the model's recipe with the options that were given."""
@@ -161,7 +161,7 @@ def resumed_options(saved: Mapping[str, Any], given: TrainingOptions) -> Trainin
         new = getattr(given, option.name)
         changed = new not in (getattr(default, option.name), getattr(before, option.name))
         if changed and option.name not in FREE_ON_RESUME:
-            raise ValueError(
+            raise OptionError(
                 f"a resumed run keeps {option.name}={getattr(before, option.name)} and got {new}: leave it out, or "
                 "start another run with init_from=<this one>"
             )

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from framecast.errors import HeldError, RunFolderError
+from framecast.errors import LockedError, RunExistsError, RunFolderError, RunNotFoundError
 from framecast.files import held, remove_leftovers, write_atomically
 from framecast.models.forecaster import Forecaster
 from framecast.untrusted import check_aliases, reading
@@ -49,7 +49,7 @@ class RunFolder:
         """Make the folder and write what the run is and starts from; the configuration last, which makes it a run.
 
         Raises:
-            RunFolderError: the folder exists and is not empty; the message names the two ways on.
+            RunExistsError: the folder exists and is not empty; the message names the two ways on.
             OSError: the disk is full or read-only.
         """
         self.check_free()
@@ -63,10 +63,10 @@ class RunFolder:
         """Refuse a folder that holds more than a start that was killed leaves.
 
         Raises:
-            RunFolderError: it does; the message names the two ways on.
+            RunExistsError: it does; the message names the two ways on.
         """
         if self.path.exists() and (not self.path.is_dir() or self._holds_more_than_a_killed_start()):
-            raise RunFolderError(
+            raise RunExistsError(
                 f"{self.path} exists and is never overwritten: continue it with --resume, or choose another --out"
             )
 
@@ -80,7 +80,7 @@ class RunFolder:
         with ExitStack() as stack:
             try:
                 stack.enter_context(held(self.lock))
-            except HeldError as error:
+            except LockedError as error:
                 raise RunFolderError(
                     f"{self.path} is being trained by {error}, says {self.lock}: wait until it has ended, stop it, or "
                     "choose another --out"
@@ -103,10 +103,13 @@ class RunFolder:
         """Return the configuration of an existing run.
 
         Raises:
-            RunFolderError: there is no run in this folder, or its configuration is damaged.
+            RunNotFoundError: there is no run in this folder.
+            RunFolderError: its configuration is damaged.
         """
         if not self.config.is_file():
-            raise RunFolderError(f"{self.path} holds no run (no config.yaml): check the path, or start one with train")
+            raise RunNotFoundError(
+                f"{self.path} holds no run (no config.yaml): check the path, or start one with train"
+            )
         with reading(self.config, remedy="restore it", kind=RunFolderError):
             config = yaml.safe_load(check_aliases(self.config.read_text()))
         kinds = {"model": str, "model_options": dict, "data": str, "data_options": dict, "training": dict}

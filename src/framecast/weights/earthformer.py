@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framecast.errors import UnknownNameError, WeightsError
+from framecast.errors import OptionError, UnknownNameError, WeightsError
 from framecast.models.earthformer.attention import CuboidCrossAttention, CuboidSelfAttention, RelativeBias
 from framecast.models.earthformer.blocks import FeedForward
 from framecast.models.earthformer.model import build
@@ -159,7 +159,7 @@ def translate(entry: ModelEntry, tensors: Mapping[str, Tensor], config: Mapping[
     if entry.name != "earthformer":
         raise UnknownNameError("model of source 'earthformer'", entry.name, ["earthformer"])
     if config is None:
-        raise ValueError("source 'earthformer' needs config, the keyword arguments of CuboidTransformerModel")
+        raise OptionError("source 'earthformer' needs config, the keyword arguments of CuboidTransformerModel")
     options = _options(config)
     model = build(**options)
     modules = dict(model.named_modules())
@@ -195,7 +195,7 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     _check("dec_use_inter_ffn", given["dec_use_inter_ffn"], [given["enc_use_inter_ffn"]])
     for key in ("enc_attn_patterns", "dec_self_attn_patterns", "dec_cross_attn_patterns"):
         if given[key] is None:
-            raise ValueError(f"{key} is None and only patterns with a name are supported, such as 'axial'")
+            raise OptionError(f"{key} is None and only patterns with a name are supported, such as 'axial'")
     context, *size, in_channels = given["input_shape"]
     horizon, *_, out_channels = given["target_shape"]
     options = {"context": context, "horizon": horizon, "size": size}
@@ -209,7 +209,7 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     if given["initial_downsample_type"] == "conv":
         scale = given["initial_downsample_scale"]
         if not isinstance(scale, int):
-            raise ValueError(f"initial_downsample_scale is {scale!r} and only one number is supported")
+            raise OptionError(f"initial_downsample_scale is {scale!r} and only one number is supported")
         options |= {"entry_scale": scale, "entry_convs": given["initial_downsample_conv_layers"]}
         return options | {"exit_convs": given["final_upsample_conv_layers"]}
     stack = "initial_downsample_stack_conv_"
@@ -220,7 +220,7 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check(key: str, value: object, supported: list[Any]) -> None:
     if value not in supported:
-        raise ValueError(f"{key} is {value!r} and only {' or '.join(map(repr, supported))} is supported")
+        raise OptionError(f"{key} is {value!r} and only {' or '.join(map(repr, supported))} is supported")
 
 
 def _sources(name: str, modules: dict[str, nn.Module], options: Mapping[str, Any]) -> Rows:

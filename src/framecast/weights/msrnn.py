@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framecast.errors import UnknownNameError, WeightsError
+from framecast.errors import OptionError, UnknownNameError, WeightsError
 from framecast.registry import ModelEntry
 from framecast.weights.importing import Translation
 
@@ -304,7 +304,7 @@ def translate(entry: ModelEntry, tensors: Mapping[str, Tensor], config: Mapping[
     if cell not in RULES:
         raise UnknownNameError("model of source 'ms-rnn'", entry.name, RULES)
     if config is not None:
-        raise ValueError("source 'ms-rnn' takes no config: the tensors determine the options")
+        raise OptionError("source 'ms-rnn' takes no config: the tensors determine the options")
     layers = [int(m[2]) for m in (re.match(r"rnns\.(lstms?)\.(\d+)\.", key) for key in tensors) if m]
     if not layers:
         raise WeightsError("the released weights hold no 'rnns.lstm.0.…' tensors: is this a checkpoint of MS-RNN?")

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from framecast.data.clips import spec_from_dict
-from framecast.errors import WeightsError
+from framecast.errors import OptionError, WeightsError
 from framecast.files import write_atomically
 from framecast.models.forecaster import Forecaster, create_model
 from framecast.registry import ModelSpec
@@ -95,7 +95,9 @@ def save_weights(model: Forecaster, path: str | Path, *, clips: Mapping[str, Any
         OSError: the disk is full or read-only; an older file stays intact.
     """
     if model.spec is None:
-        raise ValueError("this model has no name: register it and make it with create_model, so it can be loaded again")
+        raise OptionError(
+            "this model has no name: register it and make it with create_model, so it can be loaded again"
+        )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named_tensors(model).items()}
     header = {"model": model.spec.name, "options": model.spec.options, "clips": clips, "facts": facts}
     text = json.dumps(header, sort_keys=True)

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from framecast.errors import UnknownNameError, check_count
+from framecast.errors import OptionError, UnknownNameError, check_count
 
 Shape = tuple[int, int, int]
 
@@ -183,12 +183,12 @@ class Settings:
         for name in ("attention_dropout", "projection_dropout", "ffn_dropout"):
             rate = getattr(self, name)
             if not 0 <= rate < 1:
-                raise ValueError(f"{name} is {rate} and must be from 0 to below 1: use {0 if rate < 0 else 0.9}")
+                raise OptionError(f"{name} is {rate} and must be from 0 to below 1: use {0 if rate < 0 else 0.9}")
         uses = ["cross_vectors", "separate_vectors", "vector_self_attention", "vector_ffn"]
         uses = [name for name in uses if getattr(self, name)]
         uses += ["decoder_vectors"] if self.decoder_vectors != "none" else []
         if uses and not self.vectors:
-            raise ValueError(f"{uses[0]} is set and there are no global vectors: set vectors=8 or drop it")
+            raise OptionError(f"{uses[0]} is set and there are no global vectors: set vectors=8 or drop it")
 
 
 class RelativeBias(nn.Module):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from framecast.errors import check_count
+from framecast.errors import OptionError, check_count
 from framecast.models.earthformer.attention import (
     ACTIVATIONS,
     Cuboid,
@@ -299,7 +299,7 @@ def stages_of(entry_stages: Sequence[Sequence[int]] | None) -> list[Stage]:
     stages = []
     for stage in entry_stages or ():
         if len(stage) != 3:
-            raise ValueError(f"{tuple(stage)} in entry_stages must be (channels, scale, convolutions), as (64, 2, 2)")
+            raise OptionError(f"{tuple(stage)} in entry_stages must be (channels, scale, convolutions), as (64, 2, 2)")
         units, scale, convs = stage
         stages.append(Stage(units, scale, convs, convs, max(1, units // 4)))
     return stages
@@ -318,16 +318,16 @@ def check_units(units: int, heads: int, stages: Sequence[Stage]) -> None:
         check_count("convolutions of the exit", stage.exit_convs, 0)
         if stage.units % stage.groups:
             factor = GROUPS if stage.groups == GROUPS else 4
-            raise ValueError(
+            raise OptionError(
                 f"the entry has {stage.units} channels (base_units={units}) and its GroupNorm needs a multiple of "
                 f"{factor}: use {max(factor, round(stage.units / factor) * factor)}"
             )
     if stages[-1].units != units:
-        raise ValueError(
+        raise OptionError(
             f"entry_stages end with {stages[-1].units} channels and the encoder starts with base_units={units}: "
             f"use base_units={stages[-1].units}"
         )
     if units % heads:
         fits = [n for n in range(1, units + 1) if units % n == 0]
         nearest = min(fits, key=lambda n: abs(n - heads))
-        raise ValueError(f"heads is {heads} and must divide base_units={units}: use {nearest}")
+        raise OptionError(f"heads is {heads} and must divide base_units={units}: use {nearest}")

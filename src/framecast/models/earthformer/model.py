@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from framecast.errors import UnknownNameError, check_count
+from framecast.errors import OptionError, UnknownNameError, check_count
 from framecast.models.earthformer.attention import Cuboid, Settings, Shape, check_choice, stretch
 from framecast.models.earthformer.blocks import (
     GROUPS,
@@ -79,7 +79,7 @@ def _axial_space_dilate(shape: Shape, parts: int) -> list[Cuboid]:
 
 def _cross(shape: Shape, height: int, width: int, kinds: int = 1) -> list[Cuboid]:
     if height != width:
-        raise ValueError(f"cross-attention takes square boxes: use cross_{height}x{height}, not {height}x{width}")
+        raise OptionError(f"cross-attention takes square boxes: use cross_{height}x{height}, not {height}x{width}")
     k = min(width, *shape[1:])
     box = (1, k, k)
     return [Cuboid(box), Cuboid(box, dilated=True), Cuboid(box, shift=(0, k // 2, k // 2))][:kinds]
@@ -124,9 +124,9 @@ def check_levels(option: str, values: Sequence[object], levels: int) -> None:
         ValueError: it has more or fewer, or there are no levels.
     """
     if not levels:
-        raise ValueError("encoder_depths is empty: give an entry for at least one level, such as (4, 4)")
+        raise OptionError("encoder_depths is empty: give an entry for at least one level, such as (4, 4)")
     if len(values) != levels:
-        raise ValueError(
+        raise OptionError(
             f"{option} has length {len(values)} and encoder_depths {levels}: both have an entry for every level, so "
             f"give {option} {levels} entries"
         )
@@ -253,7 +253,7 @@ class Earthformer(OneShotForecaster):
         stages = stages_of(entry_stages) or [Stage(base_units, entry_scale, entry_convs, exit_convs, GROUPS)]
         check_units(base_units, heads, stages)
         if len(size) != 2:
-            raise ValueError(f"size is {tuple(size)} and must be (height, width), such as (64, 64)")
+            raise OptionError(f"size is {tuple(size)} and must be (height, width), such as (64, 64)")
         scale = math.prod(stage.scale for stage in stages)
         self.size, self.scale = (size[0], size[1]), scale << (levels - 1)
         self._check_size(*self.size)
@@ -345,13 +345,13 @@ class Earthformer(OneShotForecaster):
 
     def _check_size(self, height: int, width: int) -> None:
         if (height, width) != self.size and not self.resize_positions:
-            raise ValueError(
+            raise OptionError(
                 f"frames are {height}x{width} and this model was built for {self.size[0]}x{self.size[1]}: create "
                 f"it with size=({height}, {width}), or with resize_positions=True to interpolate its positions"
             )
         least = self.scale + 1
         if min(height, width) < least:
-            raise ValueError(
+            raise OptionError(
                 f"frames are {height}x{width} and the coarsest level, {self.scale} times coarser, needs at least "
                 f"2x2 tokens: use {max(height, least)}x{max(width, least)} or more, or fewer levels"
             )
