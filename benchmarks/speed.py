@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 import framecast as fc
 from framecast.compute import arrange, compile_layers
-from framecast.cost.memory import count_memory
+from framecast.cost.count import count_memory
 from framecast.cost.paper import published_cost
 
 REFERENCE = Path(__file__).parents[1] / "tests/reference"

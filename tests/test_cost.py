@@ -9,7 +9,7 @@ from small import CONTEXT, HORIZON, SMALL_ONE_SHOT, small_model
 import framecast as fc
 from framecast import cli
 from framecast.cells.attention import local_attention
-from framecast.cost.count import count_cost
+from framecast.cost.count import count_operations
 from framecast.cost.paper import paper_rows, published_cost
 from framecast.registry import CELLS, ONE_SHOT
 
@@ -64,7 +64,7 @@ def test_attention_of_queries_to_keys_by_hand() -> None:
 def test_counts_do_not_depend_on_the_device_that_computes(name: str) -> None:
     real = small_model(name).eval()
     without_memory = small_model(name).eval().to("meta")
-    assert count_cost(real, SHAPE, CONTEXT) == count_cost(without_memory, SHAPE, CONTEXT)
+    assert count_operations(real, SHAPE, CONTEXT) == count_operations(without_memory, SHAPE, CONTEXT)
 
 
 def test_counts_do_not_depend_on_tiles() -> None:

@@ -12,13 +12,14 @@ import framecast as fc
 from framecast import cli
 from framecast.cost import fit as fitting_memory
 from framecast.cost import measure as measuring
+from framecast.cost.count import count_memory
 from framecast.cost.fit import largest_batches, predicted_memory, read_size, recompute_modes
 from framecast.cost.measure import Measured, measure_base, measure_step
-from framecast.cost.memory import MOMENTS, StepMemory, count_memory, record_step
+from framecast.cost.memory import MOMENTS, StepMemory, record_step
 from framecast.errors import MeasurementError, UnknownNameError
 from framecast.models.forecaster import Forecaster
 from framecast.registry import ONE_SHOT, model_entry
-from framecast.training.losses import training_loss
+from framecast.training.losses import sampled_steps, training_loss
 from framecast.training.task import OPTIMIZERS
 
 SHAPE = (CONTEXT + HORIZON, 1, 16, 16)
@@ -80,7 +81,8 @@ def test_saved_bytes_are_those_that_torch_packs(name: str) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = training_loss(model, model_entry(name).training, clip, PAST)
+        recipe = model_entry(name).training
+        loss = training_loss(model, recipe, clip, PAST, sampled_steps(recipe, clip))
     others = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers(), clip)}
     packed = sum(storage.nbytes() for address, storage in storages.items() if address not in others)
     assert recorded(name, 2)[0] == pytest.approx(packed + loss.nbytes, rel=0.01)
@@ -98,7 +100,7 @@ def test_moments_of_the_optimisers() -> None:
     for name, make in OPTIMIZERS.items():
         model = small_model("convlstm")
         optimizer = make(model, model_entry("convlstm").training, True)
-        training_loss(model, model_entry("convlstm").training, small_clip(), CONTEXT).backward()
+        training_loss(model, model_entry("convlstm").training, small_clip(), CONTEXT, None).backward()
         optimizer.step()
         state = [t for held in optimizer.state.values() for t in held.values() if t.ndim]
         assert sum(t.numel() for t in state) == MOMENTS * sum(p.numel() for p in model.parameters()), name

@@ -46,7 +46,7 @@ def test_rows_and_ratios(measured: list[str], tmp_path: Path) -> None:
     assert len(told) == 2
     convlstm, simvp = rows_of(tmp_path / "t.csv")
     counted = fc.cost("convlstm", (4, 1, 16, 16), 2)
-    assert (int(convlstm["parameters"]), int(convlstm["macs"])) == counted
+    assert (int(convlstm["parameters"]), int(convlstm["macs"])) == (counted.parameters, counted.macs)
     assert convlstm["MACs_ratio"] == "1.0"
     assert float(simvp["MACs_ratio"]) == int(simvp["macs"]) / counted.macs
     assert float(simvp["memory_ratio"]) == int(simvp["counted"]) / int(convlstm["counted"])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from makers.kth import kth_folder, moving_bar, video_file
 
 import framecast as fc
+from framecast.data.formats import video
 from framecast.data.formats.pictures import resize_frames
 from framecast.data.formats.video import cached_video, decode_into_cache
 from framecast.data.sets.kth import MOVING, Segment, clamp, open_kth, read_segments, split_of, windows_of
@@ -209,7 +210,7 @@ def test_frames_are_resized_in_one_interpolation(tmp_path: Path) -> None:
 
 def test_videos_are_decoded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_kth(root=root, **SMALL).fingerprint()
-    monkeypatch.setattr("framecast.data.formats.video._decoded", None)
+    monkeypatch.setattr(video, "_decoded", None)
     assert open_kth(root=root, **SMALL).fingerprint() == first
 
 

@@ -12,6 +12,7 @@ from makers.kth import moving_bar, video_file
 from makers.own import SHORT, lengths, pixels, png_folder, rain_dataset, save, timed, zarr_of
 
 import framecast as fc
+from framecast.data.sets import own
 from framecast.data.sets.own import open_own
 from framecast.errors import DataError
 
@@ -57,7 +58,7 @@ def test_limits_are_kept_until_the_file_changes(tmp_path: Path, monkeypatch: pyt
     path = save(tmp_path / "a.npy", np.linspace(0, 9, 40)[:, None, None] * np.ones((6, 8)))
     first = open_own(path, **SHORT).spec.scaling
     with monkeypatch.context() as patched:
-        patched.setattr("framecast.data.sets.own._limits", None)
+        patched.setattr(own, "_limits", None)
         assert open_own(path, **SHORT).spec.scaling == first
     save(path, np.linspace(0, 90, 40)[:, None, None] * np.ones((6, 8)))
     assert open_own(path, **SHORT).spec.scaling != first

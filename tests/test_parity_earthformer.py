@@ -41,17 +41,19 @@ def import_case(case: str, **changes: Any) -> fc.Forecaster:
 
 @pytest.mark.parametrize("case", CASES)
 def test_output_and_gradient(case: str) -> None:
+    """Ours in float64, so that what is left is the float32 noise of the file, the same on every processor."""
     tensors, facts = read(case)
-    model = import_case(case).eval()
+    model = import_case(case).double().eval()
     # The released code is (B, T, H, W, C), ours (B, T, C, H, W).
-    past = tensors["input"].permute(0, 1, 4, 2, 3).clone().requires_grad_()
+    past = tensors["input"].permute(0, 1, 4, 2, 3).double().requires_grad_()
     output = model(past, tensors["output"].shape[1]).permute(0, 1, 3, 4, 2)
     noise = facts["max_abs_f32_vs_f64"]
     assert (output - tensors["output"]).abs().max() <= 10 * noise
     (output * tensors["probe"]).sum().backward()
     gradient, theirs = past.grad.permute(0, 1, 3, 4, 2), tensors["grad_input"]
-    # Where the file's own float noise is larger than the tolerance, ten times that noise decides.
-    tolerance = max(1e-5, 10 * noise / tensors["output"].abs().max().item())
+    # Where the file's own float noise is larger than the tolerance, that noise decides: ten times for the forward pass,
+    # and as much for the backward pass, which runs through as many operations.
+    tolerance = max(1e-5, 20 * noise / tensors["output"].abs().max().item())
     assert (gradient - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 

@@ -15,8 +15,8 @@ from torture.finite import DATA, MODELS, Poison
 import framecast as fc
 from framecast.api.data import data
 from framecast.cost import fit as fitting
+from framecast.cost.count import count_memory
 from framecast.cost.fit import CAUTION, heap_limit, recompute_modes
-from framecast.cost.memory import count_memory
 from framecast.errors import NonFiniteError, OutOfMemoryError, PeerLostError, RunFolderError, is_out_of_memory
 from framecast.registry import Training
 from framecast.training import distributed as ranks

@@ -12,7 +12,7 @@ import pytest
 from small_study import BY_HAND, STUDY, rows, write_record, write_study
 
 import framecast as fc
-from framecast.cost.memory import count_memory
+from framecast.cost.count import count_memory
 from framecast.studies.compare import Difference, paired_interval, spread
 from framecast.studies.plan import read_plan
 from framecast.studies.run import LOG_COLUMNS

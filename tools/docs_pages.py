@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from framecast.cells.cell import Cell
-from framecast.cost.count import cost
+from framecast.cost.count import operations
 from framecast.models.forecaster import create_model
 from framecast.registry import CELLS, ONE_SHOT, list_models, model_entry, paper_name, resolve
 
@@ -42,7 +42,7 @@ def cells() -> str:
     for name, entry in CELLS.items():
         column = resolve(entry.column)(channels=8, depth=6)
         cell = max(column, key=lambda c: len(c.init_state(_frame(c))))
-        own, pyramid = cost(name, SHAPE, CONTEXT), cost(f"ms-{name}", SHAPE, CONTEXT)
+        own, pyramid = operations(name, SHAPE, CONTEXT), operations(f"ms-{name}", SHAPE, CONTEXT)
         state = re.search(r"state \(([^)]*)\)", type(cell).__doc__ or "")
         rows.append([
             f"[`{name}`](#{_module(entry.column)})",

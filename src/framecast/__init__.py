@@ -10,6 +10,8 @@ Everything is imported when it is first used, so ``import framecast`` itself cos
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,14 +20,14 @@ if TYPE_CHECKING:
     from framecast.api.evaluate import evaluate
     from framecast.api.predict import predict, report
     from framecast.api.train import train
-    from framecast.cost.count import cost
+    from framecast.cost.count import cost, count_memory
     from framecast.cost.fit import largest_batches
     from framecast.cost.measure import measure_step
-    from framecast.cost.memory import count_memory
     from framecast.cost.table import make_cost_table
     from framecast.data.catalogue import describe_data, list_data
     from framecast.data.check import check_data
     from framecast.data.convert import convert_data
+    from framecast.demo import demo
     from framecast.models.forecaster import create_model
     from framecast.registry import CellEntry, list_models, register_cell
     from framecast.studies.run import study
@@ -45,6 +47,7 @@ __all__ = [
     "count_memory",
     "create_model",
     "data",
+    "demo",
     "describe_data",
     "evaluate",
     "import_weights",
@@ -68,14 +71,14 @@ _HOMES = {
     "api.evaluate": ("evaluate",),
     "api.predict": ("predict", "report"),
     "api.train": ("train",),
-    "cost.count": ("cost",),
     "cost.fit": ("largest_batches",),
     "cost.measure": ("measure_step",),
-    "cost.memory": ("count_memory",),
+    "cost.count": ("cost", "count_memory"),
     "cost.table": ("make_cost_table",),
     "data.catalogue": ("describe_data", "list_data"),
     "data.check": ("check_data",),
     "data.convert": ("convert_data",),
+    "demo": ("demo",),
     "models.forecaster": ("create_model",),
     "registry": ("CellEntry", "list_models", "register_cell"),
     "studies.run": ("study",),
@@ -83,6 +86,17 @@ _HOMES = {
     "weights.saving": ("save_weights",),
 }
 _HOME_OF = {name: f"framecast.{module}" for module, names in _HOMES.items() for name in names}
+
+
+class _Package(ModuleType):
+    """This package, in which a public function is never hidden by the submodule of its name, such as ``data``."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from framecast.api.data import as_trained, check_channels, load, run_data, weights_file
-from framecast.cost.count import count_cost
+from framecast.cost.count import create_for_shape, model_cost
 from framecast.cost.measure import measure_step
-from framecast.cost.memory import count_step
-from framecast.cost.paper import training_memory, unit_complexity
+from framecast.cost.paper import paper_memory, unit_complexity
 from framecast.data.clips import ClipData, Split
 from framecast.errors import DataError, RunNotFoundError, check_count
 from framecast.files import write_atomically
@@ -70,10 +68,8 @@ def analyse_complexity(
     check_count("batch", batch)
     rows = []
     for name in models:
-        known = model_entry(name).options()
-        fitting = {"in_channels": shape[1], "context": context, "horizon": shape[0] - context, "size": tuple(shape[2:])}
-        options = {key: value for key, value in fitting.items() if key in known} | dict(model_options or {})
-        model = create_model(name, **options).eval()
+        options = dict(model_options or {})
+        model = create_for_shape(name, shape, context, options).eval()
         row = {"model": name, **_counted(model, name, shape, context, batch)}
         if measure:
             found = measure_step(name, shape, context, batch=batch, options=options, forecasts=False, threads=threads)
@@ -84,9 +80,8 @@ def analyse_complexity(
 
 def _counted(model: Forecaster, name: str, shape: Sequence[int], context: int, batch: int) -> Row:
     """Return what ``analyse_complexity`` finds without computing."""
-    counted = count_cost(copy.deepcopy(model).to("meta"), shape, context)
-    memory = training_memory(model, shape, context, batch)
-    step = count_step(model, model_entry(name).training, shape, context)
+    counted = model_cost(model, model_entry(name).training, shape, context, batch=batch)
+    memory = paper_memory(model, shape, batch)
     parameters, macs = _formulas(model, shape)
     return {
         "formula_parameters": parameters,
@@ -96,9 +91,9 @@ def _counted(model: Forecaster, name: str, shape: Sequence[int], context: int, b
         "model_bytes": memory.model,
         "optimizer_bytes": memory.optimizer,
         "formula_output_bytes": memory.outputs,
-        "formula_bytes": memory.paper,
-        "saved_bytes": memory.saved,
-        "peak_bytes": step.peak(batch),
+        "formula_bytes": memory.total,
+        "saved_bytes": counted.saved_bytes,
+        "peak_bytes": counted.peak_bytes,
     }
 
 

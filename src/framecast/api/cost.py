@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from framecast.cost.count import Cost, cost
+from framecast.cost.count import Cost, Operations, cost
 from framecast.cost.fit import fit_text, largest_batches, read_size
 from framecast.cost.measure import cheaper_ways, measure_step
-from framecast.cost.memory import count_memory, shown_bytes
+from framecast.cost.memory import shown_bytes
 from framecast.cost.paper import paper_text, published_cost
 from framecast.cost.table import make_cost_table
 from framecast.errors import OptionError, check_count
@@ -142,20 +142,19 @@ def _mode(asked: CostRequest) -> Recompute:
 def _counted(asked: CostRequest, shape: Sequence[int], context: int) -> str:
     assert asked.model is not None
     options, batch, mode = asked.model_options, asked.batch or 1, _mode(asked)
-    counted = cost(asked.model, shape, context, **options)
+    counted = cost(asked.model, shape, context, batch=batch, recompute=mode, **options)
     known = {name: options[name] for name in ("hidden", "kernel", "layers") if name in options}
     convention = published_cost(asked.model, shape, context, **known)
-    operations = [["", "parameters", "multiply-accumulates"], _cost_row("true", counted)]
+    operations = [["", "parameters", "multiply-accumulates"], _operations_row("true", counted)]
     if convention:
-        operations.append(_cost_row("published convention", convention))
-    memory = count_memory(asked.model, shape, context, mode, **options)
+        operations.append(_operations_row("published convention", convention))
     rows = [
         ["counted", f"batch {batch}, recompute {mode}"],
-        ["saved for backward", shown_bytes(memory.saved(batch))],
-        ["all tensors at the peak of a step", shown_bytes(memory.peak(batch))],
+        ["saved for backward", shown_bytes(counted.saved_bytes)],
+        ["all tensors at the peak of a step", shown_bytes(counted.peak_bytes)],
     ]
     return f"{text_table(operations)}\n\n{text_table(rows)}"
 
 
-def _cost_row(label: str, cost: Cost) -> list[str]:
-    return [label, f"{cost.parameters:,}", f"{cost.macs / 1e9:,.3f} G"]
+def _operations_row(label: str, counted: Cost | Operations) -> list[str]:
+    return [label, f"{counted.parameters:,}", f"{counted.macs / 1e9:,.3f} G"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 from collections.abc import Mapping
@@ -15,14 +14,13 @@ from torch.utils.data import DataLoader, Subset
 
 from framecast.api.data import as_trained, check_channels, plain_options, run_data, weights_file
 from framecast.compute import find_device, ready_to_forecast, settle_arithmetic
-from framecast.cost.count import count_cost
-from framecast.cost.paper import training_memory
+from framecast.cost.count import model_cost
 from framecast.data.clips import SPLITS, ClipData, ClipSpec, Split
 from framecast.errors import DataError, check_count
 from framecast.evaluation import Evaluation, Protocol, evaluate_clips
 from framecast.files import write_atomically
 from framecast.models.forecaster import Forecaster
-from framecast.registry import paper_name
+from framecast.registry import model_entry, paper_name
 from framecast.reporting.results import score_csv
 from framecast.training.distributed import join_peers, own_device
 from framecast.training.order import EveryClipOnce
@@ -103,7 +101,7 @@ def evaluate(
     own = EveryClipOnce(len(chosen), peers.number, peers.count)
     pin = where.type == "cuda"
     loader: DataLoader[Any] = DataLoader(chosen, batch, sampler=own, num_workers=workers, pin_memory=pin)
-    costs = _costs(model, clips.spec)
+    counted = _cost(model, header["model"], clips.spec)
     ready_to_forecast(model, where, precision, compile)
     name = paper_name(header["model"])
     evaluation = Evaluation(
@@ -118,7 +116,7 @@ def evaluate(
         "run": file.parent.name,
         "model": name,
         "model_options": header["options"],
-        **costs,
+        **counted,
         "precision": precision,
         "data": clips.name,
         "data_options": plain_options(clips.options),
@@ -138,13 +136,11 @@ def _results_folder(run: Path) -> Path:
     return Path("runs") / run.name if run in shipped_runs().values() else run
 
 
-def _costs(model: Forecaster, spec: ClipSpec) -> dict[str, int]:
-    """Return what the model costs: its parameters, a forecast of one clip, and the training on one."""
+def _cost(model: Forecaster, name: str, spec: ClipSpec) -> dict[str, int]:
+    """Return what the model costs, by its own recipe; the memory of training is that of a step of one clip."""
     shape = (spec.length, spec.channels, spec.height, spec.width)
-    counted = count_cost(copy.deepcopy(model).to("meta"), shape, spec.context)
-    memory = training_memory(model, shape, spec.context)
-    bytes_ = memory.model + memory.optimizer + memory.saved
-    return {"parameters": counted.parameters, "macs": counted.macs, "training_bytes": bytes_}
+    counted = model_cost(model, model_entry(name).training, shape, spec.context).to_dict()
+    return {key: counted[key] for key in ("parameters", "macs", "saved_bytes", "peak_bytes")}
 
 
 def _first(clips: ClipData, split: Split, limit: int | None) -> Subset[Any]:

@@ -1,7 +1,8 @@
-"""Count what a forecast costs: parameters and multiply-accumulates of one roll-out, sample by sample.
+"""Count what a model costs: parameters, multiply-accumulates of a roll-out, and memory of a training step.
 
-Convolutions and matrix products are counted by torch's own counter on tensors without memory, so a 180x180 roll-out is
-counted in moments. What that counter does not see is counted by formula:
+``model_cost`` is the one answer that ``framecast cost``, evaluations, reports and studies give. Memory is counted as
+``framecast.cost.memory`` says. Convolutions and matrix products are counted by torch's own counter on tensors without
+memory, so a 180x180 roll-out is counted in moments. What that counter does not see is counted by formula:
 
     attention of N queries to M keys of width d    2 N M d
     reading a map at a place between its pixels    4 per value read
@@ -13,22 +14,25 @@ Gates, activations, pooling and biases are not counted, as in the literature.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from framecast.errors import OptionError
-from framecast.models.forecaster import Forecaster, create_model
-from framecast.registry import model_entry
+from framecast.cost.memory import StepMemory, count_step
+from framecast.errors import OptionError, check_count
+from framecast.models.forecaster import Forecaster, Recompute, create_model
+from framecast.registry import Training, model_entry
 
 aten = torch.ops.aten
 
 
-class Cost(NamedTuple):
-    """What one roll-out of one clip costs.
+class Operations(NamedTuple):
+    """What a roll-out of one clip takes, context included.
 
     Attributes:
         parameters: numbers that training changes.
@@ -37,6 +41,41 @@ class Cost(NamedTuple):
 
     parameters: int
     macs: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs.
+
+    Attributes:
+        parameters: numbers that training changes.
+        macs: multiply-accumulates of a roll-out of one clip, context included.
+        batch: clips of the training step whose memory is counted.
+        memory: that of a training step, for any batch.
+    """
+
+    parameters: int
+    macs: int
+    batch: int
+    memory: StepMemory = field(repr=False, compare=False)
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes that the forward pass of a training step keeps for the backward pass."""
+        return self.memory.saved(self.batch)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Training memory: bytes of all tensors at the peak of a training step.
+
+        They are weights, gradients and the moments of Adam, the clips, and all results that are alive at that moment.
+        """
+        return self.memory.peak(self.batch)
+
+    def to_dict(self) -> dict[str, int]:
+        """Return all numbers by name."""
+        names = ("parameters", "macs", "batch", "saved_bytes", "peak_bytes")
+        return {name: getattr(self, name) for name in names}
 
 
 # torch counts a multiply-accumulate as two operations, so the formulas here do too.
@@ -62,8 +101,8 @@ def _formulas() -> dict[Any, Any]:
     }
 
 
-def count_cost(model: Forecaster, shape: Sequence[int], context: int) -> Cost:
-    """Count the cost of a roll-out of one clip.
+def count_operations(model: Forecaster, shape: Sequence[int], context: int) -> Operations:
+    """Count the operations of a roll-out of one clip.
 
     Args:
         model: a forecaster; put it on the "meta" device to count without computing.
@@ -80,10 +119,10 @@ def count_cost(model: Forecaster, shape: Sequence[int], context: int) -> Cost:
     with torch.no_grad(), counter:
         model.rollout(clip, context, horizon)
     parameters = sum(p.numel() for p in model.parameters())
-    return Cost(parameters, counter.get_total_flops() // 2)
+    return Operations(parameters, counter.get_total_flops() // 2)
 
 
-def create_fitting(name: str, shape: Sequence[int], context: int, options: Mapping[str, Any]) -> Forecaster:
+def create_for_shape(name: str, shape: Sequence[int], context: int, options: Mapping[str, Any]) -> Forecaster:
     """Create a model by name for clips of a shape (T, C, H, W).
 
     Args:
@@ -106,8 +145,8 @@ def create_fitting(name: str, shape: Sequence[int], context: int, options: Mappi
     return create_model(name, **{option: value for option, value in fitting.items() if option in known} | dict(options))
 
 
-def cost(name: str, shape: Sequence[int], context: int, **options: Any) -> Cost:
-    """Count the cost of a model by name, without computing a forecast.
+def operations(name: str, shape: Sequence[int], context: int, **options: Any) -> Operations:
+    """Count the operations of a model by name, without computing a forecast.
 
     Args:
         name: a model's name or alias.
@@ -117,6 +156,82 @@ def cost(name: str, shape: Sequence[int], context: int, **options: Any) -> Cost:
 
     Raises:
         UnknownNameError: no such model or option.
-        ValueError: a shape or context the model cannot take.
+        OptionError: a shape or context the model cannot take.
     """
-    return count_cost(create_fitting(name, shape, context, options).eval().to("meta"), shape, context)
+    return count_operations(create_for_shape(name, shape, context, options).eval().to("meta"), shape, context)
+
+
+def count_memory(
+    name: str, shape: Sequence[int], context: int, recompute: Recompute = "none", **options: Any
+) -> StepMemory:
+    """Count the memory of a training step of a model by name, by its own recipe.
+
+    Args:
+        name: a model's name or alias.
+        shape: (T, C, H, W) of the clip.
+        context: number of past frames.
+        recompute: see ``Forecaster.rollout``.
+        options: the model's options; channels, and for one-shot models the lengths and size, follow the shape.
+
+    Raises:
+        UnknownNameError: no such model or option.
+        OptionError: a shape, context or ``recompute`` the model cannot take.
+    """
+    model = create_for_shape(name, shape, context, options)
+    return count_step(model, model_entry(name).training, shape, context, recompute)
+
+
+def model_cost(
+    model: Forecaster,
+    recipe: Training,
+    shape: Sequence[int],
+    context: int,
+    *,
+    batch: int = 1,
+    recompute: Recompute = "none",
+) -> Cost:
+    """Count what a model costs, without computing anything.
+
+    Args:
+        model: any forecaster; it is not changed.
+        recipe: how it is trained; loss, sampling and penalty count.
+        shape: (T, C, H, W) of a clip, context and horizon together.
+        context: number of past frames.
+        batch: clips of a training step.
+        recompute: see ``Forecaster.rollout``.
+
+    Raises:
+        OptionError: a shape, context, batch or ``recompute`` the model cannot take.
+    """
+    check_count("batch", batch)
+    ghost = copy.deepcopy(model).eval().to("meta")
+    memory = count_step(model, recipe, shape, context, recompute)
+    return Cost(*count_operations(ghost, shape, context), batch, memory)
+
+
+def cost(
+    name: str,
+    shape: Sequence[int],
+    context: int | None = None,
+    *,
+    batch: int = 1,
+    recompute: Recompute = "none",
+    **options: Any,
+) -> Cost:
+    """Count what a model costs by name: parameters, multiply-accumulates, memory of a training step.
+
+    Args:
+        name: a model's name or alias.
+        shape: (T, C, H, W) of a clip, context and horizon together.
+        context: number of past frames; None takes half of the clip.
+        batch: clips of a training step.
+        recompute: "none", "lean" or the steps of a segment, see ``Forecaster.rollout``.
+        options: the model's options; channels, and for one-shot models the lengths and size, follow the shape.
+
+    Raises:
+        UnknownNameError: no such model or option.
+        OptionError: a shape, context, batch or ``recompute`` the model cannot take.
+    """
+    past = shape[0] // 2 if context is None else context
+    model = create_for_shape(name, shape, past, options)
+    return model_cost(model, model_entry(name).training, shape, past, batch=batch, recompute=recompute)

@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from framecast.cost.count import count_memory
 from framecast.cost.measure import Measured, measure_base, measure_step
-from framecast.cost.memory import StepMemory, count_memory, shown_bytes
+from framecast.cost.memory import StepMemory, shown_bytes
 from framecast.errors import OptionError
 from framecast.models.forecaster import Recompute, segment_length
 from framecast.registry import ONE_SHOT, model_entry

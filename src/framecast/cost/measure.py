@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional as F
 
-from framecast.cost.memory import count_memory, shown_bytes
+from framecast.cost.count import count_memory
+from framecast.cost.memory import shown_bytes
 from framecast.errors import MeasurementError
 from framecast.models.forecaster import Recompute
 from framecast.registry import ONE_SHOT
@@ -145,22 +146,22 @@ def run_steps(
     import torch
 
     from framecast.compute import arrange
-    from framecast.cost.count import create_fitting
+    from framecast.cost.count import create_for_shape
     from framecast.registry import model_entry
-    from framecast.training.losses import training_loss
+    from framecast.training.losses import sampled_steps, training_loss
     from framecast.training.task import OPTIMIZERS
 
     if threads:
         torch.set_num_threads(threads)
     place, recipe = torch.device(device), model_entry(name).training
     base = process_base() if place.type == "cpu" else 0
-    model = create_fitting(name, shape, context, options).train().to(place)
+    model = create_for_shape(name, shape, context, options).train().to(place)
     arrange(model, "auto", place)
     optimizer = OPTIMIZERS[recipe.optimizer](model, recipe, True)
     clip = torch.rand(batch, *shape, device=place)
 
     def step() -> None:
-        loss = training_loss(model, recipe, clip, context, recompute)
+        loss = training_loss(model, recipe, clip, context, sampled_steps(recipe, clip), recompute=recompute)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if recipe.clip_norm:

@@ -24,10 +24,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from framecast.cost.count import create_fitting
 from framecast.models.forecaster import Forecaster, Recompute
-from framecast.registry import Training, model_entry
-from framecast.training.losses import training_loss
+from framecast.registry import Training
+from framecast.training.losses import sampled_steps, training_loss
 
 # Far above any count of channels or pixels in use, so that no other size is a multiple of it by chance.
 MARK = 1_000_003
@@ -98,31 +97,10 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return made
 
 
-def count_memory(
-    name: str, shape: Sequence[int], context: int, recompute: Recompute = "none", **options: Any
-) -> StepMemory:
-    """Count the memory of a training step: forward, the model's own loss and sampling, backward, Adam.
-
-    Args:
-        name: a model's name or alias.
-        shape: (T, C, H, W) of the clip.
-        context: number of past frames.
-        recompute: see ``Forecaster.rollout``.
-        options: the model's options; channels, and for one-shot models the lengths and size, follow the shape.
-
-    Raises:
-        UnknownNameError: no such model or option.
-        ValueError: a shape, context or ``recompute`` the model cannot take.
-    """
-    return count_step(
-        create_fitting(name, shape, context, options), model_entry(name).training, shape, context, recompute
-    )
-
-
 def count_step(
     model: Forecaster, recipe: Training, shape: Sequence[int], context: int, recompute: Recompute = "none"
 ) -> StepMemory:
-    """Count the memory of a training step of a model, as ``count_memory`` does, by any recipe.
+    """Count the memory of a training step: forward, loss and sampling by a recipe, backward, Adam.
 
     Args:
         model: any forecaster; it is not changed and nothing is computed.
@@ -187,7 +165,7 @@ def record_step(
         # The gradients of the step before live until this forward pass ends, as in Lightning's loop.
         ledger.events += [MOMENTS * trained, trained]
         before = len(ledger.events)
-        loss = training_loss(model, recipe, clip, context, recompute)
+        loss = training_loss(model, recipe, clip, context, sampled_steps(recipe, clip), recompute=recompute)
         gc.collect()
         forward = len(ledger.events)
         ledger.events.append(-trained)

@@ -33,17 +33,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
+from torch import nn
 
 from framecast.cells.convlstm import ConvLSTM
 from framecast.cells.mk_lstm import MKLSTM
-from framecast.cost.count import Cost, cost
-from framecast.cost.memory import without_values
+from framecast.cost.count import Operations, operations
 from framecast.errors import check_count
 from framecast.models.forecaster import Forecaster
 from framecast.models.recurrent import RecurrentForecaster
@@ -107,7 +103,7 @@ UPSAMPLING_OPERATIONS = 11
 
 def published_cost(
     name: str, shape: Sequence[int], context: int, *, hidden: int = 32, kernel: int = 3, layers: int = 6
-) -> Cost | None:
+) -> Operations | None:
     """Return the cost of a recurrent model as its authors' counter has it; None for models it was not used on.
 
     Args:
@@ -133,7 +129,7 @@ def published_cost(
     parameters = 2 * hidden * channels + hidden + channels + sum(p for p, _ in cells)
     macs = 2 * hidden * channels * height * width + sum(m for _, m in cells)
     macs += UPSAMPLING_OPERATIONS * entry.cell.upsampled * upsampled
-    return Cost(parameters, (frames - 1) * macs)
+    return Operations(parameters, (frames - 1) * macs)
 
 
 class Row(NamedTuple):
@@ -155,15 +151,15 @@ class Row(NamedTuple):
     parameters: str
     macs: str
 
-    def published(self) -> Cost:
+    def published(self) -> Operations:
         """Return our published-convention cost of this row."""
         found = published_cost(self.name, self.shape, self.context)
         assert found is not None
         return found
 
-    def counted(self) -> Cost:
+    def counted(self) -> Operations:
         """Return the true cost of our model of this row."""
-        return cost(self.name, self.shape, self.context)
+        return operations(self.name, self.shape, self.context)
 
 
 MNIST, TAXI, GERMANY = (20, 1, 64, 64), (8, 1, 32, 32), (8, 1, 180, 180)
@@ -212,40 +208,33 @@ def paper_text() -> str:
 FLOAT = 4
 
 
-class Memory(NamedTuple):
-    """What the training of a batch keeps in memory, in bytes.
+class PaperMemory(NamedTuple):
+    """The paper's model of what a training step keeps in memory, in bytes.
 
     Attributes:
         model: the parameters.
         optimizer: gradient and two moments of Adam, 3 x model.
-        outputs: by the paper's formulas, the outputs of all units at all steps; None for other cells.
-        paper: model + optimizer + 2 x outputs, the paper's sum; None for other cells.
-        saved: measured, what a roll-out keeps for its backward pass, parameters apart.
+        outputs: the outputs of all units at all steps; None for cells that the paper has no formula for.
+        total: model + optimizer + 2 x outputs; None for other cells.
     """
 
     model: int
     optimizer: int
     outputs: int | None
-    paper: int | None
-    saved: int
+    total: int | None
 
 
-def training_memory(model: Forecaster, shape: Sequence[int], context: int, batch: int = 1) -> Memory:
-    """Return what the paper's model of memory says of a training step, and what a roll-out keeps.
+def paper_memory(model: Forecaster, shape: Sequence[int], batch: int = 1) -> PaperMemory:
+    """Return what the paper's model of memory says of a training step.
 
     Args:
-        model: any forecaster; it is not changed and nothing is computed.
+        model: any forecaster.
         shape: (T, C, H, W) of a clip.
-        context: number of past frames.
         batch: clips of the step.
-
-    Raises:
-        ValueError: a shape or context the model cannot take.
     """
     size = FLOAT * sum(p.numel() for p in model.parameters())
     outputs = _unit_outputs(model, shape, batch)
-    paper = None if outputs is None else size + 3 * size + 2 * outputs
-    return Memory(size, 3 * size, outputs, paper, saved_bytes(model, shape, context, batch))
+    return PaperMemory(size, 3 * size, outputs, None if outputs is None else 4 * size + 2 * outputs)
 
 
 def _unit_outputs(model: Forecaster, shape: Sequence[int], batch: int) -> int | None:
@@ -267,35 +256,3 @@ def unit_complexity(cell: nn.Module, height: int, width: int, batch: int = 1) ->
     if isinstance(cell, MKLSTM):
         return mklstm_complexity(cell.channels, height, width, batch)
     return None
-
-
-def saved_bytes(model: Forecaster, shape: Sequence[int], context: int, batch: int = 1) -> int:
-    """Return the bytes that a training roll-out keeps for its backward pass, parameters apart.
-
-    It counts the storages autograd saves, each once however many operations share it. What an operation makes and
-    drops, the gradients, and what the allocator adds are not in it.
-
-    Args:
-        model: any forecaster; it is not changed and nothing is computed.
-        shape: (T, C, H, W) of a clip.
-        context: number of past frames.
-        batch: clips of the step.
-
-    Raises:
-        ValueError: a shape or context the model cannot take.
-    """
-    mode = FakeTensorMode()
-    ghost = without_values(model, mode).train()
-    own = {p.untyped_storage()._cdata for p in ghost.parameters()}
-    kept: dict[int, Any] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            # The storage is held too: a freed one's number would be given to another.
-            kept[storage._cdata] = storage
-        return tensor
-
-    with torch.enable_grad(), mode, saved_tensors_hooks(keep, lambda tensor: tensor):
-        ghost.rollout(torch.empty(batch, *shape), context, shape[0] - context)
-    return sum(storage.nbytes() for storage in kept.values())

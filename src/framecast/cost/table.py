@@ -20,7 +20,7 @@ import torch
 from framecast.cost.count import cost
 from framecast.cost.fit import CAUTION, free_memory, heap_limit
 from framecast.cost.measure import STEPS, measure_base, measure_step
-from framecast.cost.memory import count_memory, shown_bytes
+from framecast.cost.memory import shown_bytes
 from framecast.errors import DataError, MeasurementError, OptionError, UnknownNameError
 from framecast.files import write_atomically
 from framecast.registry import list_models, model_entry, paper_name
@@ -260,15 +260,14 @@ class _Maker:
         """Count, and measure where it is expected to fit."""
         key = self.key(clips, name)
         try:
-            counted = cost(name, clips.shape, clips.context)
-            memory = count_memory(name, clips.shape, clips.context)
+            counted = cost(name, clips.shape, clips.context, batch=self.batch)
         except ValueError as error:
             return Row._make([*key, *[None] * 8, f"impossible: {error}"])
         macs = counted.macs * self.batch
-        found = [counted.parameters, macs, memory.saved(self.batch), memory.peak(self.batch)]
+        found = [counted.parameters, macs, counted.saved_bytes, counted.peak_bytes]
         self.base = self.base or measure_base()
         self.rate = self.rate or convolution_rate(self.threads)
-        needed = self.base + memory.peak(self.batch, CAUTION, heap_limit())
+        needed = self.base + counted.memory.peak(self.batch, CAUTION, heap_limit())
         if needed > free_memory():
             return Row._make([*key, *found, *[None] * 4, f"{COUNTED}: may need {shown_bytes(needed)}"])
         expected = STEPS * (STEP_PASSES + 1) * macs / self.rate

@@ -134,7 +134,7 @@ def draw_curves(
 COSTS = (
     ("parameters", "parameters", 1e6, "M"),
     ("macs", "multiply-accumulates", 1e9, "G"),
-    ("training_bytes", "training memory", 1e9, "GB"),
+    ("peak_bytes", "training memory", 1e9, "GB"),
     ("seconds_per_clip", "forecast time", 1e-3, "ms"),
 )
 TITLE = "Cost and score"

@@ -99,7 +99,7 @@ def _facts(name: str, found: Results) -> dict[str, Any]:
         "run": found["run"],
         "parameters": f"{found['parameters']:,}",
         "macs": f"{found['macs'] / 1e9:,.3g} G" if "macs" in found else "–",
-        "training": f"{found['training_bytes'] / 1e6:,.3g} MB" if "training_bytes" in found else "–",
+        "training": f"{found['peak_bytes'] / 1e6:,.3g} MB" if "peak_bytes" in found else "–",
         "milliseconds": f"{1000 * found['seconds_per_clip']:.1f}",
         "data": f"{found['data']}, {found['split']}, {found['clips']:,} clips",
         "clips": f"{spec['context']} → {spec['horizon']} frames of {spec['height']}×{spec['width']}{pace}{unit}",

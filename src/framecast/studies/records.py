@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from framecast.api.train import options_in_training
-from framecast.cost.count import count_cost, create_fitting
-from framecast.cost.memory import count_step
-from framecast.data.clips import ClipSpec
+from framecast.cost.count import create_for_shape, model_cost
 from framecast.errors import DataError
 from framecast.files import write_atomically
 from framecast.registry import model_entry
@@ -209,38 +207,25 @@ class Hours(NamedTuple):
         return self.training + self.evaluation
 
 
-def cell_cost(plan: Plan, cell: StudyCell, spec: ClipSpec) -> dict[str, Any]:
-    """Return what a cell costs, counted: see ``_counted``.
+def cell_cost(plan: Plan, cell: StudyCell, shape: Sequence[int], context: int) -> dict[str, Any]:
+    """Return what a cell costs, counted with its own recipe and batch, and the clips and batch it was counted for.
 
     Args:
         plan: the study.
         cell: the model and the seed.
-        spec: the facts of the study's clips.
-    """
-    return _counted(plan, cell, (spec.length, spec.channels, spec.height, spec.width), spec.context)
-
-
-def _counted(plan: Plan, cell: StudyCell, shape: tuple[int, ...], context: int) -> dict[str, Any]:
-    """Return parameters, multiply-accumulates of a forecast of a clip, and bytes of a training step of a batch.
-
-    ``saved_bytes`` is what the forward pass keeps for backward, ``peak_bytes`` all tensors at the step's peak.
+        shape: (T, C, H, W) of the study's clips.
+        context: past frames of them.
     """
     training = training_options(plan.training_of(cell))
     options = options_in_training(cell.model.name, cell.model.options, training)
-    model = create_fitting(cell.model.name, shape, context, options).eval()
-    memory = count_step(
-        model, training.recipe(model_entry(cell.model.name).training), shape, context, training.recompute
-    )
-    counted = count_cost(model.to("meta"), shape, context)
-    return {
-        "parameters": counted.parameters,
-        "macs": counted.macs,
-        "shape": list(shape),
-        "context": context,
-        "batch": training.batch,
-        "saved_bytes": memory.saved(training.batch),
-        "peak_bytes": memory.peak(training.batch),
-    }
+    counted = model_cost(
+        create_for_shape(cell.model.name, shape, context, options),
+        training.recipe(model_entry(cell.model.name).training), shape, context,
+        batch=training.batch, recompute=training.recompute,
+    ).to_dict()  # fmt: skip
+    order = ("parameters", "macs", "shape", "context", "batch", "saved_bytes", "peak_bytes")
+    facts = {**counted, "shape": list(shape), "context": context}
+    return {name: facts[name] for name in order}
 
 
 def complete_costs(plan: Plan, records: Records) -> Records:
@@ -256,7 +241,7 @@ def complete_costs(plan: Plan, records: Records) -> Records:
         cost, label = record["cost"], cell.model.label
         if "peak_bytes" not in cost:
             # Seeds of a model cost the same.
-            made[label] = made.get(label) or _counted(plan, cell, tuple(cost["shape"]), cost["context"])
+            made[label] = made.get(label) or cell_cost(plan, cell, cost["shape"], cost["context"])
             record = {**record, "cost": {**made[label], **cost}}
             if plan.result_file(cell).is_file():
                 save_record(plan, cell, record)

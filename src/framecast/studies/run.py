@@ -90,7 +90,9 @@ def _run(plan: Plan, cell: StudyCell, threads: int, spent: dict[str, float]) -> 
         _write_state(plan, cell, {**state, "trained": True})
     with _timed(spent, "evaluation"):
         results = evaluate(folder, **plan.evaluation, per_clip=True, bootstrap=0, examples=4, **here)
-    return write_record(plan, cell, cell_cost(plan, cell, data(plan.data, **plan.data_options).spec), results)
+    spec = data(plan.data, **plan.data_options).spec
+    counted = cell_cost(plan, cell, (spec.length, spec.channels, spec.height, spec.width), spec.context)
+    return write_record(plan, cell, counted, results)
 
 
 @contextmanager

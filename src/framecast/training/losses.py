@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from framecast.models.forecaster import Forecaster, Recompute
 from framecast.registry import Training
+from framecast.training.distributed import global_mean
 
 Total = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Count = Callable[[Tensor, Tensor | None], Tensor | int]
@@ -111,23 +112,47 @@ LOSSES: dict[str, Loss] = {
 
 
 def training_loss(
-    model: Forecaster, recipe: Training, clip: Tensor, context: int, recompute: Recompute = "none"
+    model: Forecaster,
+    recipe: Training,
+    clip: Tensor,
+    context: int,
+    truth: Tensor | None,
+    *,
+    valid: Tensor | None = None,
+    recompute: Recompute = "none",
 ) -> Tensor:
-    """Return the loss of a batch of clips (B, T, C, H, W) by a model's recipe.
+    """Return the loss of a batch: of every forecast that the roll-out yields, plus the weighted penalty.
 
-    Where the recipe samples, every step after the context chooses between truth and forecast, as in training; which
-    of them it takes does not change the cost.
+    This is the loss that trainings minimise and whose cost is counted and measured. Where several processes train
+    together, its mean over them is the loss of the whole batch.
+
+    Args:
+        model: the forecaster.
+        recipe: loss, sampling and penalty.
+        clip: (B, T, C, H, W).
+        context: number of past frames.
+        truth: (B, T - 1) booleans, True where a step sees the true frame; None for a recipe without sampling.
+        valid: (B, T, 1 or C, H, W) booleans, False where there is no data; None where all is data.
+        recompute: see ``Forecaster.rollout``.
 
     Raises:
-        ValueError: a shape, context or ``recompute`` the model cannot take.
+        OptionError: a shape, context or ``recompute`` that the model cannot take.
     """
-    horizon = clip.shape[1] - context
-    truth = None
-    if recipe.sampling != "none":
-        truth = torch.zeros(clip.shape[0], clip.shape[1] - 1, dtype=torch.bool, device=clip.device)
-    rollout = model.rollout(clip, context, horizon, truth, recompute)
+    loss, rollout = LOSSES[recipe.loss], model.rollout(clip, context, clip.shape[1] - context, truth, recompute)
     end = rollout.first + rollout.frames.shape[1]
-    loss = LOSSES[recipe.loss](rollout.frames, clip[:, rollout.first : end], None)
+    mask = None if valid is None else valid[:, rollout.first : end]
+    total = loss.total(rollout.frames, clip[:, rollout.first : end], mask)
+    mean = global_mean(total, loss.count(rollout.frames, mask))
     if rollout.penalty is not None and recipe.penalty_weight:
-        loss = loss + recipe.penalty_weight * rollout.penalty.mean()
-    return loss
+        mean = mean + recipe.penalty_weight * rollout.penalty.mean()
+    return mean
+
+
+def sampled_steps(recipe: Training, clip: Tensor) -> Tensor | None:
+    """Return the ``truth`` of ``training_loss`` for a clip (B, T, C, H, W) when only the cost matters.
+
+    Where the recipe samples, every step chooses between truth and forecast; which of them it takes costs the same.
+    """
+    if recipe.sampling == "none":
+        return None
+    return torch.zeros(clip.shape[0], clip.shape[1] - 1, dtype=torch.bool, device=clip.device)

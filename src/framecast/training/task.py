@@ -14,8 +14,7 @@ from framecast.errors import UnknownNameError
 from framecast.models.forecaster import Forecaster, Recompute
 from framecast.models.sampling import policy_named, truth_mask
 from framecast.registry import Training
-from framecast.training.distributed import global_mean
-from framecast.training.losses import LOSSES
+from framecast.training.losses import LOSSES, training_loss
 
 WARMUP_SHARE = 0.2
 COSINE_FLOOR = 1e-3
@@ -77,13 +76,9 @@ class ForecastTask(lightning.LightningModule):
                 context=context,
                 horizon=horizon,
             )
-        rollout = self.model.rollout(frames, context, horizon, truth, self.recompute)
-        end = rollout.first + rollout.frames.shape[1]
-        valid = batch["valid"][:, rollout.first : end] if "valid" in batch else None
-        total = self.loss.total(rollout.frames, frames[:, rollout.first : end], valid)
-        loss = global_mean(total, self.loss.count(rollout.frames, valid))
-        if rollout.penalty is not None and self.recipe.penalty_weight:
-            loss = loss + self.recipe.penalty_weight * rollout.penalty.mean()
+        loss = training_loss(
+            self.model, self.recipe, frames, context, truth, valid=batch.get("valid"), recompute=self.recompute
+        )
         self.log("loss", loss)
         return loss
 
