@@ -11,11 +11,10 @@ from small import CONTEXT, HORIZON, small_model
 
 import framecast as fc
 from framecast import cli
-from framecast.cells.convlstm import published as published_convlstm
-from framecast.cells.mk_lstm import published as published_mklstm
 from framecast.cost.count import count_memory, count_operations, model_cost
 from framecast.cost.measure import Measured
 from framecast.cost.paper import (
+    PUBLISHED,
     convlstm_complexity,
     convolution_complexity,
     mklstm_complexity,
@@ -56,7 +55,7 @@ def test_a_convlstm_unit(kernel: int) -> None:
     counted, (parameters, macs) = count_operations(model, SHAPE, CONTEXT), embedding_and_head()
     # Ours has one bias for each gate, the released code two; the paper counts none. Multiply-accumulates are equal.
     assert counted.parameters - parameters == formula.parameters + 4 * C
-    assert published_convlstm(C, kernel, 0, 1, H, W) == (formula.parameters + 8 * C, formula.macs)
+    assert PUBLISHED["convlstm"](C, kernel, 0, 1, H, W) == (formula.parameters + 8 * C, formula.macs)
     assert counted.macs == STEPS * (formula.macs + macs * H * W)
 
 
@@ -65,7 +64,7 @@ def test_an_mklstm_unit() -> None:
     counted, (parameters, macs) = count_operations(model, SHAPE, CONTEXT), embedding_and_head()
     # 7 biases of gates and one of the projection; the released code has 19.
     assert counted.parameters - parameters == formula.parameters + 8 * C
-    assert published_mklstm(C, 3, 0, 1, H, W) == (formula.parameters + 19 * C, formula.macs)
+    assert PUBLISHED["mk-lstm"](C, 3, 0, 1, H, W) == (formula.parameters + 19 * C, formula.macs)
     # The output gate's 3x3 kernel over x and h runs inside the 5x5 one: 2 · 9 C² fewer.
     assert counted.macs == STEPS * (formula.macs + (macs - 18 * C**2) * H * W)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
 import framecast as fc
-from framecast.cells.convlstm import column, published
-from framecast.registry import CELLS, dataset_builder, frame_reader, model_entry
+from framecast.cells.convlstm import column
+from framecast.cost.paper import PAPER_SHAPES
+from framecast.data.sets.taxibj import open_taxibj
+from framecast.registry import CELLS, ONE_SHOT, dataset_builder, frame_reader, model_entry, resolve
 
 
 @pytest.mark.parametrize(
@@ -54,7 +58,7 @@ def test_bad_option_values(options: dict[str, int], message: str) -> None:
 
 
 def test_a_registered_cell_gives_two_models() -> None:
-    fc.register_cell("mine", fc.CellEntry(column, published, "Mine", "me", "none"))
+    fc.register_cell("mine", fc.CellEntry(column, "Mine", "me", "none"))
     try:
         assert {"mine", "ms-mine"} <= set(fc.list_models())
         for name in ("mine", "ms-mine"):
@@ -82,3 +86,15 @@ def test_a_registered_cell_gives_two_models() -> None:
 def test_readers_by_name_and_archives_have_none(name: str, reader: str) -> None:
     found = frame_reader(name)
     assert (found.__name__ if found else "") == reader
+
+
+@pytest.mark.parametrize("name", [*CELLS, *ONE_SHOT])
+def test_the_doi_of_an_entry_stands_in_the_docstring_of_its_module(name: str) -> None:
+    entry = model_entry(name)
+    module = inspect.getmodule(resolve(entry.cell.column if entry.cell else entry.build))
+    assert entry.doi in (module.__doc__ or "")
+
+
+def test_taxibj_has_the_same_channels_everywhere() -> None:
+    assert PAPER_SHAPES["taxibj"][0][1] == 1
+    assert inspect.signature(open_taxibj).parameters["channels"].default == "in"

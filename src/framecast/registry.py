@@ -27,6 +27,11 @@ def resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
 
 
+def canonical_name(name: str) -> str:
+    """Return a name as tables have it: "MS_LSTM" is "ms-lstm"."""
+    return name.lower().replace("_", "-")
+
+
 class ModelSpec(NamedTuple):
     """What it takes to create a model again: its name and the options it was created with."""
 
@@ -65,32 +70,29 @@ class CellEntry:
 
     Attributes:
         column: "module:function" that builds the cells of a stack, ``(channels, depth, *, **options)``.
-        published: "module:function" ``(channels, kernel, layer, depth, height, width)`` that returns the
-            parameters and the multiply-accumulates per step of one layer at its resolution, as the released
-            code and its operation counter have them (dead weights included).
         title: the name as the paper writes it.
         paper: authors, venue, year.
         doi: identifier of the paper.
         training: training defaults.
-        no_export: why ``torch.export`` cannot take the model, or "".
-        upsampled: how many maps the released pyramid up-samples where the scale changes.
         penalty_option: the option that, when False, builds the cell without its penalty, or "".
     """
 
     column: str | Callable[..., Any]
-    published: str | Callable[..., tuple[int, int]]
     title: str
     paper: str
     doi: str
     training: Training = field(default_factory=Training)
-    no_export: str = ""
-    upsampled: int = 1
     penalty_option: str = ""
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A forecaster: a builder and the facts of its name (see ``CellEntry`` and ``Training``)."""
+    """A forecaster: a builder and the facts of its name (see ``CellEntry`` and ``Training``).
+
+    Attributes:
+        cell: of a recurrent model, its cell, and ``cell_name`` the name of that.
+        pyramid: whether its cells stand in the mirrored pyramid.
+    """
 
     name: str
     build: str | Callable[..., Any]
@@ -98,8 +100,9 @@ class ModelEntry:
     paper: str
     doi: str
     training: Training = field(default_factory=Training)
-    no_export: str = ""
     cell: CellEntry | None = None
+    cell_name: str = ""
+    pyramid: bool = False
 
     def builder(self) -> Callable[..., Any]:
         """Import and return the function that builds the model from its options."""
@@ -155,85 +158,68 @@ class FileFormat:
 CELLS: dict[str, CellEntry] = {
     "convlstm": CellEntry(
         "framecast.cells.convlstm:column",
-        "framecast.cells.convlstm:published",
         "ConvLSTM",
         "Shi et al., NeurIPS 2015",
         "10.48550/arXiv.1506.04214",
     ),
     "trajgru": CellEntry(
         "framecast.cells.trajgru:column",
-        "framecast.cells.trajgru:published",
         "TrajGRU",
         "Shi et al., NeurIPS 2017",
         "10.48550/arXiv.1706.03458",
     ),
     "predrnn": CellEntry(
         "framecast.cells.predrnn:column",
-        "framecast.cells.predrnn:published",
         "PredRNN",
-        "Wang et al., NeurIPS 2017",
+        "Wang et al., IEEE TPAMI 2023",
         "10.1109/TPAMI.2022.3165153",
-        upsampled=2,
     ),
     "predrnn-v2": CellEntry(
         "framecast.cells.predrnn:column_v2",
-        "framecast.cells.predrnn:published_v2",
         "PredRNN-V2",
         "Wang et al., IEEE TPAMI 2023",
         "10.1109/TPAMI.2022.3165153",
         Training(sampling="reverse-scheduled", penalty_weight=0.01),
-        upsampled=2,
         penalty_option="decoupling",
     ),
     "predrnn++": CellEntry(
         "framecast.cells.predrnnpp:column",
-        "framecast.cells.predrnnpp:published",
         "PredRNN++",
         "Wang et al., ICML 2018",
         "10.48550/arXiv.1804.06300",
-        upsampled=2,
     ),
     "mim": CellEntry(
         "framecast.cells.mim:column",
-        "framecast.cells.mim:published",
         "MIM",
         "Wang et al., CVPR 2019",
         "10.48550/arXiv.1811.07490",
-        upsampled=2,
     ),
     "motionrnn": CellEntry(
         "framecast.cells.motionrnn:column",
-        "framecast.cells.motionrnn:published",
         "MotionRNN",
         "Wu et al., CVPR 2021",
         "10.48550/arXiv.2103.02243",
-        upsampled=2,
     ),
     "mk-lstm": CellEntry(
         "framecast.cells.mk_lstm:column",
-        "framecast.cells.mk_lstm:published",
         "MK-LSTM",
         "Ma et al., MS-LSTM, Applied Soft Computing 2023",
         "10.1016/j.asoc.2023.110731",
     ),
     "preciplstm": CellEntry(
         "framecast.cells.preciplstm:column",
-        "framecast.cells.preciplstm:published",
         "PrecipLSTM",
         "Ma, Zhang and Liu, IEEE TGRS 2022",
         "10.1109/TGRS.2022.3198222",
-        upsampled=2,
     ),
     "cms-lstm": CellEntry(
         "framecast.cells.cms_lstm:column",
-        "framecast.cells.cms_lstm:published",
         "CMS-LSTM",
         "Chai et al., ICME 2022",
         "10.48550/arXiv.2102.03586",
     ),
     "modernn": CellEntry(
         "framecast.cells.modernn:column",
-        "framecast.cells.modernn:published",
         "MoDeRNN",
         "Chai et al., ICASSP 2022",
         "10.48550/arXiv.2110.12978",
@@ -345,7 +331,7 @@ def model_entry(name: str) -> ModelEntry:
     Raises:
         UnknownNameError: there is no such model; the message lists all and the nearest spelling.
     """
-    key = name.lower().replace("_", "-")
+    key = canonical_name(name)
     key = ALIASES.get(key, key)
     if key in ONE_SHOT:
         return ONE_SHOT[key]
@@ -360,8 +346,9 @@ def model_entry(name: str) -> ModelEntry:
         paper=cell.paper,
         doi=cell.doi,
         training=cell.training,
-        no_export=cell.no_export,
         cell=cell,
+        cell_name=plain,
+        pyramid=pyramid,
     )
 
 
@@ -376,7 +363,7 @@ def register_cell(name: str, entry: CellEntry) -> None:
     Raises:
         ValueError: the name is taken.
     """
-    key = name.lower().replace("_", "-")
+    key = canonical_name(name)
     if key in CELLS or key in ONE_SHOT or key in ALIASES:
         raise OptionError(f"the name {key!r} is taken: choose another or remove the existing entry first")
     CELLS[key] = entry
@@ -470,7 +457,7 @@ def dataset_builder(name: str) -> Callable[..., Any]:
     Raises:
         UnknownNameError: there is no such data set.
     """
-    key = name.lower().replace("_", "-")
+    key = canonical_name(name)
     if key not in DATASETS:
         raise UnknownNameError("data set", name, DATASETS)
     return resolve(DATASETS[key])

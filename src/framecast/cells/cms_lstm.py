@@ -96,16 +96,3 @@ class CMSLSTM(Cell):
 def column(channels: int, depth: int, *, kernel: int = 3) -> list[Cell]:
     """Return ``depth`` CMS-LSTM layers of ``channels`` channels, from the bottom up."""
     return [CMSLSTM(channels, kernel) for _ in range(depth)]
-
-
-def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
-    """Return parameters and multiply-accumulates of one layer's step at height x width, as published.
-
-    The parameters include the keys' biases. The released counter takes 3N - 1 for the softmax of a row of N
-    and nothing for the two products with the attention's weights, which cost far more.
-    """
-    del layer, depth
-    parameters = (19 * kernel**2 + 11) * channels**2 + 27 * channels
-    convolutions = (25 * kernel**2 + 20) * channels**2 * height * width
-    tokens = [(bands**2, 2 * (height // bands) * (width // bands)) for bands in BANDS]
-    return parameters, convolutions + sum(patches * n * (3 * n - 1) for patches, n in tokens)

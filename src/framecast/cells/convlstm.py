@@ -49,10 +49,3 @@ class ConvLSTM(Cell):
 def column(channels: int, depth: int, *, kernel: int = 3) -> list[Cell]:
     """Return ``depth`` ConvLSTM layers of ``channels`` channels, from the bottom up."""
     return [ConvLSTM(channels, kernel) for _ in range(depth)]
-
-
-def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
-    """Return parameters and multiply-accumulates of one layer's step at height x width, as published."""
-    del layer, depth
-    weights = 8 * channels**2 * kernel**2
-    return weights + 8 * channels, weights * height * width

@@ -74,13 +74,3 @@ def layers(channels: int, depth: int, kernel: int) -> list[SpatiotemporalCell]:
 def column(channels: int, depth: int, *, kernel: int = 3) -> list[Cell]:
     """Return ``depth`` layers of ``channels`` channels, from the bottom up; the first is a PredRNN layer."""
     return list(layers(channels, depth, kernel))
-
-
-def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
-    """Return parameters and multiply-accumulates of one layer's step at height x width, as published.
-
-    The weights without effect are there, and run, in every layer.
-    """
-    del layer, depth
-    weights = (33 * kernel**2 + 2) * channels**2
-    return weights + 34 * channels, weights * height * width

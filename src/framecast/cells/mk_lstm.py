@@ -61,10 +61,3 @@ class MKLSTM(Cell):
 def column(channels: int, depth: int) -> list[Cell]:
     """Return ``depth`` MK-LSTM layers of ``channels`` channels, from the bottom up."""
     return [MKLSTM(channels) for _ in range(depth)]
-
-
-def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
-    """Return parameters and multiply-accumulates of one layer's step at height x width, as published."""
-    del kernel, layer, depth
-    weights = (9 * (9 + 25) + 2) * channels**2
-    return weights + 19 * channels, weights * height * width

@@ -78,13 +78,3 @@ class MoDeRNN(Cell):
 def column(channels: int, depth: int, *, kernel: int = 3) -> list[Cell]:
     """Return ``depth`` MoDeRNN layers of ``channels`` channels, from the bottom up."""
     return [MoDeRNN(channels, kernel) for _ in range(depth)]
-
-
-def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
-    """Return parameters and multiply-accumulates of one layer's step at height x width, as published.
-
-    The released code applies the three kernels of h in three rounds and those of x in two, one by one.
-    """
-    del layer, depth
-    gates, mean = 8 * kernel**2 * channels**2, (9 + 25 + 49) * channels**2
-    return gates + 2 * mean + 14 * channels, (gates + 5 * mean) * height * width

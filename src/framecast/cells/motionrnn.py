@@ -124,18 +124,3 @@ def column(channels: int, depth: int, *, kernel: int = 3) -> list[Cell]:
     check_quarters(channels)
     *moving, last = mim.layers(channels, depth, kernel)
     return [*(MotionRNN(layer) for layer in moving), last]
-
-
-def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
-    """Return parameters and multiply-accumulates of one layer's step at height x width, as published.
-
-    MotionGRU is counted in the last layer too, and its transposed convolution at output positions.
-    """
-    parameters, macs = mim.published(channels, kernel, layer, depth, height, width)
-    quarter, flow = channels // 4, 2 * FLOWS
-    encode, mask, decode = 4 * channels * quarter, FLOWS * quarter, FLOWS * quarter**2
-    gates, enlarge, fuse = 3 * flow * (quarter + flow), 16 * quarter * channels, 2 * channels**2
-    biases = quarter + 3 * flow + FLOWS + quarter + 2 * channels
-    small = (encode + gates + mask + decode) * (height // 2) * (width // 2)
-    large = (enlarge + fuse) * height * width
-    return parameters + encode + gates + mask + decode + enlarge + fuse + biases, macs + small + large

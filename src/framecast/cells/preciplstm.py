@@ -82,13 +82,3 @@ class PrecipLSTM(Cell):
 def column(channels: int, depth: int, *, kernel: int = 3, window: int = 30) -> list[Cell]:
     """Return ``depth`` PrecipLSTM layers of ``channels`` channels, from the bottom up."""
     return [PrecipLSTM(channels, kernel, window) for _ in range(depth)]
-
-
-def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
-    """Return parameters and multiply-accumulates of one layer's step at height x width, as published.
-
-    The released counter does not see the attention itself, only its convolutions.
-    """
-    del layer, depth
-    weights = (31 * kernel**2 + 7) * channels**2
-    return weights + 32 * channels, weights * height * width

@@ -167,17 +167,3 @@ def column_v2(channels: int, depth: int, *, kernel: int = 3, decoupling: bool = 
     """Return ``depth`` PredRNN layers that share one adapter, or have none where ``decoupling`` is False."""
     adapter = nn.Conv2d(channels, channels, 1) if decoupling else None
     return [PredRNN(channels, kernel, adapter) for _ in range(depth)]
-
-
-def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
-    """Return parameters and multiply-accumulates of one layer's step at height x width, as published."""
-    del layer, depth
-    weights = (16 * kernel**2 + 2) * channels**2
-    return weights + 17 * channels, weights * height * width
-
-
-def published_v2(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
-    """Return the same for PredRNN-V2: one adapter, counted with the first layer, run twice in every layer."""
-    parameters, macs = published(channels, kernel, layer, depth, height, width)
-    adapter = channels**2 + channels if layer == 0 else 0
-    return parameters + adapter, macs + 2 * channels**2 * height * width

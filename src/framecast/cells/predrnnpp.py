@@ -99,14 +99,3 @@ class GradientHighway(Cell):
 def column(channels: int, depth: int, *, kernel: int = 3) -> list[Cell]:
     """Return ``depth`` Causal LSTM layers, from the bottom up; the second has the gradient highway."""
     return [(GradientHighway if layer == 1 else CausalLSTM)(channels, kernel) for layer in range(depth)]
-
-
-def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
-    """Return parameters and multiply-accumulates of one layer's step at height x width, as published.
-
-    Highway weights stand in every layer there and run in the second.
-    """
-    del depth
-    cell, highway = (21 * kernel**2 + 3) * channels**2, 4 * kernel**2 * channels**2
-    run = cell + highway if layer == 1 else cell
-    return cell + highway + 13 * channels, run * height * width

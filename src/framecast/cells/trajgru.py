@@ -82,11 +82,3 @@ class TrajGRU(Cell):
 def column(channels: int, depth: int, *, kernel: int = 3, links: int = 10) -> list[Cell]:
     """Return ``depth`` TrajGRU layers of ``channels`` channels, from the bottom up."""
     return [TrajGRU(channels, kernel, links) for _ in range(depth)]
-
-
-def published(channels: int, kernel: int, layer: int, depth: int, height: int, width: int) -> tuple[int, int]:
-    """Return parameters and multiply-accumulates of one layer's step at height x width, with ten links."""
-    del layer, depth
-    links = 10
-    weights = (5 * kernel**2 + 3 * links) * channels**2 + 2 * links * channels * kernel**2
-    return weights + 8 * channels + 2 * links, weights * height * width

@@ -29,7 +29,7 @@ from framecast.cost.measure import Measured, measure_base, measure_step
 from framecast.cost.memory import StepMemory, shown_bytes
 from framecast.errors import OptionError
 from framecast.models.forecaster import Recompute, segment_length
-from framecast.registry import ONE_SHOT, model_entry
+from framecast.registry import model_entry
 from framecast.reporting.results import text_table
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -79,7 +79,7 @@ def recompute_modes(name: str, steps: int) -> list[Recompute]:
     Raises:
         UnknownNameError: no such model.
     """
-    if model_entry(name).name in ONE_SHOT:
+    if model_entry(name).cell is None:
         return ["none"]
     root = segment_length(steps, "lean")
     return ["none", *([2 * root] if 2 * root < steps else []), "lean", *([1] if root > 1 else [])]

@@ -24,7 +24,7 @@ from framecast.cost.count import count_memory
 from framecast.cost.memory import shown_bytes
 from framecast.errors import MeasurementError
 from framecast.models.forecaster import Recompute
-from framecast.registry import ONE_SHOT
+from framecast.registry import model_entry
 
 # The allocator's heap still grows in the second step, so a peak is one of three steps; the first of them only warms up.
 STEPS = 3
@@ -234,7 +234,7 @@ def cheaper_ways(
         ValueError: a shape or context the model cannot take.
     """
     said = []
-    if name not in ONE_SHOT:
+    if model_entry(name).cell is not None:
         plain, lean = (count_memory(name, shape, context, mode, **options).peak(batch) for mode in ("none", "lean"))
         said.append(
             f"--recompute lean: {shown_bytes(lean)} at the peak of a step instead of {shown_bytes(plain)}, for at "

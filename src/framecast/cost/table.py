@@ -21,9 +21,10 @@ from framecast.cost.count import cost
 from framecast.cost.fit import CAUTION, free_memory, heap_limit
 from framecast.cost.measure import STEPS, measure_base, measure_step
 from framecast.cost.memory import shown_bytes
+from framecast.cost.paper import PAPER_SHAPES
 from framecast.errors import DataError, MeasurementError, OptionError, UnknownNameError
 from framecast.files import write_atomically
-from framecast.registry import list_models, model_entry, paper_name
+from framecast.registry import canonical_name, list_models, model_entry, paper_name
 from framecast.untrusted import reading
 
 REFERENCE = "convlstm"
@@ -137,13 +138,6 @@ def _scaled(value: int | None, unit: float, name: str) -> str:
     return "–" if value is None else f"{value / unit:,.2f} {name}"
 
 
-# The data sets of the MS-LSTM paper: clips (T, C, H, W) and context.
-PAPER_SHAPES = {
-    "moving-mnist": ((20, 1, 64, 64), 10),
-    "taxibj": ((8, 2, 32, 32), 4),
-    "kth": ((20, 1, 128, 128), 10),
-    "german-radar": ((8, 1, 180, 180), 4),
-}
 # A training step is a forward pass and a backward pass of twice its operations.
 STEP_PASSES = 3
 # How the note of a row begins that was not measured.
@@ -173,7 +167,7 @@ def read_clips(text: str) -> Clips:
         UnknownNameError: it is neither a shape nor the name of such a data set.
         ValueError: an impossible shape or context.
     """
-    name = text.lower().replace("_", "-")
+    name = canonical_name(text)
     if name in PAPER_SHAPES:
         return Clips(name, *PAPER_SHAPES[name])
     numbers, _, past = text.partition(":")

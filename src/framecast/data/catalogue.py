@@ -14,7 +14,7 @@ from framecast.data.formats.pictures import PictureFolder, natural_order
 from framecast.data.radar import RadarFolder, holds_radar, is_radar
 from framecast.data.sources import FileSource, Layout
 from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError
-from framecast.registry import DATASETS, dataset_builder, sequence_endings, sequence_opener
+from framecast.registry import DATASETS, canonical_name, dataset_builder, sequence_endings, sequence_opener
 
 
 def open_parts(path: Path, layout: Layout) -> list[FileSource]:
@@ -115,7 +115,7 @@ def resolve_name(name: str | Path, options: dict[str, Any]) -> tuple[str, dict[s
     Raises:
         UnknownNameError: neither a name nor an existing path.
     """
-    key = str(name).lower().replace("_", "-")
+    key = canonical_name(str(name))
     if isinstance(name, str) and key in DATASETS:
         # A run is to be found again from another folder.
         places = {name: options[name] for name in ("path", "root") if isinstance(options.get(name), str | Path)}

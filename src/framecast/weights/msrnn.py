@@ -300,7 +300,7 @@ def translate(entry: ModelEntry, tensors: Mapping[str, Tensor], config: Mapping[
         ValueError: ``config`` is given; these tensors determine all there is to know.
         WeightsError: a tensor is missing, or one is neither used nor known to be without effect.
     """
-    cell = entry.name.removeprefix("ms-")
+    cell = entry.cell_name
     if cell not in RULES:
         raise UnknownNameError("model of source 'ms-rnn'", entry.name, RULES)
     if config is not None:
