@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from small import CONTEXT, HORIZON, RECURRENT, small_clip, small_model
 
 import framecast as fc
-from framecast.compute import arrange, compile_layers
+from framecast.compute import arithmetic, arrange, compile_layers
 from framecast.errors import UnknownNameError
 
 CPU = torch.device("cpu")
@@ -141,3 +142,16 @@ def test_compiled_runs_learn_and_forecast_the_same(tmp_path: Path) -> None:
     for key, tensor in weights_of(plain).items():
         torch.testing.assert_close(weights_of(ours)[key], tensor, rtol=0, atol=1e-5)
     np.testing.assert_allclose(fc.predict(plain, past, compile=True), fc.predict(plain, past), rtol=0, atol=1e-5)
+
+
+def test_process_wide_settings_are_restored() -> None:
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    variable = os.environ.get("OMP_NUM_THREADS")
+    with arithmetic(threads=3, tf32=True):
+        assert torch.get_num_threads() == 3
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+        assert torch.get_float32_matmul_precision() == "high"
+    assert before == (
+        torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32,
+    )  # fmt: skip
+    assert os.environ.get("OMP_NUM_THREADS") == variable

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
+from framecast.data.scaling import MinMax
 from framecast.registry import make_baselines
 from framecast.scores.family import add_counts, pool_counts
 from framecast.scores.image import image_counts, image_scores, ssim
@@ -90,6 +91,6 @@ def test_counts_of_different_scores_do_not_add() -> None:
 
 def test_baselines_by_hand() -> None:
     past = torch.tensor([1.0, 2.0, 6.0]).view(1, 3, 1, 1, 1)
-    baselines = make_baselines("1", torch.nn.Identity(), torch.nn.Identity())
+    baselines = make_baselines("1", MinMax())
     forecasts = {name: baseline(past, 2, None).flatten().tolist() for name, baseline in baselines.items()}
     assert forecasts == {"persistence": [6, 6], "mean frame": [3, 3], "blank frame": [0, 0]}

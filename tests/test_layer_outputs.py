@@ -73,7 +73,7 @@ def test_the_figure_of_the_ablation(runs: list[str], tmp_path: Path, capsys: pyt
     assert (tmp_path / "layer-outputs.png").read_bytes().startswith(b"\x89PNG")
     with np.load(tmp_path / "layer-outputs.npz", allow_pickle=False) as numbers:
         past = fc.data("moving-mnist", **DATA)["test"][1]["frames"][:3].numpy()
-        forecast = fc.predict(runs[3], past, horizon=2)
+        forecast = fc.predict(runs[3], past, horizon=2)[0]
         assert np.array_equal(numbers["ms-lstm/input"][0, :3], past)
         np.testing.assert_allclose(numbers["ms-lstm/input"][0, 3:], forecast[:1], atol=1e-6)
         np.testing.assert_allclose(numbers["ms-lstm/head"][0, 2:], forecast, atol=1e-6)

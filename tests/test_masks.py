@@ -124,9 +124,9 @@ def test_dry_clips_give_finite_results() -> None:
 
 
 def test_a_baseline_only_where_it_suits() -> None:
-    made = {unit: make_baselines(unit, DbzPixel().scale, DbzPixel().unscale) for unit in ("1", "mm/h")}
+    made = {unit: make_baselines(unit, DbzPixel()) for unit in ("1", "mm/h")}
     assert list(made["1"]) == ["persistence", "mean frame", "blank frame"]
     assert list(made["mm/h"]) == [*made["1"], "extrapolation"]
-    assert list(make_baselines("1", torch.exp, torch.log, ["blank frame"])) == ["blank frame"]
+    assert list(make_baselines("1", DbzPixel(), ["blank frame"])) == ["blank frame"]
     with pytest.raises(ValueError, match="Did you mean 'persistence'"):
-        make_baselines("1", torch.exp, torch.log, ["persistance"])
+        make_baselines("1", DbzPixel(), ["persistance"])

@@ -99,7 +99,7 @@ def test_padding_is_what_one_would_do_by_hand(name: str) -> None:
         with torch.no_grad():
             ours = model(clip[:, :CONTEXT], HORIZON)
             assert ours.shape[-2:] == (height, width)
-            least = getattr(model, "multiple", None) or model.stack.multiple
+            least = model.multiple
             h, w = (-(-n // least) * least for n in (height, width))
             by_hand = padded.unflatten(0, clip.shape[:2])[..., :h, :w]
             theirs = strict(by_hand[:, :CONTEXT], HORIZON)[..., :height, :width]

@@ -73,4 +73,4 @@ def test_training_on_a_path(kinds: dict[str, Path], tmp_path: Path) -> None:
     run = fc.train("convlstm", kinds["array.zarr"], out=tmp_path / "run", model_options={"hidden": 2, "layers": 1},
                    data_options=SHORT, steps=2, batch=2, progress=False)  # fmt: skip
     assert fc.evaluate(run.path, progress=False)["clips"] == 5
-    assert fc.predict(run.path, kinds["video.avi"], horizon=3).shape == (3, 1, 6, 8)
+    assert fc.predict(run.path, kinds["video.avi"], horizon=3).shape == (1, 3, 1, 6, 8)

@@ -139,7 +139,7 @@ def test_examples_are_physical(run: Path, results: dict[str, Any]) -> None:
 def test_two_hours_from_a_folder_of_files(run: Path, root: Path, tmp_path: Path, caplog: Any) -> None:
     with caplog.at_level(logging.WARNING):
         forecast = fc.predict(run, root, horizon=12, out=tmp_path)
-    assert forecast.shape == (12, 1, 20, 20)
+    assert forecast.shape == (1, 12, 1, 20, 20)
     assert re.search(r"knmi: 10.0% of the past holds no data", caplog.text)
     assert np.isnan(forecast[..., -2:]).all()
     assert np.isfinite(forecast[..., :-2]).all()
@@ -152,7 +152,7 @@ def test_two_hours_from_a_folder_of_files(run: Path, root: Path, tmp_path: Path,
     np.testing.assert_allclose(fc.predict(run, blocks, horizon=12), forecast, rtol=1e-4, atol=1e-4)
     with xarray.open_dataset(tmp_path / "forecast.nc", engine="h5netcdf") as saved:
         assert saved.rainfall_rate.attrs["units"] == "mm h-1"
-        np.testing.assert_array_equal(saved.rainfall_rate, forecast[:, 0])
+        np.testing.assert_array_equal(saved.rainfall_rate, forecast[0, :, 0])
         expected = START + 300 * 29 + 600 * np.arange(1, 13)
         np.testing.assert_array_equal(saved.time.values.astype("datetime64[s]").astype(int), expected)
     with Image.open(tmp_path / "forecast.gif") as picture:
@@ -166,7 +166,7 @@ def test_folders_that_cannot_be_forecast_from(run: Path, root: Path, tmp_path: P
     with pytest.raises(DataError, match=r"needs 2 frames at steps of 10 minutes.*02:15:00 is missing"):
         fc.predict(run, gap)
     small = knmi_folder(tmp_path / "small", np.zeros((4, 44, 44)), START)
-    assert fc.predict(run, small).shape == (2, 1, 20, 20)
+    assert fc.predict(run, small).shape == (1, 2, 1, 20, 20)
     tiny = knmi_folder(tmp_path / "tiny", np.zeros((4, 30, 30)), START)
     with pytest.raises(DataError, match="lies outside of 30x30"):
         fc.predict(run, tiny)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 import framecast as fc
 from framecast.data.scaling import DbzPixel
 from framecast.evaluation import Tally, interval, poisson_weights, weigh_counts
-from framecast.models.baselines import persistence
 from framecast.registry import SCORES, score_families
 from framecast.scores.family import Compared, ScoreFamily, ScoreInfo, add_counts, plain_values, pool_counts
 from framecast.scores.image import ImageScores
@@ -276,7 +275,7 @@ def test_persistence_on_the_real_knmi_frames(shared: Path) -> None:
         for number in range(len(clips)):
             clip = clips[number]
             frames, valid = clip["frames"][None], clip["valid"][None]
-            pair = Compared(persistence(frames[:, :1], 1), frames[:, 1:], valid[:, 1:], data.spec.scaling.unscale)
+            pair = Compared(frames[:, :1], frames[:, 1:], valid[:, 1:], data.spec.scaling.unscale)
             counts = add_counts(counts, pool_counts(family.counts(pair), 0))
     scores = family.scores(counts)
     found = [scores[f"csi_{threshold}"].item() for threshold in ("0.5", "2", "5")]

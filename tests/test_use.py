@@ -112,7 +112,7 @@ def test_arrays_of_every_form(run: Path, form: str) -> None:
         expected = fc.load(run)(torch.from_numpy(many), 5).numpy()
     forecast = fc.predict(run, given, horizon=5)
     assert forecast.dtype == np.float32
-    np.testing.assert_allclose(forecast, expected if "N" in form else expected[0], atol=1e-6)
+    np.testing.assert_allclose(forecast, expected if "N" in form else expected[:1], atol=1e-6)
 
 
 def test_files_of_every_kind_give_the_same_forecast(run: Path, tmp_path: Path) -> None:
@@ -294,3 +294,14 @@ def test_what_report_refuses(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(DataError, match="evaluate again"):
         fc.report(tmp_path)
+
+
+def test_a_loaded_model_knows_its_clips(run: Path) -> None:
+    model = fc.load(run)
+    assert (model.clips.context, model.clips.horizon, model.clips.unit) == (3, 2, "1")
+    frames = torch.from_numpy(past())
+    streamed = model.forecast(model.observe(model.clips.scaling.scale(frames)), 2)
+    torch.testing.assert_close(
+        model.clips.scaling.unscale(streamed), torch.from_numpy(fc.predict(run, past(), horizon=2))
+    )
+    assert fc.create_model("convlstm").clips is None

@@ -62,7 +62,7 @@ def sizes() -> str:
     """Return the table of what each model does with a frame size it cannot take directly."""
     rows = []
     for name in CELLS:
-        plain, pyramid = (create_model(prefix + name, hidden=8).stack.multiple for prefix in ("", "ms-"))
+        plain, pyramid = (create_model(prefix + name, hidden=8).multiple for prefix in ("", "ms-"))
         rows.append([f"`{name}`, `ms-{name}`", f"pads to multiples of {plain} (plain) and {pyramid} (pyramid of six)"])
     for name in ONE_SHOT:
         known = model_entry(name).options()

@@ -7,6 +7,11 @@ that way (``benchmarks/speed.py`` measures both).
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
 import torch
 
 from framecast.errors import UnknownNameError
@@ -19,18 +24,50 @@ PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}
 RECOMPILE_LIMIT = 64
 
 
-def settle_arithmetic(threads: int | None, tf32: bool = False) -> None:
-    """Set the threads and what GPUs may round, for the whole process: torch has no narrower scope.
+@contextmanager
+def arithmetic(threads: int | None = None, tf32: bool = False) -> Iterator[None]:
+    """Set the threads of the processor and the rounding of GPUs for the process, and restore them at the end.
 
     Args:
-        threads: threads of the processor; None leaves torch's choice.
-        tf32: let GPUs round float32 factors to 10 bits, in convolutions too, where torch does so unasked.
+        threads: threads of the processor, for processes started meanwhile too; None leaves torch's choice.
+        tf32: let GPUs round float32 factors to 10 bits (TF32), in convolutions too, where torch does so by default.
     """
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    variable = os.environ.get("OMP_NUM_THREADS")
     if threads:
         torch.set_num_threads(threads)
+        # Lightning sets another number in and for the processes it starts, unless it finds one here.
+        os.environ["OMP_NUM_THREADS"] = str(threads)
     # Lightning reads these older switches, and torch refuses that once the newer fp32_precision has been set.
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
+        torch.backends.cudnn.allow_tf32 = before[2]
+        if threads and variable is None:
+            del os.environ["OMP_NUM_THREADS"]
+        elif threads and variable is not None:
+            os.environ["OMP_NUM_THREADS"] = variable
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Return the context in which a model forecasts in a precision.
+
+    Args:
+        device: where it is computed.
+        precision: "32-true", or "bf16-mixed" to compute convolutions and products in bfloat16 (outputs err by about
+            1e-2). Scores are never computed in it.
+
+    Raises:
+        UnknownNameError: no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
+    dtype = PRECISIONS[precision]
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 def arrange(model: Forecaster, layout: str, device: torch.device) -> None:
@@ -66,41 +103,28 @@ def compile_layers(model: Forecaster) -> None:
         RuntimeError: when it first runs: the machine has no C++ compiler, which processors need.
     """
     import torch._dynamo
-    import torch._inductor.config
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
     # Left to itself the compiler puts convolutions into channels-last order, whatever order the model was put into.
-    torch._inductor.config.layout_optimization = getattr(model, "layout", None) != torch.contiguous_format
+    options = {"layout_optimization": getattr(model, "layout", None) != torch.contiguous_format}
     for layer in model.layers().values():
         # A single convolution has nothing to be fused with.
         if any(layer.children()):
-            layer.compile(dynamic=False)
+            layer.compile(dynamic=False, options=options)
 
 
-def ready_to_forecast(model: Forecaster, device: torch.device, precision: str, compiled: bool) -> None:
-    """Move a model to where it is to forecast, and choose how it is computed there.
+def place(model: Forecaster, device: torch.device, compiled: bool) -> None:
+    """Move a model to where it is to forecast, in the memory format that is faster there.
 
     Args:
         model: the model.
         device: where it will be computed.
-        precision: "32-true", or "bf16-mixed" to compute convolutions and products in bfloat16 (outputs err by about
-            1e-2); forecasts are float32 all the same.
         compiled: have its layers compiled, see ``compile_layers``.
-
-    Raises:
-        UnknownNameError: no such precision.
     """
-    if precision not in PRECISIONS:
-        raise UnknownNameError("precision", precision, PRECISIONS)
     model.to(device)
     arrange(model, "auto", device)
     if compiled:
         compile_layers(model)
-    dtype = PRECISIONS[precision]
-    if dtype is not None:
-        # Around the model alone: scores are never computed in it.
-        mixed = torch.autocast(device.type, dtype)
-        model.forward, model.rollout = mixed(model.forward), mixed(model.rollout)  # type: ignore[method-assign]
 
 
 def find_device(name: str) -> torch.device:

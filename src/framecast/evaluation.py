@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from framecast.compute import autocast
 from framecast.data.clips import ClipSpec, Sample
 from framecast.errors import OptionError, UnknownNameError, check_count
 from framecast.models.forecaster import Forecaster
@@ -164,7 +165,7 @@ class Part(NamedTuple):
         seconds: the model took.
         tallies: counts by forecast.
         published: counts as the released code takes them.
-        fallbacks: clips that a baseline could not treat, by baseline.
+        fallbacks: clips that a baseline could not treat, by baseline; None for those that treat all.
         numbers: of the clips kept for the report, in their split.
         examples: these clips.
     """
@@ -173,7 +174,7 @@ class Part(NamedTuple):
     seconds: float
     tallies: dict[str, Tally]
     published: PublishedTally
-    fallbacks: dict[str, int]
+    fallbacks: dict[str, int | None]
     numbers: list[int]
     examples: dict[str, list[Tensor]]
 
@@ -192,6 +193,7 @@ class Evaluation:
         baselines: by name; None takes those that suit the unit and are installed.
         bootstrap: replicates for confidence intervals; 0 for none.
         per_clip: keep the scores of every clip.
+        precision: in which the model forecasts, see ``framecast.compute.autocast``.
 
     Raises:
         UnknownNameError: a name or option that does not exist.
@@ -212,16 +214,18 @@ class Evaluation:
         baselines: Sequence[str] | None = None,
         bootstrap: int = 0,
         per_clip: bool = False,
+        precision: str = "32-true",
     ) -> None:
+        autocast(torch.device("cpu"), precision)  # refuses an unknown one
         if protocol not in PROTOCOLS:
             raise UnknownNameError("protocol", protocol, PROTOCOLS)
         check_count("bootstrap", bootstrap, least=0)
         self.model, self.name, self.spec, self.protocol = model, name, spec, protocol
-        self.wanted, self.replicates, self.per_clip = examples, bootstrap, per_clip
+        self.wanted, self.replicates, self.per_clip, self.precision = examples, bootstrap, per_clip, precision
         self.clips = 0
         self.seconds = 0.0
         self.families = score_families(spec.unit, scores, score_options)
-        self.baselines = make_baselines(spec.unit, spec.scaling.scale, spec.scaling.unscale, baselines)
+        self.baselines = make_baselines(spec.unit, spec.scaling, baselines)
         self.tallies = {forecast: Tally(self.families) for forecast in (name, *self.baselines)}
         self.published = PublishedTally(self.families)
         self.examples: dict[str, list[Tensor]] = {}
@@ -261,8 +265,11 @@ class Evaluation:
     def _forecast(self, frames: Tensor, valid: Tensor | None) -> Tensor:
         context, horizon = self.spec.context, self.spec.horizon
         if self.protocol == "forecast":
-            return self.model(frames[:, :context], horizon).float()  # type: ignore[no-any-return]
-        rollout = self.model.rollout(frames[:, :context], context, horizon)
+            with autocast(frames.device, self.precision):
+                forecast: Tensor = self.model(frames[:, :context], horizon)
+            return forecast.float()
+        with autocast(frames.device, self.precision):
+            rollout = self.model.rollout(frames[:, :context], context, horizon)
         if rollout.first != 1:
             raise OptionError(
                 f"protocol 'as-published' averages over warm-up frames, and {self.name} forecasts none: "
@@ -288,7 +295,7 @@ class Evaluation:
 
     def part(self) -> Part:
         """Return the sums so far."""
-        fallbacks = {name: made.fallbacks for name, made in self.baselines.items() if hasattr(made, "fallbacks")}
+        fallbacks = {name: baseline.fallbacks for name, baseline in self.baselines.items()}
         return Part(self.clips, self.seconds, self.tallies, self.published, fallbacks, self.numbers, self.examples)
 
     def unite(self, parts: Sequence[Part]) -> None:
@@ -301,7 +308,8 @@ class Evaluation:
             for name, tally in self.tallies.items():
                 tally.unite(other.tallies[name])
         for name in first.fallbacks:
-            self.baselines[name].fallbacks = sum(part.fallbacks[name] for part in parts)  # type: ignore[attr-defined]
+            counts = [part.fallbacks[name] for part in parts]
+            self.baselines[name].fallbacks = None if None in counts else sum(count or 0 for count in counts)
         numbers = [number for part in parts for number in part.numbers]
         order = sorted(range(len(numbers)), key=numbers.__getitem__)[: self.wanted]
         shown = {name for part in parts for name in part.examples}
@@ -325,7 +333,7 @@ class Evaluation:
             "forecasts": {name: tally.results() for name, tally in self.tallies.items()},
         }
         for name, baseline in self.baselines.items():
-            if hasattr(baseline, "fallbacks"):
+            if baseline.fallbacks is not None:
                 found["forecasts"][name]["fallbacks"] = baseline.fallbacks
         if self.protocol == "as-published":
             found["as_published"] = {self.name: self.published.results()}

@@ -121,13 +121,12 @@ class BaselineEntry:
     """A forecast that needs no training.
 
     Attributes:
-        forecast: "module:function" ``(past, horizon, valid)``; for an entry with a unit, "module:class" whose instances
-            are called so and which is made from the functions ``(scale, unscale)`` to and from physical values.
+        build: "module:class" of a ``framecast.models.baselines.Baseline``.
         unit: the unit it is meant for, or "" for all.
         package: what must be installed for it to be taken without being asked for.
     """
 
-    forecast: str | Callable[..., Any]
+    build: str | Callable[..., Any]
     unit: str = ""
     package: str = ""
 
@@ -283,9 +282,9 @@ SCORES: dict[str, str | Callable[..., Any]] = {
 }
 
 BASELINES: dict[str, BaselineEntry] = {
-    "persistence": BaselineEntry("framecast.models.baselines:persistence"),
-    "mean frame": BaselineEntry("framecast.models.baselines:mean_frame"),
-    "blank frame": BaselineEntry("framecast.models.baselines:blank"),
+    "persistence": BaselineEntry("framecast.models.baselines:Persistence"),
+    "mean frame": BaselineEntry("framecast.models.baselines:MeanFrame"),
+    "blank frame": BaselineEntry("framecast.models.baselines:BlankFrame"),
     "extrapolation": BaselineEntry("framecast.models.baselines:Extrapolation", RAIN_RATE, package="pysteps"),
 }
 
@@ -428,15 +427,12 @@ def score_families(
     }
 
 
-def make_baselines(
-    unit: str, scale: Callable[..., Any], unscale: Callable[..., Any], names: Sequence[str] | None = None
-) -> dict[str, Callable[..., Any]]:
-    """Return the baselines by name, ready to be called ``(past, horizon, valid)``.
+def make_baselines(unit: str, scaling: Any, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the baselines by name, each a ``framecast.models.baselines.Baseline``.
 
     Args:
         unit: physical unit of the data.
-        scale: turns physical values into the model's numbers.
-        unscale: turns the model's numbers into physical values.
+        scaling: between physical values and the model's numbers.
         names: of the baselines; None takes all that suit the unit and are installed.
 
     Raises:
@@ -447,8 +443,7 @@ def make_baselines(
         if name not in BASELINES:
             raise UnknownNameError("baseline", name, BASELINES)
     chosen = [name for name, entry in BASELINES.items() if entry.suits(unit)] if names is None else names
-    made = {name: resolve(BASELINES[name].forecast) for name in chosen}
-    return {name: made[name](scale, unscale) if BASELINES[name].unit else made[name] for name in chosen}
+    return {name: resolve(BASELINES[name].build)(scaling) for name in chosen}
 
 
 def dataset_builder(name: str) -> Callable[..., Any]:

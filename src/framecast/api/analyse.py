@@ -204,7 +204,7 @@ def analyse_layers(
     for run in runs:
         file = weights_file(Path(run))
         model, header = load_weights(file)
-        clips = as_trained(run_data(file.parent, data, data_options), header["clips"])
+        clips = as_trained(run_data(file.parent, data, data_options), model)
         check_channels(model, clips)
         if not 0 <= clip < len(clips[split]):
             raise DataError(f"the {split} split of {clips.name} has {len(clips[split])} clips, so there is no {clip}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from framecast.data.catalogue import open_data
-from framecast.data.clips import ClipData, spec_from_dict
+from framecast.data.clips import ClipData
 from framecast.errors import DataError, OptionError, RunFolderError, RunNotFoundError
 from framecast.models.forecaster import Forecaster
 from framecast.training.run_folder import RunFolder
@@ -76,15 +76,15 @@ def run_data(folder: Path, given: str | Path | ClipData | None, options: Mapping
         return open_data(config["data"], **(config["data_options"] | dict(options or {})))
 
 
-def as_trained(clips: ClipData, trained: Mapping[str, Any] | None) -> ClipData:
+def as_trained(clips: ClipData, model: Forecaster) -> ClipData:
     """Return clips under the scaling the model was trained with, whatever theirs would be.
 
     Raises:
         DataError: they are in another unit.
     """
-    if trained is None:
+    spec = model.clips
+    if spec is None:
         return clips
-    spec = spec_from_dict(dict(trained))
     if clips.spec.unit != spec.unit:
         raise DataError(f"{clips.name} is in {clips.spec.unit} and the model was trained on {spec.unit}: convert it")
     return clips.scaled_by(spec.scaling)

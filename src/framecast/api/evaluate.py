@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
 from framecast.api.data import as_trained, check_channels, plain_options, run_data, weights_file
-from framecast.compute import find_device, ready_to_forecast, settle_arithmetic
+from framecast.compute import arithmetic, find_device, place
 from framecast.cost.count import model_cost
 from framecast.data.clips import SPLITS, ClipData, ClipSpec, Split
 from framecast.errors import DataError, check_count
@@ -92,24 +92,24 @@ def evaluate(
     check_count("examples", examples, least=0)
     if limit is not None:
         check_count("limit", limit)
-    settle_arithmetic(threads)
     file = weights_file(Path(run))
     model, header = load_weights(file)
-    clips = as_trained(run_data(file.parent, data, data_options), header["clips"])
+    clips = as_trained(run_data(file.parent, data, data_options), model)
     check_channels(model, clips)
     peers, chosen, where = join_peers(), _first(clips, split, limit), own_device(find_device(device))
     own = EveryClipOnce(len(chosen), peers.number, peers.count)
     pin = where.type == "cuda"
     loader: DataLoader[Any] = DataLoader(chosen, batch, sampler=own, num_workers=workers, pin_memory=pin)
     counted = _cost(model, header["model"], clips.spec)
-    ready_to_forecast(model, where, precision, compile)
+    place(model, where, compile)
     name = paper_name(header["model"])
     evaluation = Evaluation(
         model, name, clips.spec, protocol, examples, scores=scores, score_options=score_options, baselines=baselines,
-        bootstrap=bootstrap, per_clip=per_clip,
+        bootstrap=bootstrap, per_clip=per_clip, precision=precision,
     )  # fmt: skip
     progress = progress and peers.number == 0
-    evaluate_clips(evaluation, loader, len(loader), lambda tensor: tensor.to(where, non_blocking=pin), progress)
+    with arithmetic(threads):
+        evaluate_clips(evaluation, loader, len(loader), lambda tensor: tensor.to(where, non_blocking=pin), progress)
     if peers.count > 1:
         evaluation.unite(peers.gathered(evaluation.part()))
     results = {

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from framecast.api.data import weights_file
-from framecast.compute import find_device, ready_to_forecast, settle_arithmetic
-from framecast.data.clips import spec_from_dict
+from framecast.compute import arithmetic, autocast, find_device, place
 from framecast.data.past import read_past
 from framecast.data.scaling import MinMax
 from framecast.reporting.forecast import Forecast, write_forecast
@@ -53,7 +52,7 @@ def predict(
         threads: threads of the processor; None leaves torch's choice.
 
     Returns:
-        The forecast in physical units, (horizon, C, H, W) for one clip, (N, horizon, C, H, W) for many.
+        The forecast in physical units, (N, horizon, C, H, W), N being 1 for one clip.
 
     Raises:
         RunNotFoundError: there are no weights.
@@ -63,16 +62,15 @@ def predict(
             hold NaN where the model was trained on pictures.
         ValueError: ``horizon`` is below 1, or the frames are too small or too few for the model.
     """
-    settle_arithmetic(threads)
-    model, header = load_weights(weights_file(Path(run)))
-    spec = spec_from_dict(header["clips"]) if header["clips"] else None
+    model, _ = load_weights(weights_file(Path(run)))
+    spec = model.clips
     past = read_past(frames, model.in_channels, spec)
     if past.note:
         log.warning(past.note)
     steps = horizon if horizon is not None else (spec.horizon if spec else 1)
     where = find_device(device)
-    ready_to_forecast(model, where, precision, compile)
-    with torch.inference_mode():
+    place(model, where, compile)
+    with arithmetic(threads), torch.inference_mode(), autocast(where, precision):
         numbers = torch.cat([model(clip[None].to(where), steps).float().cpu() for clip in past.frames])
     unscale = spec.scaling.unscale if spec else torch.nn.Identity()
     result = unscale(numbers)
@@ -88,8 +86,8 @@ def predict(
             times = np.concatenate([past.times, ahead])
         unit, scaling = (spec.unit, spec.scaling) if spec else ("1", MinMax())
         write_forecast(Forecast(before.numpy(), result.numpy(), unit, scaling, times), Path(out))
-    found: NDArray[np.float32] = result.numpy()
-    return found if len(found) > 1 else found[0]
+    forecast: NDArray[np.float32] = result.numpy()
+    return forecast
 
 
 def report(

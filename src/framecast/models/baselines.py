@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -25,48 +25,69 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from framecast.data.scaling import Scaling
 from framecast.errors import MissingExtraError
 
-Baseline = Callable[[Tensor, int, Tensor | None], Tensor]
+
+class Baseline(ABC):
+    """A forecast that needs no training.
+
+    Args:
+        scaling: between physical values and the numbers it is called with.
+
+    Attributes:
+        fallbacks: clips so far that got persistence instead; None for a baseline that can forecast every clip.
+
+    Raises:
+        MissingExtraError: it needs a package that is not installed.
+    """
+
+    fallbacks: int | None = None
+
+    def __init__(self, scaling: Scaling) -> None:
+        self.scaling = scaling
+
+    @abstractmethod
+    def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
+        """Return the forecast (B, horizon, C, H, W) of the past (B, T, C, H, W), which is valid where ``valid`` is."""
 
 
-def persistence(past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
-    """Repeat the last frame of the past (B, T, C, H, W) to (B, horizon, C, H, W)."""
-    del valid
-    return past[:, -1:].expand(-1, horizon, -1, -1, -1)
+class Persistence(Baseline):
+    """Repeats the last frame of the past."""
+
+    def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
+        """Return the last frame, (B, horizon, C, H, W)."""
+        del valid
+        return past[:, -1:].expand(-1, horizon, -1, -1, -1)
 
 
-def mean_frame(past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
-    """Repeat the mean frame of the past (B, T, C, H, W) to (B, horizon, C, H, W)."""
-    del valid
-    return past.mean(1, keepdim=True).expand(-1, horizon, -1, -1, -1)
+class MeanFrame(Baseline):
+    """Repeats the mean frame of the past."""
+
+    def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
+        """Return the mean frame, (B, horizon, C, H, W)."""
+        del valid
+        return past.mean(1, keepdim=True).expand(-1, horizon, -1, -1, -1)
 
 
-def blank(past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
-    """Forecast zeros, (B, horizon, C, H, W)."""
-    del valid
-    return past.new_zeros(1).expand(past.shape[0], horizon, *past.shape[2:])
+class BlankFrame(Baseline):
+    """Forecasts zeros."""
+
+    def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
+        """Return zeros, (B, horizon, C, H, W)."""
+        del valid
+        return past.new_zeros(1).expand(past.shape[0], horizon, *past.shape[2:])
 
 
 # Rates below this, in mm/h, are dry for the motion; dry is set 5 dB below.
 LEAST_RAIN, DRY_DECIBELS = 0.1, -15.0
 
 
-class Extrapolation:
-    """Extrapolates rain rates; where no motion can be found, a clip gets persistence instead.
+class Extrapolation(Baseline):
+    """Extrapolates rain rates in mm/h; a clip without motion, such as a dry one, gets persistence instead."""
 
-    Args:
-        scale: turns rates in mm/h into the model's numbers.
-        unscale: turns the model's numbers into rates in mm/h.
-
-    Attributes:
-        fallbacks: clips so far that got persistence: dry ones, and ones with a single past frame.
-
-    Raises:
-        MissingExtraError: pysteps is not installed.
-    """
-
-    def __init__(self, scale: Callable[[Tensor], Tensor], unscale: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, scaling: Scaling) -> None:
+        super().__init__(scaling)
         try:
             # pysteps tells on the standard output where its configuration is.
             with contextlib.redirect_stdout(io.StringIO()):
@@ -75,13 +96,12 @@ class Extrapolation:
         except ImportError as error:
             raise MissingExtraError("pysteps", "nowcast", "the extrapolation baseline") from error
         self.motion, self.advect = dense_lucaskanade, extrapolate
-        self.scale, self.unscale = scale, unscale
-        self.fallbacks = 0
+        self.fallbacks: int = 0
 
     def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
         """Return (B, horizon, C, H, W) of the past (B, T, C, H, W) in [0, 1]."""
-        forecast = persistence(past, horizon).clone()
-        rates = self.unscale(past.double())
+        forecast = Persistence(self.scaling)(past, horizon).clone()
+        rates = self.scaling.unscale(past.double())
         if valid is not None:
             rates = rates.where(valid, torch.nan)
         for number, clip in enumerate(rates):
@@ -92,7 +112,7 @@ class Extrapolation:
                 continue
             for channel, last in enumerate(clip[-1]):
                 frames = self.advect(last.nan_to_num(0.0).cpu().numpy(), velocity, horizon, outval=0.0)
-                forecast[number, :, channel] = self.scale(torch.from_numpy(frames).to(forecast))
+                forecast[number, :, channel] = self.scaling.scale(torch.from_numpy(frames).to(forecast))
         return forecast
 
     def _velocity(self, rates: NDArray[np.float64]) -> NDArray[Any] | None:

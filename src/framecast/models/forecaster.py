@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from framecast.data.clips import ClipSpec
 from framecast.errors import OptionError, UnknownNameError, check_count
 from framecast.registry import ModelSpec, model_entry
 
@@ -61,12 +62,17 @@ class Forecaster(nn.Module, ABC):
     Attributes:
         in_channels: channels of the frames it takes.
         out_channels: channels of the frames it gives.
+        multiple: height and width that it takes without padding are multiples of this.
         spec: the name and options it was created with, where it came from the registry.
+        clips: the facts of the clips it was trained on, scaling included, where it was loaded; so
+            ``model.clips.scaling`` turns physical values into its numbers and back.
     """
 
     in_channels: int
     out_channels: int
+    multiple: int = 1
     spec: ModelSpec | None = None
+    clips: ClipSpec | None = None
 
     @abstractmethod
     def rollout(

@@ -73,7 +73,7 @@ class RecurrentForecaster(Forecaster):
         self.out_channels = in_channels if out_channels is None else out_channels
         check_count("in_channels", self.in_channels)
         check_count("out_channels", self.out_channels)
-        self.pad = pad
+        self.multiple, self.pad = stack.multiple, pad
         self.embed = nn.Conv2d(self.in_channels, stack.channels, 1)
         self.stack = stack
         self.head = nn.Conv2d(stack.channels, self.out_channels, 1)
@@ -168,7 +168,7 @@ class RecurrentForecaster(Forecaster):
         return torch.stack(frames, 1)[..., :height, :width]
 
     def _pad(self, frames: Tensor) -> Tensor:
-        return pad_frames(frames, self.stack.multiple, pad=self.pad, name="this model")
+        return pad_frames(frames, self.multiple, pad=self.pad, name="this model")
 
     def _start(self, canvas: Tensor) -> tuple[State, Tensor | None]:
         # Only size, type and device of the first input matter here: a view costs nothing.

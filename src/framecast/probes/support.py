@@ -24,7 +24,6 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from framecast.errors import OptionError
 from framecast.models.forecaster import Forecaster
-from framecast.models.one_shot import OneShotForecaster
 from framecast.models.recurrent import RecurrentForecaster
 from framecast.probes.layer_outputs import watched
 
@@ -98,10 +97,7 @@ def check_unpadded(model: Forecaster, past: Tensor) -> None:
     Raises:
         ValueError: the size is not one the model takes as it is; the message names the next larger one.
     """
-    if isinstance(model, RecurrentForecaster):
-        height, width = (-(-n // model.stack.multiple) * model.stack.multiple for n in past.shape[-2:])
-    elif isinstance(model, OneShotForecaster):
-        height, width = model.fit_size(past).shape[-2:]
+    height, width = (-(-n // model.multiple) * model.multiple for n in past.shape[-2:])
     if (height, width) != tuple(past.shape[-2:]):
         raise OptionError(
             f"frames of {past.shape[-2]}x{past.shape[-1]} would be padded: take {height}x{width}, which fits the model"

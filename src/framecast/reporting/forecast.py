@@ -41,7 +41,7 @@ def write_forecast(found: Forecast, folder: Path) -> list[Path]:
         OSError: the folder cannot be written.
     """
     saved = io.BytesIO()
-    np.save(saved, found.frames if len(found.frames) > 1 else found.frames[0])
+    np.save(saved, found.frames)
     files = {"forecast.npy": saved.getvalue(), "forecast.gif": _animation(found)}
     if found.times is not None and len(found.frames) == 1:
         content = netcdf(found.frames[0], found.times[-found.frames.shape[1] :], found.unit)

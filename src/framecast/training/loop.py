@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader, Subset
 
-from framecast.compute import arrange, compile_layers, settle_arithmetic
+from framecast.compute import arithmetic, arrange, compile_layers
 from framecast.data.clips import ClipData, ClipSpec
 from framecast.errors import DataError, OutOfMemoryError, PeerLostError, is_out_of_memory
 from framecast.models.forecaster import Forecaster
@@ -116,17 +115,13 @@ def fit(
         PeerLostError: another process of this training has ended before its time.
         KeyboardInterrupt: Ctrl-C was pressed or SIGTERM received; the state is saved.
     """
-    settle_arithmetic(options.threads, options.tf32)
-    if options.threads:
-        # Lightning sets another number in and for the processes it starts, unless it finds one here.
-        os.environ["OMP_NUM_THREADS"] = str(options.threads)
     probe = ShuffledBatches(len(data["train"]), options.batch, 1, options.seed)
     total, interval = options.total_batches(probe.per_epoch), options.validation_interval(probe.per_epoch)
     task = ForecastTask(
         model, data.spec, recipe, seed=options.seed, per_epoch=probe.per_epoch, total=total,
         accumulate=options.accumulate, recompute=options.recompute,
     )  # fmt: skip
-    with _quiet():
+    with arithmetic(options.threads, options.tf32), _quiet():
         trainer = _trainer(options, recipe, folder, interval)
         if trainer.world_size > 1:
             meet_peers()

@@ -115,13 +115,12 @@ def load_weights(path: str | Path) -> tuple[Forecaster, dict[str, Any]]:
     header, tensors = read_weights(path)
     with reading(path, "names a model that cannot be made", "fetch it again, or update framecast", WeightsError):
         _check_options(header, tensors, path)
-        if header["clips"]:
-            spec_from_dict(header["clips"])
+        clips = spec_from_dict(header["clips"]) if header["clips"] else None
         with torch.device("meta"):
             check_fit(create_model(header["model"], **header["options"]), tensors, str(path))
         model = create_model(header["model"], **header["options"])
     fit_tensors(model, tensors, str(path))
-    model.spec = ModelSpec(header["model"], header["options"])
+    model.spec, model.clips = ModelSpec(header["model"], header["options"]), clips
     return model.eval(), header
 
 
