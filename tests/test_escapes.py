@@ -14,7 +14,7 @@ from makers.radar import radolan_bytes
 
 from framecast.data.archives import find_work, frames_of
 from framecast.data.sets.own import open_own
-from framecast.data.sources import Layout
+from framecast.data.sources import ReadOptions
 from framecast.errors import DataError
 from framecast.untrusted import SMALL_BYTES
 
@@ -69,7 +69,7 @@ def test_archives_write_nothing_outside_their_folder(
         evil.write_bytes(evil.read_bytes()[: -evil.stat().st_size // 2])
     before = set(tmp_path.rglob("*"))
     items = []
-    for item in (item for work in find_work(evil, Layout()) for item in frames_of(work)):
+    for item in (item for work in find_work(evil, ReadOptions()) for item in frames_of(work)):
         items.append(item)
         inside = [path for path in tmp_path.rglob("*") if path not in before]
         # While a piece is read, there is one folder of ours with one plain file at most.
@@ -88,7 +88,7 @@ def test_archives_that_are_bombs_are_refused(kind: str, tmp_path: Path) -> None:
     info.size = SMALL_BYTES + MIB
     with tarfile.open(tmp_path / f"a{suffix}", kind) as archive:  # type: ignore[call-overload]
         archive.addfile(info, io.BytesIO(bytes(info.size)))
-    (item,) = [item for work in find_work(tmp_path / f"a{suffix}", Layout()) for item in frames_of(work)]
+    (item,) = [item for work in find_work(tmp_path / f"a{suffix}", ReadOptions()) for item in frames_of(work)]
     if kind == "w:gz" and (tmp_path / f"a{suffix}").stat().st_size * 1000 > info.size:
         assert "unpacks to more than" in item.problem  # deflate shrinks by 1032 at most: the file itself is refused
     else:

@@ -17,9 +17,9 @@ from PIL import Image
 
 from framecast.data.clips import ClipData
 from framecast.data.formats.pictures import PictureFolder
-from framecast.data.past import read_frames
+from framecast.data.past import all_clips, open_past
 from framecast.data.sets.own import open_own
-from framecast.data.sources import Layout
+from framecast.data.sources import ReadOptions
 from framecast.errors import DataError, DatasetNotFoundError
 
 
@@ -75,7 +75,7 @@ def test_natural_order_of_pictures(tmp_path: Path) -> None:
     frames = moving_bar(12)
     data = open_own(png_folder(tmp_path / "p", frames), shares=(1, 0, 0), context=10, horizon=2)
     assert np.array_equal(data["train"][0]["frames"][:, 0].numpy(), frames.astype(np.float32) / 255)
-    assert read_frames(tmp_path / "p", 1)[0, 10, 0] == pytest.approx(frames[10] / 255)
+    assert all_clips(open_past(tmp_path / "p", 1), "p", 1)[0, 10, 0] == pytest.approx(frames[10] / 255)
 
 
 def test_pictures_of_16_bits_and_colour(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_damaged_png_is_an_error_or_the_same_picture(tmp_path: Path) -> None:
         damaged[rng.integers(len(damaged))] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
         try:
-            read = PictureFolder([path], Layout()).read(np.array([0]))
+            read = PictureFolder([path], ReadOptions()).read(np.array([0]))
         except DataError as error:
             refused += str(path) in str(error)
         else:

@@ -104,15 +104,27 @@ def test_what_evaluate_refuses(run: Path, tmp_path: Path) -> None:
 # ---- predict
 
 
-@pytest.mark.parametrize("form", ["(T,H,W)", "(T,C,H,W)", "(N,T,H,W)", "(N,T,C,H,W)"])
+@pytest.mark.parametrize("form", ["(T,H,W)", "(T,C,H,W)", "(T,H,W,C)", "(N,T,H,W)", "(N,T,C,H,W)", "(N,T,H,W,C)"])
 def test_arrays_of_every_form(run: Path, form: str) -> None:
-    many = past(2)
-    given = {"(T,H,W)": many[0, :, 0], "(T,C,H,W)": many[0], "(N,T,H,W)": many[:, :, 0], "(N,T,C,H,W)": many}[form]
+    many = np.concatenate([past(2), past(2)], 1)  # six frames: neither grey nor colour
+    one = many[0]
+    frames = {
+        "(T,H,W)": one[:, 0], "(T,C,H,W)": one, "(T,H,W,C)": np.moveaxis(one, 1, -1), "(N,T,H,W)": many[:, :, 0],
+        "(N,T,C,H,W)": many, "(N,T,H,W,C)": np.moveaxis(many, 2, -1),
+    }[form]  # fmt: skip
     with torch.no_grad():
         expected = fc.load(run)(torch.from_numpy(many), 5).numpy()
-    forecast = fc.predict(run, given, horizon=5)
+    forecast = fc.predict(run, frames, horizon=5)
     assert forecast.dtype == np.float32
     np.testing.assert_allclose(forecast, expected if "N" in form else expected[:1], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(60, 3, 16, 16), (60, 16, 16, 3)])
+def test_colour_is_not_taken_for_time(run: Path, shape: tuple[int, ...], tmp_path: Path) -> None:
+    np.save(tmp_path / "frames.npy", np.zeros(shape, np.float32))
+    for frames in (np.zeros(shape), tmp_path / "frames.npy"):
+        with pytest.raises(DataError, match=r"give five axes|has 3 channels and the model takes 1"):
+            fc.predict(run, frames)
 
 
 def test_files_of_every_kind_give_the_same_forecast(run: Path, tmp_path: Path) -> None:
@@ -144,8 +156,8 @@ def test_forecasts_are_written(run: Path, tmp_path: Path) -> None:
         (np.full((3, 16, 16), 200.0), "0-255 pixels: divide by 255"),
         (np.full((3, 16, 16), -0.5), r"lies in \[-0.5, -0.5\]"),
         (np.full((3, 16, 16), np.nan), "768 values that are NaN"),
-        (np.zeros((16, 16)), "must be"),
-        (np.zeros((3, 2, 3, 16, 16)), r"C = 1"),
+        (np.zeros((16, 16)), "three to five axes"),
+        (np.zeros((3, 2, 3, 16, 16)), "has 3 channels and the model takes 1"),
         (np.zeros((0, 16, 16)), "no frames"),
         (np.array([["a"]]), "frames are numbers"),
         (np.array([{}]), "frames are numbers"),
@@ -179,7 +191,7 @@ def test_bad_files(run: Path, tmp_path: Path) -> None:
     for name, message in {
         "cut.npy": "truncated",
         "object.npy": "cannot be read",
-        "two.npz": r"2 arrays \(a, b\)",
+        "two.npz": r"several arrays of frames \(a, b\)",
         "bomb.npz": "200 times its size",
         "text.txt": "ends in .txt",
         "no.gif": "cannot be read as a GIF",

@@ -27,7 +27,7 @@ from framecast.data.sets.german_radar import RydlSource
 from framecast.data.sets.moving_mnist import read_idx
 from framecast.data.sets.own import open_own
 from framecast.data.sets.taxibj import open_taxibj
-from framecast.data.sources import Layout
+from framecast.data.sources import ReadOptions
 from framecast.errors import DataError
 from framecast.reporting.results import read_examples
 from framecast.training.callbacks import CheckedCheckpoints
@@ -160,7 +160,7 @@ def _read_forecasts(path: Path) -> str:
 
 
 def _read_archive(path: Path) -> str:
-    items = [item for work in find_work(path, Layout()) for item in frames_of(work)]
+    items = [item for work in find_work(path, ReadOptions()) for item in frames_of(work)]
     if any(item.frame is None for item in items) or not items:
         # A conversion lists what it cannot read and goes on: each entry names the archive.
         raise DataError("; ".join(f"{item.label}: {item.problem}" for item in items) or f"{path} holds nothing")

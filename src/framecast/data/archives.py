@@ -22,7 +22,7 @@ from framecast.data.cache import file_facts
 from framecast.data.catalogue import describe_files, open_parts
 from framecast.data.formats.arrays import is_zarr
 from framecast.data.radar import holds_radar, is_radar
-from framecast.data.sources import Frame, JoinedSource, Layout
+from framecast.data.sources import Frame, JoinedSource, ReadOptions
 from framecast.errors import DataError, DatasetNotFoundError
 from framecast.registry import frame_reader
 from framecast.untrusted import SMALL_BYTES, most_bytes, reading
@@ -55,7 +55,7 @@ class Work:
         facts: what its frames follow from, files, sizes and dates.
         files: loose files, or the one archive.
         member: the archive within the archive that is meant, or "".
-        layout: how ``own`` is to read the one path, or None where radar files are read.
+        options: how ``own`` is to read the one path, or None where radar files are read.
         start: first frame of the piece, where ``own`` reads.
         stop: one after the last.
     """
@@ -63,18 +63,18 @@ class Work:
     facts: str
     files: tuple[Path, ...]
     member: str = ""
-    layout: Layout | None = None
+    options: ReadOptions | None = None
     start: int = 0
     stop: int = 0
 
     @property
     def key(self) -> str:
         """A short name that changes with its files."""
-        rest = f"{self.member} {self.layout} {self.start} {self.stop}"
+        rest = f"{self.member} {self.options} {self.start} {self.stop}"
         return hashlib.sha256(f"{self.facts} {self.files} {rest}".encode()).hexdigest()[:24]
 
 
-def find_work(source: Path, layout: Layout) -> list[Work]:
+def find_work(source: Path, options: ReadOptions) -> list[Work]:
     """Cut a file or folder into pieces of work.
 
     Raises:
@@ -97,7 +97,7 @@ def find_work(source: Path, layout: Layout) -> list[Work]:
             batches = [tuple(loose[start : start + BATCH]) for start in range(0, len(loose), BATCH)]
             found = [Work(" ".join(map(file_facts, batch)), batch) for batch in batches]
             return found + [work for path in archives for work in _archive_work(path)]
-    return _own_work(source, layout)
+    return _own_work(source, options)
 
 
 def is_archive(path: Path) -> bool:
@@ -120,11 +120,11 @@ def _archive_work(path: Path) -> list[Work]:
     return [Work(facts, (path,), name) for name in inner] + (whole if len(inner) < len(names) or not names else [])
 
 
-def _own_work(path: Path, layout: Layout) -> list[Work]:
-    source = JoinedSource(open_parts(path, layout))
+def _own_work(path: Path, options: ReadOptions) -> list[Work]:
+    source = JoinedSource(open_parts(path, options))
     source.close()
     return [
-        Work(describe_files(path), (path,), "", layout, start, min(start + BATCH, source.count))
+        Work(describe_files(path), (path,), "", options, start, min(start + BATCH, source.count))
         for start in range(0, source.count, BATCH)
     ]
 
@@ -135,8 +135,8 @@ def frames_of(work: Work) -> Iterator[Item]:
     Raises:
         MissingExtraError: the files need a package that is not installed.
     """
-    if work.layout is not None:
-        yield from _own_frames(work, work.layout)
+    if work.options is not None:
+        yield from _own_frames(work, work.options)
     elif is_archive(work.files[0]):
         yield from _archive_frames(work)
     else:
@@ -155,9 +155,9 @@ def _read(path: Path, label: str) -> Item:
         return Item(label, None, str(error))
 
 
-def _own_frames(work: Work, layout: Layout) -> Iterator[Item]:
-    source = JoinedSource(open_parts(work.files[0], layout))
-    unit = source.parts[0].unit
+def _own_frames(work: Work, options: ReadOptions) -> Iterator[Item]:
+    source = JoinedSource(open_parts(work.files[0], options))
+    unit = source.unit
     for number in range(work.start, work.stop):
         label = f"{work.files[0]}, frame {number}"
         time = int(source.times[number]) if source.times is not None else number

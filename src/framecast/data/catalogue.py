@@ -11,13 +11,13 @@ from framecast.data.clips import ClipData
 from framecast.data.formats.arrays import is_zarr
 from framecast.data.formats.netcdf import open_cf
 from framecast.data.formats.pictures import PictureFolder, natural_order
-from framecast.data.radar import RadarFolder, holds_radar, is_radar
-from framecast.data.sources import FileSource, Layout
+from framecast.data.radar import holds_radar, is_radar, radar_folder
+from framecast.data.sources import FrameSource, ReadOptions
 from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError
 from framecast.registry import DATASETS, canonical_name, dataset_builder, sequence_endings, sequence_opener
 
 
-def open_parts(path: Path, layout: Layout) -> list[FileSource]:
+def open_parts(path: Path, options: ReadOptions) -> list[FrameSource]:
     """Open a file, a Zarr, a folder of PNG frames or radar files, or one of clips, each a file or folder of these.
 
     Raises:
@@ -28,20 +28,20 @@ def open_parts(path: Path, layout: Layout) -> list[FileSource]:
     if not path.exists():
         raise DatasetNotFoundError(f"there is nothing at {path}: check the path")
     if path.is_file() or is_zarr(path):
-        return [_open_one(path, layout)]
+        return [_open_one(path, options)]
     pictures = list(path.glob("*.png"))
     if pictures:
-        return [PictureFolder(pictures, layout)]
+        return [PictureFolder(pictures, options)]
     if holds_radar(path):
-        return [RadarFolder(path)]
-    parts: list[FileSource] = []
+        return [radar_folder(path)]
+    parts: list[FrameSource] = []
     for inner in sorted(path.iterdir(), key=natural_order):
         if inner.name.startswith("."):
             continue
         if inner.is_dir() and not is_zarr(inner):
-            parts += open_parts(inner, layout) if _holds_frames(inner) else []
+            parts += open_parts(inner, options) if _holds_frames(inner) else []
         elif sequence_opener(inner.name) is not None:
-            parts.append(_open_one(inner, layout))
+            parts.append(_open_one(inner, options))
     if not parts:
         known = ", ".join(sequence_endings())
         raise DatasetNotFoundError(f"{path} holds no .png file and nothing else that is read as frames ({known})")
@@ -57,7 +57,7 @@ def _holds_frames(folder: Path) -> bool:
     )
 
 
-def _open_one(path: Path, layout: Layout) -> FileSource:
+def _open_one(path: Path, options: ReadOptions) -> FrameSource:
     if path.is_file() and not path.stat().st_size:
         raise DataError(f"{path} is an empty file of 0 bytes: fetch or make it again")
     if path.is_file() and is_radar(path):
@@ -69,7 +69,7 @@ def _open_one(path: Path, layout: Layout) -> FileSource:
             f"{path} ends in {path.suffix or 'nothing'}: frames are read from {known} or a folder; of archives of "
             "radar files framecast data convert makes a .zarr"
         )
-    source: FileSource = opener(path, layout)
+    source: FrameSource = opener(path, options)
     return source
 
 

@@ -34,21 +34,14 @@ from framecast.data.catalogue import open_parts
 from framecast.data.formats.arrays import SEAL, is_zarr, metadata_digest
 from framecast.data.formats.netcdf import CFSource
 from framecast.data.packing import Packing
-from framecast.data.sources import Layout, Numbers, Values
+from framecast.data.sources import Numbers, ReadOptions, Values
+from framecast.data.units import unit_facts
 from framecast.errors import DataError, MissingExtraError, check_count
 from framecast.files import write_atomically
 from framecast.untrusted import reading
 
 FILL = 65_535
 LEVEL = 3
-# Unit -> name of the variable, its CF standard name, and the unit as CF writes it.
-NAMES = {
-    "mm/h": ("rainfall_rate", "rainfall_rate", "mm h-1"),
-    "mm": ("rainfall_amount", "rainfall_amount", "mm"),
-    "dBZ": ("reflectivity", "equivalent_reflectivity_factor", "dBZ"),
-}
-# Unit -> scale_factor and add_offset that keep what radars tell: hundredths, up to 655 mm/h.
-STEPS = {"mm/h": (0.01, 0.0), "mm": (0.01, 0.0), "dBZ": (0.01, -100.0)}
 
 
 @dataclass(frozen=True)
@@ -76,14 +69,15 @@ class Plan:
     @property
     def names(self) -> tuple[str, str, str]:
         """Name, CF standard name and CF unit of the variable."""
-        return NAMES.get(self.unit, ("frames", "", self.unit))
+        known = unit_facts(self.unit)
+        return known.variable, known.standard_name, known.cf or self.unit
 
 
 def packing_for(unit: str, low: float, high: float, pixels: bool) -> Packing:
     """Return a packing for values between two limits: the unit's own steps where they reach, else as fine as can be."""
     if pixels:
         return Packing(1 / 255, 0.0, (FILL,))
-    scale, offset = STEPS.get(unit, (0.0, 0.0))
+    scale, offset = unit_facts(unit).packing or (0.0, 0.0)
     if scale and offset <= low and (high - offset) / scale < FILL:
         return Packing(scale, offset, (FILL,))
     if not high > low:
@@ -323,9 +317,11 @@ def convert_data(
         MissingExtraError: dask, zarr or a reader's package is not installed.
     """
     check_count("workers", workers)
-    layout = Layout(variable=variable, time=time, axes=axes, channels=channels, size=size, nodata=nodata, unit=unit)
+    read_options = ReadOptions(
+        variable=variable, time=time, axes=axes, channels=channels, size=size, nodata=nodata, unit=unit
+    )
     source, target = Path(source), Path(target)
-    works = find_work(source, layout)
+    works = find_work(source, read_options)
     made_of = _digest([*(work.key for work in works), scale_factor, add_offset])
     if target.exists():
         return _done_before(target, made_of)
@@ -452,8 +448,8 @@ def _plan(
     limits = [facts["limits"] for facts in indexed.values() if facts["limits"]]
     low, high = min((low for low, _ in limits), default=0.0), max((high for _, high in limits), default=0.0)
     timed, pixels, coordinates = True, False, {}
-    if works[0].layout is not None:
-        parts = open_parts(works[0].files[0], works[0].layout)
+    if works[0].options is not None:
+        parts = open_parts(works[0].files[0], works[0].options)
         timed, pixels = parts[0].times is not None, parts[0].pixels
         if not timed and sum(len(part.sequences) for part in parts) > 1:
             raise DataError(

@@ -12,71 +12,9 @@ from torch import Tensor
 
 from framecast.data.catalogue import open_parts
 from framecast.data.clips import ClipSpec
-from framecast.data.formats.arrays import check_numbers, load_array, load_only_array
-from framecast.data.radar import holds_radar, radar_folder
-from framecast.data.sources import FolderSource, JoinedSource, Layout, Numbers, Values
+from framecast.data.formats.arrays import array_source
+from framecast.data.sources import FolderSource, FrameSource, JoinedSource, Numbers, ReadOptions, Values
 from framecast.errors import DataError, DatasetNotFoundError
-
-Frames = NDArray[Any]
-
-
-def read_frames(path: str | Path, channels: int) -> Frames:
-    """Read frames as (N, T, C, H, W).
-
-    Args:
-        path: an .npy or .npz file of (T, H, W), (T, C, H, W), (N, T, H, W) or (N, T, C, H, W), in the values of the
-            file; or anything else that ``own`` reads, in physical units: clips of one length.
-        channels: 1 turns pictures and videos to grey, 3 to colour; arrays must have them.
-
-    Raises:
-        DatasetNotFoundError: there is nothing at the path, or no picture in the folder.
-        DataError: the file is damaged, holds no numbers, or its axes cannot be told apart.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise DatasetNotFoundError(f"there is nothing at {path}: give an .npy, .npz or .gif file or a folder of PNGs")
-    if path.suffix.lower() in (".npy", ".npz") and path.is_file():
-        load = load_array if path.suffix.lower() == ".npy" else load_only_array
-        return arrange_frames(load(path), channels, str(path))
-    source = open_frames(path, channels)
-    lengths = {len(sequence) for sequence in source.sequences}
-    if len(lengths) > 1:
-        raise DataError(f"{path} holds clips of {min(lengths)} to {max(lengths)} frames: forecast each by itself")
-    if source.shape[0] != channels:
-        raise DataError(f"{path} has {source.shape[0]} channels and the model takes {channels}")
-    frames = source.read(np.arange(source.count, dtype=np.int64))
-    source.close()
-    return frames.reshape(len(source.sequences), -1, *source.shape)
-
-
-def open_frames(path: Path, channels: int) -> JoinedSource:
-    """Open anything that ``own`` reads, pictures and videos in grey or colour as the model has one channel or three."""
-    return JoinedSource(open_parts(path, Layout(channels=channels if channels in (1, 3) else None)))
-
-
-def arrange_frames(array: Frames, channels: int, where: str) -> Frames:
-    """Bring an array of frames to (N, T, C, H, W) by its number of dimensions and the channel count.
-
-    Raises:
-        DataError: not numbers, not three to five dimensions, or no axis of that many channels where one must be.
-    """
-    check_numbers(array.dtype, where)
-    if array.ndim == 3 and channels == 1:
-        arranged = array[None, :, None]
-    elif array.ndim == 4 and array.shape[1] == channels:
-        arranged = array[None]
-    elif array.ndim == 4 and channels == 1:
-        arranged = array[:, :, None]
-    elif array.ndim == 5 and array.shape[2] == channels:
-        arranged = array
-    else:
-        raise DataError(
-            f"{where} is {array.shape} and must be (T, H, W), (T, C, H, W), (N, T, H, W) or (N, T, C, H, W) with "
-            f"C = {channels}: reorder it, e.g. with numpy.moveaxis"
-        )
-    if not all(arranged.shape):
-        raise DataError(f"{where} is {array.shape}: it holds no frames")
-    return arranged
 
 
 class Past(NamedTuple):
@@ -109,36 +47,62 @@ def read_past(frames: str | Path | NDArray[Any] | Tensor, channels: int, spec: C
         DataError: the frames are damaged, have other axes, lie outside the range the model knows, have gaps in time,
             or hold NaN where it was trained on pictures.
     """
-    times = None
     if isinstance(frames, str | Path):
-        where, path = str(frames), Path(frames)
-        source = None if spec is None else _timed(path, channels, spec)
-        if source is None or spec is None:
-            array = read_frames(path, channels)
-        else:
-            array, times = last_frames(source, where, spec)
-            source.close()
+        where, source = str(frames), open_past(Path(frames), channels)
     else:
         where = "the frames"
         array = frames.detach().cpu().numpy() if isinstance(frames, Tensor) else np.asarray(frames)
-        array = arrange_frames(array, channels, "frames")
-    return _scaled(array, spec, times, where)
-
-
-def _timed(path: Path, channels: int, spec: ClipSpec) -> FolderSource | JoinedSource | None:
-    """Return what has time stamps and goes on in time; None for all else, which is taken as it is."""
-    if path.is_dir() and holds_radar(path):
-        return radar_folder(path)
-    if not path.exists() or path.suffix.lower() in (".npy", ".npz") or not spec.interval:
-        return None
-    source = open_frames(path, channels)
-    if source.times is not None and len(source.sequences) == 1:
-        return source
+        source = array_source(where, lambda: array, ReadOptions(channels=channels), {}, None)
+    times = None
+    if spec is not None and _goes_on_in_time(source, spec):
+        values, times = last_frames(source, where, spec)
+    else:
+        values = all_clips(source, where, channels)
     source.close()
-    return None
+    if source.pixels and not source.packing.plain and spec is not None and spec.scaling.limits != (0.0, 1.0):
+        # It was trained on numbers as they are stored, not on intensities.
+        values = np.rint(values / source.packing.scale)
+    return _scaled(values, spec, times, where)
 
 
-def last_frames(source: FolderSource | JoinedSource, where: str, spec: ClipSpec) -> tuple[Values, Numbers]:
+def open_past(path: Path, channels: int) -> FrameSource:
+    """Open anything that ``framecast.data`` reads, pictures and videos in as many channels as the model takes.
+
+    Raises:
+        DatasetNotFoundError: there is nothing at the path.
+        DataError: a file is damaged, or its axes cannot be told apart.
+    """
+    if not path.exists():
+        raise DatasetNotFoundError(f"there is nothing at {path}: give an .npy, .npz or .gif file or a folder of PNGs")
+    parts = open_parts(path, ReadOptions(channels=channels))
+    return parts[0] if len(parts) == 1 else JoinedSource(parts)
+
+
+def _goes_on_in_time(source: FrameSource, spec: ClipSpec) -> bool:
+    """Return whether the last frames of a source can be found by their times; others are taken as they are."""
+    return (
+        source.times is not None
+        and len(source.sequences) == 1
+        and bool(spec.interval or isinstance(source, FolderSource))
+    )
+
+
+def all_clips(source: FrameSource, where: str, channels: int) -> Values:
+    """Return all frames of a source as clips of one length, (N, T, C, H, W).
+
+    Raises:
+        DataError: its clips differ in length, or it has another number of channels.
+    """
+    lengths = {len(sequence) for sequence in source.sequences}
+    if len(lengths) > 1:
+        raise DataError(f"{where} holds clips of {min(lengths)} to {max(lengths)} frames: forecast each by itself")
+    if source.shape[0] != channels:
+        raise DataError(f"{where} has {source.shape[0]} channels and the model takes {channels}")
+    frames = source.read(np.arange(source.count, dtype=np.int64))
+    return frames.reshape(len(source.sequences), -1, *source.shape)
+
+
+def last_frames(source: FrameSource, where: str, spec: ClipSpec) -> tuple[Values, Numbers]:
     """Return the last frames of a source at the model's interval, (1, context, C, H, W) in physical units, and times.
 
     Raises:
@@ -171,8 +135,6 @@ def last_frames(source: FolderSource | JoinedSource, where: str, spec: ClipSpec)
 def _scaled(frames: NDArray[Any], spec: ClipSpec | None, times: Numbers | None, where: str) -> Past:
     values = torch.from_numpy(np.array(frames, np.float32))
     low, high = spec.scaling.limits if spec else (0.0, 1.0)
-    if frames.dtype == np.uint8 and (low, high) == (0.0, 1.0):
-        values = values / 255
     valid, note = None, ""
     if not values.isfinite().all():
         bad = int((~values.isfinite()).sum())

@@ -19,14 +19,12 @@ from framecast.data.scaling import DbzPixel, Log, Scaling
 from framecast.data.sources import (
     CachedSource,
     DrySource,
-    FileSource,
     FolderSource,
     Frame,
     FrameSource,
     GriddedSource,
-    Layout,
     Numbers,
-    Values,
+    ReadOptions,
 )
 from framecast.data.windows import WindowedClips, windows_by_time
 from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError, check_count
@@ -51,7 +49,10 @@ def radar_folder(folder: str | Path) -> FolderSource:
             f"{folder} holds no radar file: give a folder of RADOLAN, ODIM HDF5 or KNMI HDF5 composites with their "
             "official names"
         )
-    return FolderSource(files, read_radar, radar_time)
+    source = FolderSource(files, read_radar, radar_time)
+    source.where = str(folder)
+    source.notes = [f"{source.count} radar files: framecast data convert makes one archive of them, which reads faster"]
+    return source
 
 
 def radar_archive(path: str | Path) -> FrameSource:
@@ -61,7 +62,7 @@ def radar_archive(path: str | Path) -> FrameSource:
         DataError: it holds no rain rates with times.
         MissingExtraError: xarray or zarr is not installed.
     """
-    source = open_cf(Path(path), Layout())
+    source = open_cf(Path(path), ReadOptions())
     if source.unit != RAIN_RATE or source.times is None:
         raise DataError(f"{path} holds {source.unit} and no rain rates in {RAIN_RATE} with times: convert radar files")
     return source
@@ -82,24 +83,6 @@ def radar_time(path: Path) -> int:
 
 
 LOOKED_AT = 16
-
-
-class RadarFolder(FileSource):
-    """Radar files of one frame each, in the order of their times."""
-
-    def __init__(self, folder: Path) -> None:
-        self._source = radar_folder(folder)
-        self.where, self.unit = str(folder), self._source.unit
-        self.times, self.count, self.shape = self._source.times, self._source.count, self._source.shape
-        self.notes = [f"{self.count} radar files: framecast data convert makes one archive of them, which reads faster"]
-
-    def read(self, numbers: Numbers) -> Values:
-        """Return frames by their numbers."""
-        return self._source.read(numbers)
-
-    def close(self) -> None:
-        """Close what was opened in this process."""
-        self._source.close()
 
 
 def holds_radar(folder: Path) -> bool:

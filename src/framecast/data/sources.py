@@ -51,12 +51,24 @@ class FrameSource(ABC):
         shape: (C, H, W) of a frame.
         count: N, the number of frames.
         complete: whether every pixel of every frame is data, so that clips need no mask.
+        where: the file and variable, for messages.
+        unit: physical unit of the values; "1" for pixels, whose 0 to 255 become 0 to 1.
+        interval: seconds between frames that have no time stamps, such as a video's; None where unknown.
+        packing: how the numbers are stored.
+        pixels: whether the values are intensities divided by the largest of their type.
+        notes: what was decided while opening that the user should know.
     """
 
     times: Numbers | None
     shape: tuple[int, int, int]
     count: int
     complete: bool = False
+    where: str = "the frames"
+    unit: str = "1"
+    interval: float | None = None
+    packing: Packing = Packing()
+    pixels: bool = False
+    notes: Sequence[str] = ()
 
     @property
     def sequences(self) -> list[range]:
@@ -112,7 +124,7 @@ def check_times(times: NDArray[Any], where: str) -> Numbers:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ReadOptions:
     """How files are to be read, where they do not say it themselves.
 
     Attributes:
@@ -138,26 +150,6 @@ class Layout:
     size: tuple[int, int] | None = None
     nodata: float | None = None
     unit: str | None = None
-
-
-class FileSource(FrameSource):
-    """Frames of a file or folder of one's own.
-
-    Attributes:
-        where: the file and variable, for messages.
-        unit: physical unit of the values; "1" for pixels, whose 0 to 255 become 0 to 1.
-        interval: seconds between frames that have no time stamps, such as a video's; None where unknown.
-        packing: how the numbers are stored.
-        pixels: whether the values are intensities divided by the largest of their type.
-        notes: what was decided while opening that the user should know.
-    """
-
-    where: str
-    unit: str = "1"
-    interval: float | None = None
-    packing: Packing = Packing()
-    pixels: bool = False
-    notes: Sequence[str] = ()
 
 
 def read_in_runs(numbers: Numbers, read: Callable[[int, slice], Values], length: int) -> Values:
@@ -214,12 +206,31 @@ class PerProcess(Generic[T]):
 CACHE_BYTES = 512 * 1024 * 1024
 
 
-class GriddedSource(FrameSource):
-    """Frames of another source on another grid."""
+class DerivedSource(FrameSource):
+    """Frames of another source, changed on the way; what is known of that source is known of this one."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self.source = source
+        self.times, self.count, self.shape, self.complete = source.times, source.count, source.shape, source.complete
+        self.where, self.unit, self.interval = source.where, source.unit, source.interval
+        self.packing, self.pixels, self.notes = source.packing, source.pixels, source.notes
+
+    @property
+    def sequences(self) -> list[range]:
+        """The sequences of the other source."""
+        return self.source.sequences
+
+    def close(self) -> None:
+        """Close what was opened in this process."""
+        self.source.close()
+
+
+class GriddedSource(DerivedSource):
+    """Frames of another source, cropped and brought to another grid."""
 
     def __init__(self, source: FrameSource, grid: Grid, scaling: Scaling) -> None:
-        self.source, self.grid, self.scaling = source, grid, scaling
-        self.times, self.count = source.times, source.count
+        super().__init__(source)
+        self.grid, self.scaling = grid, scaling
         channels, height, width = source.shape
         self.shape = (channels, *grid.shape(height, width))
 
@@ -227,33 +238,21 @@ class GriddedSource(FrameSource):
         """Return frames by their numbers."""
         return self.grid.apply(self.source.read(numbers), self.scaling)
 
-    def close(self) -> None:
-        """Close what was opened in this process."""
-        self.source.close()
 
-
-class DrySource(FrameSource):
+class DrySource(DerivedSource):
     """Frames of another source with zeros where there is no data, as the released code takes them."""
-
-    def __init__(self, source: FrameSource) -> None:
-        self.source = source
-        self.times, self.count, self.shape = source.times, source.count, source.shape
 
     def read(self, numbers: Numbers) -> Values:
         """Return frames by their numbers."""
         return np.nan_to_num(self.source.read(numbers))
 
-    def close(self) -> None:
-        """Close what was opened in this process."""
-        self.source.close()
 
-
-class CachedSource(FrameSource):
+class CachedSource(DerivedSource):
     """Frames of another source, the last read ones kept in memory up to a limit in bytes, per process."""
 
     def __init__(self, source: FrameSource, limit: int = CACHE_BYTES) -> None:
-        self.source, self.limit = source, limit
-        self.times, self.count, self.shape = source.times, source.count, source.shape
+        super().__init__(source)
+        self.limit = limit
         self.kept: OrderedDict[int, Values] = OrderedDict()
 
     def read(self, numbers: Numbers) -> Values:
@@ -304,7 +303,7 @@ class FolderSource(FrameSource):
             )
         self.times, self.count = times, len(times)
         first = self.read_file(self.files[0])
-        self.shape, self.unit = first.values.shape, first.unit
+        self.shape, self.unit, self.where = first.values.shape, first.unit, str(folder)
 
     def read(self, numbers: Numbers) -> Values:
         """Return frames by their numbers."""
@@ -345,6 +344,7 @@ def _times_of(files: Sequence[Path], when: Callable[[Path], int]) -> Numbers:
 
 MOST_OPEN = 64
 """Files that are kept open at a time."""
+NOTED = 20
 
 
 class JoinedSource(FrameSource):
@@ -352,32 +352,29 @@ class JoinedSource(FrameSource):
 
     Args:
         parts: the sources.
-        crop: first row, one after the last, first column, one after the last; None keeps all.
 
     Raises:
-        DataError: the crop lies outside; frames differ in size, channels or unit; some have time stamps and some not.
+        DataError: frames differ in size, channels or unit; some have time stamps and some not.
     """
 
-    def __init__(self, parts: Sequence[FileSource], crop: tuple[int, int, int, int] | None = None) -> None:
+    def __init__(self, parts: Sequence[FrameSource]) -> None:
         if not parts:
             raise DataError("there are no frames to join")
         for part in parts[1:]:
             check_alike(parts[0], part)
         # By their first time stamp; a stable sort leaves the order of those without.
         self.parts = sorted(parts, key=lambda part: part.times[0] if part.times is not None and part.count else 0)
-        self.unit = parts[0].unit
+        first = self.parts[0]
+        self.where, self.unit, self.interval, self.packing = first.where, first.unit, first.interval, first.packing
+        self.pixels, self.shape = first.pixels, first.shape
         self.complete = all(part.complete for part in parts)
-        channels, height, width = parts[0].shape
-        top, bottom, left, right = crop or (0, height, 0, width)
-        if not (0 <= top < bottom <= height and 0 <= left < right <= width):
-            raise DataError(f"crop {crop} (rows from, to, columns from, to) lies outside of {height}x{width}")
-        self.inside = (..., slice(top, bottom), slice(left, right))
-        self.shape = (channels, bottom - top, right - left)
+        # What the first files say stands for all that say the same.
+        self.notes = list(dict.fromkeys(note for part in self.parts[:NOTED] for note in part.notes))
         self.starts = np.cumsum([0, *(part.count for part in self.parts)])
         self.count = int(self.starts[-1])
         stamps = [part.times for part in self.parts if part.times is not None]
         self.times = np.concatenate(stamps) if stamps else None
-        self._open: list[FileSource] = []
+        self._open: list[FrameSource] = []
 
     @property
     def sequences(self) -> list[range]:
@@ -396,11 +393,11 @@ class JoinedSource(FrameSource):
         owners = np.searchsorted(self.starts, numbers, side="right") - 1
         for owner in np.unique(owners).tolist():
             chosen = owners == owner
-            frames[chosen] = self.parts[owner].read(numbers[chosen] - self.starts[owner])[self.inside]
+            frames[chosen] = self.parts[owner].read(numbers[chosen] - self.starts[owner])
             self._keep_open(self.parts[owner])
         return frames
 
-    def _keep_open(self, part: FileSource) -> None:
+    def _keep_open(self, part: FrameSource) -> None:
         self._open = [*(other for other in self._open if other is not part), part]
         if len(self._open) > MOST_OPEN:
             self._open.pop(0).close()
@@ -412,7 +409,7 @@ class JoinedSource(FrameSource):
         self._open = []
 
 
-def check_alike(first: FileSource, other: FileSource) -> None:
+def check_alike(first: FrameSource, other: FrameSource) -> None:
     """Refuse to join frames of different size, channels or unit, or timed with untimed ones.
 
     Raises:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from framecast.data.scaling import Scaling, scaling_from_dict
-from framecast.registry import RAIN_RATE
+from framecast.data.units import unit_facts
 from framecast.reporting.figures import Drawing, Row, draw_grid
 from framecast.reporting.pictures import (
     Frames,
@@ -48,7 +48,7 @@ class Style(NamedTuple):
 
 def clip_style(unit: str, scaling: Scaling) -> Style:
     """Return how frames of that unit are painted."""
-    if unit == RAIN_RATE:
+    if unit_facts(unit).colours == "rain":
         return Style(
             rain_picture, rain_picture, rain_legend(), {"foot": legend_picture, "milliseconds": 500, "least": 240}
         )

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.data.scaling import Scaling
+from framecast.data.units import unit_facts
 from framecast.files import write_atomically
-from framecast.registry import RAIN_RATE
 from framecast.reporting.clips import clip_style, time_labels
 from framecast.reporting.pictures import animation
 
@@ -66,11 +66,11 @@ def netcdf(frames: NDArray[np.float32], times: NDArray[np.int64], unit: str) -> 
         import xarray
     except ImportError:
         return None
-    rain = unit == RAIN_RATE
-    name = "rainfall_rate" if rain else "forecast"
-    facts: dict[str, Any] = {"units": "mm h-1" if rain else unit}
-    if rain:
-        facts["standard_name"] = "rainfall_rate"
+    known = unit_facts(unit)
+    name = known.variable if known.standard_name else "forecast"
+    facts: dict[str, Any] = {"units": known.cf or unit}
+    if known.standard_name:
+        facts["standard_name"] = known.standard_name
     stamps = times.astype("datetime64[s]").astype("datetime64[ns]")
     variable = xarray.DataArray(frames, dims=("time", "channel", "y", "x"), coords={"time": stamps}, attrs=facts)
     if frames.shape[1] == 1:

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from framecast.data.formats.hdf5 import check_own, check_self_contained, open_hdf5
 from framecast.data.formats.times import TIME_NAMES, read_times
 from framecast.data.packing import Packing, packing_from_attributes
-from framecast.data.sources import FileSource, Layout, Numbers, PerProcess, Values, check_times, read_in_runs
+from framecast.data.sources import FrameSource, Numbers, PerProcess, ReadOptions, Values, check_times, read_in_runs
 from framecast.data.units import check_unit, one_spelling
 from framecast.errors import DataError, MissingExtraError
 from framecast.untrusted import check_frames, check_npz, check_size, reading
 
 
-class StoredArray(FileSource):
+class StoredArray(FrameSource):
     """Frames of one array.
 
     Args:
@@ -76,34 +76,36 @@ class StoredArray(FileSource):
 
 
 MOST_CHANNELS = 4
+COLOURS = (3, 4)
+"""Channels of pictures in colour, without and with transparency."""
 OBJECTS = "it is truncated, damaged or holds objects"
 
 
-def open_npy(path: Path, layout: Layout) -> FileSource:
+def open_npy(path: Path, options: ReadOptions) -> FrameSource:
     """Open an .npy file without reading it into memory.
 
     Raises:
         DataError: it is cut, damaged, holds objects or no numbers, or its axes cannot be told apart.
     """
-    return array_source(str(path), partial(load_array, path), layout, {}, None)
+    return array_source(str(path), partial(load_array, path), options, {}, None)
 
 
-def open_npz(path: Path, layout: Layout) -> FileSource:
+def open_npz(path: Path, options: ReadOptions) -> FrameSource:
     """Open an .npz archive of frames and, perhaps, an array of their time stamps.
 
     Raises:
         DataError: as ``open_npy``, or the array of frames cannot be told from others.
     """
     shapes = {name: array.shape for name, array in _members(path).items()}
-    name = choose_variable({key: len(shape) for key, shape in shapes.items()}, layout, str(path))
+    name = choose_variable({key: len(shape) for key, shape in shapes.items()}, options, str(path))
     times = None
-    stamps = _time_name(shapes, layout)
+    stamps = _time_name(shapes, options)
     if stamps:
         times = read_times(_members(path)[stamps], {}, f"{path}, array {stamps!r}")
-    return array_source(f"{path}, array {name!r}", partial(_member, path, name), layout, {}, times)
+    return array_source(f"{path}, array {name!r}", partial(_member, path, name), options, {}, times)
 
 
-def open_hdf5_array(path: Path, layout: Layout) -> FileSource:
+def open_hdf5_array(path: Path, options: ReadOptions) -> FrameSource:
     """Open a dataset of an HDF5 file, its CF attributes and, perhaps, the dataset of its time stamps.
 
     Raises:
@@ -113,27 +115,27 @@ def open_hdf5_array(path: Path, layout: Layout) -> FileSource:
         check_self_contained(file, path)
         found: dict[str, Any] = {}
         file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-        name = choose_variable({key: item.ndim for key, item in found.items()}, layout, str(path))
+        name = choose_variable({key: item.ndim for key, item in found.items()}, options, str(path))
         attributes = dict(found[name].attrs)
-        times, stamps = None, _time_name({key: item.shape for key, item in found.items()}, layout)
+        times, stamps = None, _time_name({key: item.shape for key, item in found.items()}, options)
         if stamps:
             check_size(f"{path}, dataset {stamps!r}", *found[stamps].shape, itemsize=found[stamps].dtype.itemsize)
             times = read_times(found[stamps][()], dict(found[stamps].attrs), f"{path}, dataset {stamps!r}")
     where = f"{path}, dataset {name!r}"
-    if layout.unit is None:
+    if options.unit is None:
         check_unit(name, one_spelling(attributes.get("units", "")), where)
-    return array_source(where, partial(_dataset, path, name), layout, attributes, times)
+    return array_source(where, partial(_dataset, path, name), options, attributes, times)
 
 
 def array_source(
-    where: str, opener: Callable[[], Any], layout: Layout, attributes: Mapping[str, Any], times: Numbers | None
+    where: str, opener: Callable[[], Any], options: ReadOptions, attributes: Mapping[str, Any], times: Numbers | None
 ) -> StoredArray:
-    """Make a source of an array, its axes named by the layout or guessed.
+    """Make a source of an array, its axes named by the options or guessed.
 
     Args:
         where: the file and array, for messages.
         opener: opens the array; anything with shape, dtype and numpy's indexing.
-        layout: how it is to be read.
+        options: how it is to be read.
         attributes: its CF attributes.
         times: the time stamps of its frames, or None.
 
@@ -142,13 +144,13 @@ def array_source(
     """
     array = opener()
     check_numbers(array.dtype, where)
-    axes = layout.axes or guess_axes(array.shape, layout.channels, where)
+    axes = options.axes or guess_axes(array.shape, options.channels, where)
     check_axes(axes, array.shape, where)
-    packing, pixels, unit = pixel_packing(array.dtype, attributes, layout, where)
+    packing, pixels, unit = pixel_packing(array.dtype, attributes, options, where)
     source = StoredArray(where, opener, axes, packing)
     source.unit, source.pixels = unit, pixels
-    source.notes = [*([] if layout.axes else [f"axes {array.shape} are taken as {axes}"]), *packing.notes()]
-    if times is not None and layout.time != "none":
+    source.notes = [*([] if options.axes else [f"axes {array.shape} are taken as {axes}"]), *packing.notes()]
+    if times is not None and options.time != "none":
         if len(times) != source.count:
             raise DataError(f"{where} has {source.count} frames and {len(times)} time stamps: give one for each frame")
         source.times = check_times(times, where)
@@ -156,14 +158,14 @@ def array_source(
 
 
 def pixel_packing(
-    dtype: np.dtype[Any], attributes: Mapping[str, Any], layout: Layout, where: str
+    dtype: np.dtype[Any], attributes: Mapping[str, Any], options: ReadOptions, where: str
 ) -> tuple[Packing, bool, str]:
     """Return how numbers are stored, whether they are pixels, and their unit.
 
     8-bit whole numbers without a unit and without packing attributes are pixels, so divided by 255.
     """
-    packing = packing_from_attributes(attributes, layout.nodata, where)
-    unit = layout.unit or one_spelling(attributes.get("units", ""))
+    packing = packing_from_attributes(attributes, options.nodata, where)
+    unit = options.unit or one_spelling(attributes.get("units", ""))
     pixels = dtype == np.uint8 and packing.plain and unit == "1"
     if pixels:
         packing = Packing(1 / 255, 0.0, packing.missing, packing.least, packing.most)
@@ -183,19 +185,44 @@ def check_numbers(dtype: np.dtype[Any], where: str) -> None:
 def guess_axes(shape: tuple[int, ...], channels: int | None, where: str) -> str:
     """Guess the axes of an array by its shape, see the module.
 
+    Args:
+        shape: of the array.
+        channels: how many there must be, where that is known; then the axis of channels is one of this length, and
+            what could be either time or channels is refused.
+        where: the file and array, for messages.
+
     Raises:
-        DataError: it has fewer than three or more than five.
+        DataError: it has fewer than three or more than five axes, none of so many channels, or it is doubtful.
     """
     if len(shape) == 3:
         return "THW"
-    most = channels or MOST_CHANNELS
     if len(shape) == 4:
-        if shape[1] <= most:
-            return "TCHW"
-        return "THWC" if shape[3] <= most else "NTHW"
+        return _guess_four(shape, channels, where)
     if len(shape) == 5:
-        return "NTHWC" if shape[4] <= most < shape[2] else "NTCHW"
+        least = channels or 1
+        return "NTHWC" if least <= shape[4] <= (channels or MOST_CHANNELS) and shape[2] != least else "NTCHW"
     raise DataError(f"{where} is {shape} and frames have three to five axes, such as THW or NTCHW: reshape it")
+
+
+def _guess_four(shape: tuple[int, ...], channels: int | None, where: str) -> str:
+    if channels is None:
+        if shape[1] <= MOST_CHANNELS:
+            return "TCHW"
+        return "THWC" if shape[3] <= MOST_CHANNELS else "NTHW"
+    if shape[1] == channels:
+        return "TCHW"
+    if shape[3] == channels:
+        return "THWC"
+    if channels > 1:
+        raise DataError(f"{where} is {shape} and no axis has {channels} channels: reorder it, e.g. with numpy.moveaxis")
+    if shape[3] <= MOST_CHANNELS:
+        return "THWC"
+    if shape[1] in COLOURS:
+        raise DataError(
+            f"{where} is {shape}, which may be {shape[0]} frames of {shape[1]} channels or {shape[0]} clips of "
+            f"{shape[1]} frames: give five axes, (clips, time, channels, rows, columns)"
+        )
+    return "NTHW"
 
 
 def check_axes(axes: str, shape: tuple[int, ...], where: str) -> None:
@@ -212,16 +239,16 @@ def check_axes(axes: str, shape: tuple[int, ...], where: str) -> None:
         raise DataError(f"{where} is {shape}: it holds no frames")
 
 
-def choose_variable(axes: Mapping[str, int], layout: Layout, where: str) -> str:
+def choose_variable(axes: Mapping[str, int], options: ReadOptions, where: str) -> str:
     """Return the name of the array of frames: the one asked for, or the only one of at least three axes.
 
     Raises:
         DataError: there is none, or several and none is asked for.
     """
-    if layout.variable is not None:
-        if layout.variable not in axes:
-            raise DataError(f"{where} has no {layout.variable!r}: it has {', '.join(axes) or 'nothing'}")
-        return layout.variable
+    if options.variable is not None:
+        if options.variable not in axes:
+            raise DataError(f"{where} has no {options.variable!r}: it has {', '.join(axes) or 'nothing'}")
+        return options.variable
     candidates = [name for name, count in axes.items() if count >= 3]
     if len(candidates) != 1:
         names = ", ".join(candidates or list(axes)[:20]) or "nothing"
@@ -230,10 +257,10 @@ def choose_variable(axes: Mapping[str, int], layout: Layout, where: str) -> str:
     return candidates[0]
 
 
-def _time_name(shapes: Mapping[str, tuple[int, ...]], layout: Layout) -> str | None:
+def _time_name(shapes: Mapping[str, tuple[int, ...]], options: ReadOptions) -> str | None:
     """Return the name of the array of time stamps, or None."""
-    if layout.time is not None:
-        return layout.time if layout.time in shapes else None
+    if options.time is not None:
+        return options.time if options.time in shapes else None
     names = [name for name, shape in shapes.items() if len(shape) == 1 and name.split("/")[-1].lower() in TIME_NAMES]
     return names[0] if names else None
 
@@ -250,18 +277,6 @@ def load_array(path: Path) -> NDArray[Any]:
         content.close()
         raise DataError(f"{path} is an archive and named .npy: rename it to .npz")
     return content
-
-
-def load_only_array(path: Path) -> NDArray[Any]:
-    """Read the one array of an .npz archive.
-
-    Raises:
-        DataError: it is damaged, or holds none or several.
-    """
-    members = _members(path)
-    if len(members) != 1:
-        raise DataError(f"{path} holds {len(members)} arrays ({', '.join(members) or 'none'}): save exactly one")
-    return next(iter(members.values()))
 
 
 def _members(path: Path) -> dict[str, NDArray[Any]]:
@@ -356,7 +371,7 @@ def check_seal(path: Path) -> None:
         )
 
 
-def open_zarr_array(path: Path, layout: Layout) -> FileSource:
+def open_zarr_array(path: Path, options: ReadOptions) -> FrameSource:
     """Open a Zarr array, or one of a group, by the letters of its axes.
 
     Raises:
@@ -370,8 +385,8 @@ def open_zarr_array(path: Path, layout: Layout) -> FileSource:
     with reading(path, remedy="the Zarr is damaged or of another version"):
         node = zarr.open(path, mode="r")
         if isinstance(node, zarr.Array):
-            return array_source(str(path), partial(zarr.open_array, path, mode="r"), layout, node.attrs.asdict(), None)
+            return array_source(str(path), partial(zarr.open_array, path, mode="r"), options, node.attrs.asdict(), None)
         arrays = dict(node.arrays())
-    name = choose_variable({key: array.ndim for key, array in arrays.items()}, layout, str(path))
+    name = choose_variable({key: array.ndim for key, array in arrays.items()}, options, str(path))
     opener = partial(zarr.open_array, path / name, mode="r")
-    return array_source(f"{path}, array {name!r}", opener, layout, arrays[name].attrs.asdict(), None)
+    return array_source(f"{path}, array {name!r}", opener, options, arrays[name].attrs.asdict(), None)

@@ -28,7 +28,7 @@ from framecast.data.formats.arrays import (
 )
 from framecast.data.formats.hdf5 import check_self_contained, open_hdf5
 from framecast.data.formats.times import TIME_NAMES, read_times
-from framecast.data.sources import FileSource, Layout, Numbers, PerProcess, Values, check_times, read_in_runs
+from framecast.data.sources import FrameSource, Numbers, PerProcess, ReadOptions, Values, check_times, read_in_runs
 from framecast.data.units import check_unit
 from framecast.errors import DataError, MissingExtraError
 from framecast.untrusted import check_frames, check_size, reading
@@ -76,22 +76,22 @@ def open_dataset(path: Path) -> xarray.Dataset:
         return xarray.open_dataset(path, engine="h5netcdf", **common)
 
 
-class CFSource(FileSource):
+class CFSource(FrameSource):
     """Frames of a variable of a NetCDF file or Zarr store.
 
     Raises:
         DataError: the variable or an axis cannot be found, it holds no numbers, or its unit contradicts its name.
     """
 
-    def __init__(self, path: Path, layout: Layout) -> None:
+    def __init__(self, path: Path, options: ReadOptions) -> None:
         self._dataset: PerProcess[xarray.Dataset] = PerProcess(partial(open_dataset, path))
         dataset = self._dataset.get()
         ranks = {str(name): len(variable.dims) for name, variable in dataset.data_vars.items()}
-        self.path, self.variable = path, choose_variable(ranks, layout, str(path))
+        self.path, self.variable = path, choose_variable(ranks, options, str(path))
         self.where = f"{path}, variable {self.variable!r}"
         variable = dataset[self.variable]
         check_numbers(variable.dtype, self.where)
-        self.axes = _find_axes(variable, layout, self.where)
+        self.axes = _find_axes(variable, options, self.where)
         sizes = dict(zip(map(str, variable.dims), variable.shape, strict=True))
         if not all(sizes.values()):
             raise DataError(f"{self.where} is {variable.shape}: it holds no frames")
@@ -104,11 +104,11 @@ class CFSource(FileSource):
             *variable.encoding.get("chunks", ()) or (),
             itemsize=variable.dtype.itemsize,
         )
-        self.packing, self.pixels, self.unit = pixel_packing(variable.dtype, variable.attrs, layout, self.where)
-        if layout.unit is None:
+        self.packing, self.pixels, self.unit = pixel_packing(variable.dtype, variable.attrs, options, self.where)
+        if options.unit is None:
             check_unit(str(variable.attrs.get("standard_name", self.variable)), self.unit, self.where)
         self.complete = not self.packing.masks(variable.dtype)
-        self.times = None if layout.time == "none" else self._times(dataset)
+        self.times = None if options.time == "none" else self._times(dataset)
         self.notes = [f"axes {tuple(variable.dims)} are read as {self._read_as()}", *self.packing.notes(),
                       *self._row_note(dataset)]  # fmt: skip
 
@@ -174,10 +174,10 @@ class CFSource(FileSource):
         self._dataset.close()
 
 
-def open_cf(path: Path, layout: Layout) -> FileSource:
+def open_cf(path: Path, options: ReadOptions) -> FrameSource:
     """Open a NetCDF file or Zarr store, see ``CFSource``; a Zarr without named axes as plain arrays."""
     with reading(path):
-        return CFSource(path, layout) if not is_zarr(path) or has_named_axes(path) else open_zarr_array(path, layout)
+        return CFSource(path, options) if not is_zarr(path) or has_named_axes(path) else open_zarr_array(path, options)
 
 
 def _facts(path: Path, name: str) -> str:
@@ -188,11 +188,11 @@ def _facts(path: Path, name: str) -> str:
     return " ".join(file_facts(part) for part in parts if part.exists())
 
 
-def _find_axes(variable: xarray.DataArray, layout: Layout, where: str) -> dict[str, str]:
+def _find_axes(variable: xarray.DataArray, options: ReadOptions, where: str) -> dict[str, str]:
     """Return the names of the axes time, y, x and, if there is one, channel."""
     dims = [str(dim) for dim in variable.dims]
-    named: Mapping[str, str | None] = {"time": None if layout.time == "none" else layout.time, "y": layout.y,
-                                       "x": layout.x, "channel": layout.channel}  # fmt: skip
+    named: Mapping[str, str | None] = {"time": None if options.time == "none" else options.time, "y": options.y,
+                                       "x": options.x, "channel": options.channel}  # fmt: skip
     for option, name in named.items():
         if name is not None and name not in dims:
             raise DataError(f"{where} has no axis {name!r} for {option}=: its axes are {', '.join(dims)}")
@@ -206,7 +206,7 @@ def _find_axes(variable: xarray.DataArray, layout: Layout, where: str) -> dict[s
     for option in ("x", "y"):
         if option not in found and rest and rest[-1] == dims[-1 if option == "x" else -2]:
             found[option] = rest.pop()
-    if "time" not in found and rest and (len(rest) == 1 or layout.time == "none"):
+    if "time" not in found and rest and (len(rest) == 1 or options.time == "none"):
         found["time"] = rest.pop(0)
     missing = [option for option in ("time", "y", "x") if option not in found]
     if missing:

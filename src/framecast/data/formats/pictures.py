@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 from torch.nn import functional as F
 
-from framecast.data.sources import FileSource, Layout, Numbers, PerProcess, Values
+from framecast.data.sources import FrameSource, Numbers, PerProcess, ReadOptions, Values
 from framecast.errors import DataError
 from framecast.untrusted import check_size, reading
 
@@ -35,22 +35,22 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part or 0), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
-class PictureFolder(FileSource):
+class PictureFolder(FrameSource):
     """The PNG files of a folder, each a frame."""
 
     pixels = True
 
-    def __init__(self, files: Sequence[Path], layout: Layout) -> None:
-        self.files, self.layout, self.where = sorted(files, key=natural_order), layout, str(files[0].parent)
+    def __init__(self, files: Sequence[Path], options: ReadOptions) -> None:
+        self.files, self.options, self.where = sorted(files, key=natural_order), options, str(files[0].parent)
         self.count, self.times = len(self.files), None
         first = _opened(self.files[0], _facts)
-        channels = layout.channels or first[1]
+        channels = options.channels or first[1]
         if channels not in MODES:
             raise DataError(f"{self.where}: pictures have 1 or 3 channels and {channels} are asked for")
         self.channels = channels
-        self.shape = (channels, *(layout.size or first[0]))
-        self.complete = layout.nodata is None
-        if layout.size is None:
+        self.shape = (channels, *(options.size or first[0]))
+        self.complete = options.nodata is None
+        if options.size is None:
             self._check_sizes(first[0])
 
     def _check_sizes(self, first: tuple[int, int]) -> None:
@@ -66,47 +66,47 @@ class PictureFolder(FileSource):
         return np.stack([self._frame(self.files[number]) for number in numbers.tolist()])
 
     def _frame(self, file: Path) -> Values:
-        frame: Values = _opened(file, partial(_values, channels=self.channels, layout=self.layout))
+        frame: Values = _opened(file, partial(_values, channels=self.channels, options=self.options))
         if frame.shape != self.shape:
             raise DataError(f"{file} is {frame.shape} and the first picture {self.shape}: frames have one size")
         return frame
 
 
-class Gif(FileSource):
+class Gif(FrameSource):
     """The frames of a GIF, which is read into memory whole."""
 
     pixels = True
 
-    def __init__(self, path: Path, layout: Layout) -> None:
+    def __init__(self, path: Path, options: ReadOptions) -> None:
         self.where, self.times = str(path), None
-        self._frames: PerProcess[Values] = PerProcess(partial(_gif, path, layout))
+        self._frames: PerProcess[Values] = PerProcess(partial(_gif, path, options))
         frames = self._frames.get()
         self.count, self.shape = len(frames), frames.shape[1:]
-        self.complete = layout.nodata is None
+        self.complete = options.nodata is None
 
     def read(self, numbers: Numbers) -> Values:
         """Return frames by their numbers."""
         return np.asarray(self._frames.get()[numbers])
 
 
-def open_gif(path: Path, layout: Layout) -> FileSource:
+def open_gif(path: Path, options: ReadOptions) -> FrameSource:
     """Open a GIF.
 
     Raises:
         DataError: it cannot be read.
     """
-    return Gif(path, layout)
+    return Gif(path, options)
 
 
-def _gif(path: Path, layout: Layout) -> Values:
+def _gif(path: Path, options: ReadOptions) -> Values:
     listed: list[Values] = []
     with reading(path, "cannot be read as a GIF"), Image.open(path, formats=["GIF"]) as image:
         for frame in ImageSequence.Iterator(image):
             _check_gif(path, len(listed) + 1, frame)
-            listed.append(_values(frame, layout.channels or 3, layout))
+            listed.append(_values(frame, options.channels or 3, options))
         frames = np.stack(listed)
     # A GIF has a palette of colours, also where all of them are grey.
-    grey = layout.channels is None and np.array_equal(frames[:, :1].repeat(3, 1), frames, equal_nan=True)
+    grey = options.channels is None and np.array_equal(frames[:, :1].repeat(3, 1), frames, equal_nan=True)
     return frames[:, :1] if grey else frames
 
 
@@ -136,7 +136,7 @@ def _facts(image: Image.Image) -> tuple[tuple[int, int], int]:
     return (image.height, image.width), 1 if image.mode.split(";")[0] in GREY_MODES else 3
 
 
-def _values(image: Image.Image, channels: int, layout: Layout) -> Values:
+def _values(image: Image.Image, channels: int, options: ReadOptions) -> Values:
     """Return intensities (C, H, W) in [0, 1]."""
     if channels not in MODES:
         raise DataError(f"pictures have 1 or 3 channels and {channels} are asked for: give an array instead")
@@ -147,9 +147,9 @@ def _values(image: Image.Image, channels: int, layout: Layout) -> Values:
         stored, top = np.asarray(image.convert(MODES[channels])), 255
     stored = stored[None] if stored.ndim == 2 else np.moveaxis(stored, -1, 0)
     values = (stored / top).astype(np.float32)
-    if layout.nodata is not None:
-        values[stored == layout.nodata] = np.nan
-    return resize_frames(values, layout.size)
+    if options.nodata is not None:
+        values[stored == options.nodata] = np.nan
+    return resize_frames(values, options.size)
 
 
 def resize_frames(values: NDArray[np.float32], size: tuple[int, int] | None) -> Values:

@@ -20,7 +20,7 @@ from framecast.data.cache import cache_folder, file_facts
 from framecast.data.formats.arrays import StoredArray, load_array
 from framecast.data.formats.pictures import resize_frames
 from framecast.data.packing import Packing
-from framecast.data.sources import FileSource, Layout
+from framecast.data.sources import FrameSource, ReadOptions
 from framecast.errors import DataError, MissingExtraError
 from framecast.files import written_beside
 from framecast.untrusted import check_frames, check_size, most_bytes, reading
@@ -31,15 +31,15 @@ FORMATS = {1: "gray", 3: "rgb24"}
 Decoded = NDArray[np.uint8]
 
 
-def open_video(path: Path, layout: Layout) -> FileSource:
+def open_video(path: Path, options: ReadOptions) -> FrameSource:
     """Open a video; where it is not in the cache, it is decoded first.
 
     Raises:
         MissingExtraError: PyAV is not installed.
         DataError: it holds no video, its codec is unknown, or it is damaged.
     """
-    cached = decode_into_cache(path, layout.size, layout.channels)
-    packing = Packing(1 / 255, 0.0, () if layout.nodata is None else (layout.nodata,))
+    cached = decode_into_cache(path, options.size, options.channels)
+    packing = Packing(1 / 255, 0.0, () if options.nodata is None else (options.nodata,))
     source = StoredArray(str(path), partial(load_array, cached), "TCHW", packing)
     source.pixels, source.interval = True, _interval(path)
     return source

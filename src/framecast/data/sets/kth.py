@@ -31,7 +31,7 @@ from framecast.data.clips import SPLITS, ClipData, ClipSet, ClipSpec, Split, che
 from framecast.data.formats.pictures import natural_order
 from framecast.data.formats.video import cached_video, decode_into_cache, open_video
 from framecast.data.scaling import MinMax
-from framecast.data.sources import JoinedSource, Layout, Numbers
+from framecast.data.sources import JoinedSource, Numbers, ReadOptions
 from framecast.data.windows import WindowedClips, windows_by_number
 from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError, check_count
 
@@ -218,8 +218,8 @@ def _absent(runs: Sequence[Segment], videos: dict[str, Path]) -> list[str]:
 
 def _decode(paths: Sequence[Path], size: int, progress: bool) -> JoinedSource:
     """Decode what is not in the cache yet and open all."""
-    layout = Layout(size=(size, size), channels=1)
-    fresh = [path for path in paths if not cached_video(path, layout.size, 1).is_file()]
+    read_options = ReadOptions(size=(size, size), channels=1)
+    fresh = [path for path in paths if not cached_video(path, read_options.size, 1).is_file()]
     for path in tqdm(fresh, desc="decode KTH", disable=not progress or not fresh, leave=False):
-        decode_into_cache(path, layout.size, 1)
-    return JoinedSource([open_video(path, layout) for path in sorted(paths, key=natural_order)])
+        decode_into_cache(path, read_options.size, 1)
+    return JoinedSource([open_video(path, read_options) for path in sorted(paths, key=natural_order)])

@@ -31,7 +31,8 @@ from framecast.data.clips import SPLITS, ClipData, ClipSet, ClipSpec, Split, che
 from framecast.data.formats.times import look_at_steps, snap_times
 from framecast.data.grid import Grid
 from framecast.data.scaling import SCALINGS, MinMax, Scaling, scaling_from_dict
-from framecast.data.sources import FrameSource, JoinedSource, Layout, Numbers, check_alike
+from framecast.data.sources import FrameSource, GriddedSource, JoinedSource, Numbers, ReadOptions, check_alike
+from framecast.data.units import unit_facts
 from framecast.data.windows import Blocks, Shares, WindowedClips, check_shares, deal, windows_in
 from framecast.errors import DataError, UnknownNameError, check_count
 
@@ -91,17 +92,13 @@ SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
     "validation": ("validation", "val", "valid"),
     "test": ("test",),
 }
-SCALING_OF_UNIT = {"mm/h": "dbz-pixel"}
-"""What scaling="auto" takes for a unit: a few showers must not squeeze all other rain to nothing."""
-
-
 Box = tuple[int, int, int, int]
 
 
 class _Share(NamedTuple):
     """The frames of one split."""
 
-    source: JoinedSource
+    source: FrameSource
     blocks: list[range]
 
 
@@ -163,10 +160,10 @@ def open_own(
     check_lengths(context, horizon)
     for name, value in {"stride": stride, "step": step}.items():
         check_count(name, value)
-    layout = Layout(variable, time, y, x, channel, axes, channels, _pair(size), nodata, unit)
+    read_options = ReadOptions(variable, time, y, x, channel, axes, channels, _pair(size), nodata, unit)
     path, notes = Path(path), list[str]()
     box = _box(crop)
-    share_of = _dealt(path, layout, box, check_shares(shares), notes)
+    share_of = _dealt(path, read_options, box, check_shares(shares), notes)
     seconds = _interval(share_of, interval, tolerance, notes)
     length = context + horizon
     windows = {
@@ -180,11 +177,11 @@ def open_own(
     splits: dict[Split, ClipSet] = {
         split: WindowedClips(share.source, windows[split], chosen) for split, share in share_of.items()
     }
-    first = train.source.parts[0]
-    pace = seconds if seconds is not None else first.interval
-    frames, height, width = train.source.shape
+    source = train.source
+    pace = seconds if seconds is not None else source.interval
+    frames, height, width = source.shape
     spec = ClipSpec(
-        height, width, frames, context, horizon, first.unit, chosen, None if pace is None else float(pace * step),
+        height, width, frames, context, horizon, source.unit, chosen, None if pace is None else float(pace * step),
         Grid(box) if box else None,
     )  # fmt: skip
     return ClipData("own", {}, spec, splits, notes)
@@ -207,19 +204,21 @@ def _box(crop: Sequence[int] | None) -> Box | None:
     return crop[0], crop[1], crop[2], crop[3]
 
 
-def _dealt(path: Path, layout: Layout, crop: Box | None, shares: Shares, notes: list[str]) -> dict[Split, _Share]:
+def _dealt(
+    path: Path, read_options: ReadOptions, crop: Box | None, shares: Shares, notes: list[str]
+) -> dict[Split, _Share]:
     """Open the files and deal their frames to the splits."""
     folders = {
         split: next((path / name for name in names if (path / name).is_dir()), None)
         for split, names in SPLIT_FOLDERS.items()
     }
     if folders["train"] is None or folders["test"] is None:
-        source = JoinedSource(open_parts(path, layout), crop)
+        source = _opened(path, read_options, crop)
         notes += _notes_of(source)
         return {split: _Share(source, blocks) for split, blocks in deal(source.sequences, shares).items()}
-    sources = {split: JoinedSource(open_parts(folder, layout), crop) for split, folder in folders.items() if folder}
+    sources = {split: _opened(folder, read_options, crop) for split, folder in folders.items() if folder}
     for source in sources.values():
-        check_alike(sources["train"].parts[0], source.parts[0])
+        check_alike(sources["train"], source)
     notes += [f"the folders {', '.join(sources)} are the splits", *_notes_of(sources["train"])]
     dealt = {split: _Share(source, source.sequences) for split, source in sources.items()}
     if "validation" not in dealt:
@@ -231,11 +230,15 @@ def _dealt(path: Path, layout: Layout, crop: Box | None, shares: Shares, notes: 
     return {split: dealt[split] for split in SPLITS}
 
 
-def _notes_of(source: JoinedSource) -> list[str]:
-    """Return what the files say, those of the first for all that say the same."""
-    said = dict.fromkeys(note for part in source.parts[:20] for note in part.notes)
+def _opened(path: Path, read_options: ReadOptions, crop: Box | None) -> FrameSource:
+    source = JoinedSource(open_parts(path, read_options))
+    return GriddedSource(source, Grid(crop), MinMax()) if crop else source
+
+
+def _notes_of(source: FrameSource) -> list[str]:
+    """Return the notes of the files, and how many sequences there are."""
     clips = len(source.sequences)
-    return [*said, *([f"{clips} sequences: no clip spans two of them"] if clips > 1 else [])]
+    return [*source.notes, *([f"{clips} sequences: no clip spans two of them"] if clips > 1 else [])]
 
 
 def _interval(share_of: dict[Split, _Share], wanted: int | None, tolerance: int, notes: list[str]) -> int | None:
@@ -244,7 +247,7 @@ def _interval(share_of: dict[Split, _Share], wanted: int | None, tolerance: int,
     if sources[0].times is None:
         if wanted is not None:
             raise DataError(f"interval is {wanted} s and the frames have no time stamps: give step instead")
-        if sources[0].parts[0].interval is None:
+        if sources[0].interval is None:
             notes.append("there are no time stamps: frames are taken as equally spaced, and gaps cannot be seen")
         return None
     steps = look_at_steps(_stamps(sources[0]))
@@ -262,7 +265,7 @@ def _interval(share_of: dict[Split, _Share], wanted: int | None, tolerance: int,
     return seconds
 
 
-def _stamps(source: JoinedSource) -> Any:
+def _stamps(source: FrameSource) -> Any:
     """Return the time stamps of the first sequence, of which others are expected to have the steps."""
     assert source.times is not None
     first = source.sequences[0]
@@ -279,12 +282,12 @@ def _too_short(path: Path, train: _Share, length: int, step: int, seconds: int |
 
 def _scaling(option: str | Mapping[str, Any], train: _Share, path: Path, notes: list[str]) -> Scaling:
     """Return the scaling asked for, fitted where it must be."""
-    first = train.source.parts[0]
+    first = train.source
     if isinstance(option, Mapping):
         return scaling_from_dict(dict(option))
     if option not in ("auto", "none", *SCALINGS):
         raise UnknownNameError("scaling", option, ("auto", "none", *SCALINGS))
-    known = SCALING_OF_UNIT.get(first.unit, "")
+    known = unit_facts(first.unit).scaling
     if option == "auto" and known in SCALINGS:
         notes.append(f"scaling {known}, for values in {first.unit}")
         return SCALINGS[known]()
@@ -295,7 +298,8 @@ def _scaling(option: str | Mapping[str, Any], train: _Share, path: Path, notes: 
     if option == "none":
         _check_unit_range(train, first.where)
         return MinMax()
-    facts = f"{describe_files(path)} {first.where} {first.packing} {train.source.inside}"
+    grid = first.grid if isinstance(first, GriddedSource) else None
+    facts = f"{describe_files(path)} {first.where} {first.packing} {grid}"
     low, high = find_limits(train.source, train.blocks, facts)
     if np.isnan(low):
         raise DataError(f"{first.where}: the training part has no data at all, only NaN or nodata")
