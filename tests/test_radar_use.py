@@ -20,7 +20,7 @@ from framecast.data.scaling import DbzPixel
 from framecast.data.sets.knmi import read_knmi
 from framecast.errors import DataError
 from framecast.reporting.clips import time_labels
-from framecast.reporting.pictures import CLASSES, DRY, NO_DATA, legend_picture, rain_legend, rain_picture
+from framecast.reporting.pictures import CLASSES, DRY, NO_DATA_COLOUR, legend_picture, rain_legend, rain_picture
 from framecast.reporting.results import read_examples, score_table
 
 pytest.importorskip("pysteps", reason="pysteps needs a C compiler to install")
@@ -214,9 +214,9 @@ def test_the_colour_scale_by_hand() -> None:
     rates = np.array([[[np.nan, 0, 0.09, 0.1, 4.9, 5, 1000]]])
     colours = ["#{:02x}{:02x}{:02x}".format(*pixel) for pixel in rain_picture(rates)[0].tolist()]
     by_edge = dict(CLASSES)
-    assert colours == [NO_DATA, DRY, DRY, by_edge[0.1], by_edge[2], by_edge[5], by_edge[100]]
+    assert colours == [NO_DATA_COLOUR, DRY, DRY, by_edge[0.1], by_edge[2], by_edge[5], by_edge[100]]
     legend = rain_legend()
-    assert legend[:3] == [(NO_DATA, "no data"), (DRY, "< 0.1"), (by_edge[0.1], "0.1–0.5")]
+    assert legend[:3] == [(NO_DATA_COLOUR, "no data"), (DRY, "< 0.1"), (by_edge[0.1], "0.1–0.5")]
     assert legend[-1] == (by_edge[100], "≥ 100")
     assert legend_picture(300).shape[1:] == (300, 3)
     assert time_labels(np.array([START + 600])) == ["2010-08-26 00:10 UTC"]
