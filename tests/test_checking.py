@@ -11,7 +11,7 @@ import pytest
 from makers.own import pixels, rain_dataset
 from makers.taxibj import four_files
 
-from framecast.data.check import DataReport, check_data
+from framecast.data.check import DataReport, check
 
 SHORT = {"context": 2, "horizon": 2}
 
@@ -20,9 +20,9 @@ def smooth(count: int = 40, shape: tuple[int, ...] = (16, 18)) -> Any:
     return np.random.default_rng(0).random((count, *shape)).astype(np.float32)
 
 
-def check(path: Path, array: Any, **options: Any) -> DataReport:
+def checked(path: Path, array: Any, **options: Any) -> DataReport:
     np.save(path / "a.npy", array)
-    return check_data(path / "a.npy", **{**SHORT, **options})
+    return check(path / "a.npy", **{**SHORT, **options})
 
 
 def found(report: DataReport, level: str, text: str) -> bool:
@@ -30,7 +30,7 @@ def found(report: DataReport, level: str, text: str) -> bool:
 
 
 def test_good_data_has_no_errors_or_warnings(tmp_path: Path) -> None:
-    report = check(tmp_path, pixels(40, 16, 18))
+    report = checked(tmp_path, pixels(40, 16, 18))
     assert report.ok
     assert {finding.level for finding in report.findings} == {"note"}
     assert "train 25, validation 1, test 5" in report.text()
@@ -64,7 +64,7 @@ def test_good_data_has_no_errors_or_warnings(tmp_path: Path) -> None:
     ],
 )
 def test_what_hurts_is_found(tmp_path: Path, array: Any, options: Any, level: str, text: str) -> None:
-    report = check(tmp_path, array, **options)
+    report = checked(tmp_path, array, **options)
     assert found(report, level, text), report.text()
     assert report.ok == (level != "error") or found(report, "error", "")
 
@@ -72,7 +72,7 @@ def test_what_hurts_is_found(tmp_path: Path, array: Any, options: Any, level: st
 def test_what_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_bytes(b"nonsense")
     for name, text in {"a.h5": "cannot be read as HDF5", "nowhere": "no file or folder"}.items():
-        report = check_data(tmp_path / name)
+        report = check(tmp_path / name)
         assert not report.ok
         assert found(report, "error", text)
     assert "1 error, 0 warnings" in report.text()
@@ -87,19 +87,19 @@ def timed(path: Path, times: Any) -> Path:
 
 def test_gaps_and_jitter_are_found(tmp_path: Path) -> None:
     times = np.delete(np.arange(80) * 300, np.arange(5, 75, 6))
-    report = check_data(timed(tmp_path / "gaps.h5", times), context=3, horizon=2)
+    report = check(timed(tmp_path / "gaps.h5", times), context=3, horizon=2)
     assert found(report, "note", "gaps in time, the longest 600 s")
-    report = check_data(timed(tmp_path / "gaps.h5", times), context=2, horizon=2, shares=(1, 0, 0))
+    report = check(timed(tmp_path / "gaps.h5", times), context=2, horizon=2, shares=(1, 0, 0))
     assert found(report, "warning", "of the steps in time are 300 s (12 longer, up to 600 s")
     often = [np.arange(size) * 300 + start * 6000 for start, size in enumerate((4, 4, 9, 4, 4, 9))]
-    report = check_data(timed(tmp_path / "often.h5", np.concatenate(often)), context=4, horizon=1, shares=(1, 0, 0))
+    report = check(timed(tmp_path / "often.h5", np.concatenate(often)), context=4, horizon=1, shares=(1, 0, 0))
     assert found(report, "warning", "of the train frames are in no clip, for gaps in time"), report.text()
 
 
 def test_short_sequences_are_found(tmp_path: Path) -> None:
     for number, count in enumerate((20, 3, 20)):
         np.save(tmp_path / f"{number}.npy", pixels(count))
-    report = check_data(tmp_path, shares=(1, 0, 0), **SHORT)
+    report = check(tmp_path, shares=(1, 0, 0), **SHORT)
     assert found(report, "warning", "1 of 3 sequences are shorter than a clip of 4 frames")
 
 
@@ -110,19 +110,19 @@ def test_damaged_frames_are_found(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "a.h5").read_bytes())
     content[content.find(frames[5].tobytes())] ^= 1
     (tmp_path / "a.h5").write_bytes(content)
-    report = check_data(tmp_path / "a.h5", **SHORT)
+    report = check(tmp_path / "a.h5", **SHORT)
     assert found(report, "error", "4 of 25 train clips cannot be read")
 
 
 def test_named_sets_and_rain(tmp_path: Path) -> None:
-    assert check_data("moving-mnist", size=16, clips=60, frames=50).ok
-    report = check_data("taxibj", root=four_files(tmp_path, days=20))
+    assert check("moving-mnist", size=16, clips=60, frames=50).ok
+    report = check("taxibj", root=four_files(tmp_path, days=20))
     assert "train" in report.facts
     assert found(report, "note", "fitted to: they reach")
     assert not any("axes" in finding.text for finding in report.findings)
     rain_dataset().to_zarr(tmp_path / "rain.zarr", consolidated=False)
-    report = check_data(tmp_path / "rain.zarr", **SHORT)
+    report = check(tmp_path / "rain.zarr", **SHORT)
     assert report.ok, report.text()
     assert found(report, "note", "scaling dbz-pixel")
     with pytest.raises(ValueError, match="frames is 0"):
-        check_data("moving-mnist", frames=0)
+        check("moving-mnist", frames=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from makers.radar import knmi_folder, seconds
 
+import framecast as fc
 from framecast import cli
 
 
@@ -99,3 +101,12 @@ def test_names_and_their_descriptions(capsys: pytest.CaptureFixture[str]) -> Non
         with pytest.raises(SystemExit) as stop:
             cli.main(["data", verb, "--help"])
         assert stop.value.code == 0
+
+
+@pytest.mark.parametrize("verb", [*cli.VERBS, *cli.DATA_VERBS, *cli.ANALYSES])
+def test_every_verb_is_a_function(verb: str) -> None:
+    """``framecast data check`` is ``fc.check``, ``framecast analyse layers`` is ``fc.analyse_layers``."""
+    if verb == "analyse":
+        return  # its subcommands are the verbs
+    name = {"list": "list_data", "info": "describe_data"}.get(verb, f"analyse_{verb}" if verb in cli.ANALYSES else verb)
+    assert inspect.isfunction(getattr(fc, name))

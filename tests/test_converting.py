@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from makers.conversion import START, convert, expected, raw, values_of
+from makers.conversion import START, converted, expected, raw, values_of
 from makers.kth import moving_bar, video_file
 from makers.own import pixels, png_folder, rain_dataset
 from makers.radar import knmi_file, knmi_folder, odim_file
@@ -25,7 +25,7 @@ from framecast.errors import DataError, DatasetNotFoundError, MissingExtraError
 def test_radar_files_become_one_archive(tmp_path: Path) -> None:
     values = raw(40)
     knmi_folder(tmp_path / "in", values, START)
-    report = convert(tmp_path / "in", tmp_path / "out.zarr")
+    report = converted(tmp_path / "in", tmp_path / "out.zarr")
     assert (report.frames, report.unreadable, report.doubled, report.cut) == (40, [], [], 0)
     data = values_of(tmp_path / "out.zarr")
     rain = data["rainfall_rate"]
@@ -53,7 +53,7 @@ def test_the_real_sequence(shared: Path, tmp_path: Path) -> None:
     small.mkdir()
     for path in sorted((shared / "data/knmi").glob("*.h5"))[:6]:
         (small / path.name).symlink_to(path)
-    assert convert(small, tmp_path / "out.zarr").frames == 6
+    assert converted(small, tmp_path / "out.zarr").frames == 6
     archive, files = fc.data(tmp_path / "out.zarr", context=1, horizon=1), fc.data(small, context=1, horizon=1)
     numbers = np.arange(6)
     assert np.array_equal(archive["train"].source.read(numbers), files["train"].source.read(numbers), equal_nan=True), (
@@ -83,7 +83,7 @@ def test_archives_and_archives_of_archives(tmp_path: Path, kind: str) -> None:
     loose = {f"loose/{file.name}": file.read_bytes() for file in files[8:]}
     source = tmp_path / f"month.{kind}"
     tar_of(source, {**days, **loose, "readme.txt": b"text"}, mode)
-    report = convert(source, tmp_path / "out.zarr")
+    report = converted(source, tmp_path / "out.zarr")
     assert (report.frames, report.unreadable) == (12, [])
     np.testing.assert_allclose(values_of(tmp_path / "out.zarr")["rainfall_rate"].values, expected(values), atol=1e-6)
 
@@ -101,12 +101,12 @@ def test_members_that_would_break_out_are_not_written(tmp_path: Path) -> None:
         device = tarfile.TarInfo("RAD_NL25_device.h5")
         device.type = tarfile.CHRTYPE
         archive.addfile(device)
-    report = convert(source, tmp_path / "out.zarr")
+    report = converted(source, tmp_path / "out.zarr")
     assert (report.frames, report.unreadable) == (2, []), "plain files by their bare name, nothing else"
     assert not list(tmp_path.parent.glob("RAD*"))
 
 
-def test_damage_is_listed_and_the_rest_converted(tmp_path: Path) -> None:
+def test_damage_is_listed_and_the_rest_convert(tmp_path: Path) -> None:
     values = raw(6)
     knmi_folder(tmp_path / "in", values, START)
     files = sorted((tmp_path / "in").iterdir())
@@ -116,7 +116,7 @@ def test_damage_is_listed_and_the_rest_converted(tmp_path: Path) -> None:
     (tmp_path / "in/copy").mkdir()
     (tmp_path / "in/copy" / files[0].name).write_bytes(files[0].read_bytes())
     (tmp_path / "in/broken.tar.gz").write_bytes(b"\x1f\x8b nonsense")
-    report = convert(tmp_path / "in", tmp_path / "out.zarr")
+    report = converted(tmp_path / "in", tmp_path / "out.zarr")
     assert report.frames == 4
     problems = {Path(label).name: problem for label, problem in report.unreadable}
     assert set(problems) == {files[1].name, files[3].name, "RAD_NL25_RAP_5min_201008260200.h5", "broken.tar.gz"}
@@ -128,7 +128,7 @@ def test_damage_is_listed_and_the_rest_converted(tmp_path: Path) -> None:
     data = values_of(tmp_path / "out.zarr")
     np.testing.assert_allclose(data["rainfall_rate"].values, expected(values[[0, 2, 4, 5]]), atol=1e-6)
     assert (np.diff(data.time.values) > np.timedelta64(0)).all()
-    assert convert(tmp_path / "in", tmp_path / "out.zarr").unreadable == report.unreadable, "told again"
+    assert converted(tmp_path / "in", tmp_path / "out.zarr").unreadable == report.unreadable, "told again"
 
 
 def test_a_damaged_first_file_hides_no_others(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_damaged_first_file_hides_no_others(tmp_path: Path) -> None:
     knmi_folder(tmp_path / "in", values, START)
     first = sorted((tmp_path / "in").iterdir())[0]
     first.write_bytes(first.read_bytes()[:700])
-    report = convert(tmp_path / "in", tmp_path / "out.zarr")
+    report = converted(tmp_path / "in", tmp_path / "out.zarr")
     assert (report.frames, [Path(label).name for label, _ in report.unreadable]) == (3, [first.name])
     np.testing.assert_allclose(
         values_of(tmp_path / "out.zarr")["rainfall_rate"].values, expected(values[1:]), atol=1e-6
@@ -146,14 +146,14 @@ def test_a_damaged_first_file_hides_no_others(tmp_path: Path) -> None:
 def test_in_parallel(tmp_path: Path) -> None:
     values = raw(40)
     knmi_folder(tmp_path / "in", values, START)
-    report = convert(tmp_path / "in", tmp_path / "out.zarr", workers=2)
+    report = converted(tmp_path / "in", tmp_path / "out.zarr", workers=2)
     assert (report.frames, report.written) == (40, 3)
     np.testing.assert_allclose(values_of(tmp_path / "out.zarr")["rainfall_rate"].values, expected(values), atol=1e-6)
 
 
 def test_odim_and_a_single_file(tmp_path: Path) -> None:
     path = odim_file(tmp_path / "rate.hdf5", np.arange(48, dtype=np.uint16).reshape(6, 8))
-    assert convert(path, tmp_path / "out.zarr").frames == 1
+    assert converted(path, tmp_path / "out.zarr").frames == 1
 
 
 @pytest.mark.parametrize("name", ["array.npy", "video.avi", "pictures", "rain.nc", "rain.zarr"])
@@ -170,7 +170,7 @@ def test_anything_readable(tmp_path: Path, name: str) -> None:
         rain.to_netcdf(source, engine="h5netcdf")
     else:
         rain.to_zarr(source, consolidated=False)
-    report = convert(source, tmp_path / "out.zarr")
+    report = converted(source, tmp_path / "out.zarr")
     data = values_of(tmp_path / "out.zarr")
     assert report.frames == 20
     if name.startswith("rain"):
@@ -190,7 +190,7 @@ def test_channels_and_other_units(tmp_path: Path) -> None:
     winds[3, 1, 2, 2] = np.nan
     dataset = xr.Dataset({"wind": (("time", "channel", "y", "x"), winds, {"units": "m/s"})})
     dataset.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
-    report = convert(tmp_path / "a.nc", tmp_path / "out.zarr")
+    report = converted(tmp_path / "a.nc", tmp_path / "out.zarr")
     found = values_of(tmp_path / "out.zarr")["frames"]
     assert found.dims == ("time", "channel", "y", "x")
     np.testing.assert_allclose(found.values, winds, atol=report.step / 2 * 1.001)
@@ -199,33 +199,33 @@ def test_channels_and_other_units(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_cut_and_told(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([0, 5, 700_000.0]).repeat(16).reshape(3, 4, 4))
-    report = convert(tmp_path / "a.npy", tmp_path / "out.zarr", scale_factor=1.0)
+    report = converted(tmp_path / "a.npy", tmp_path / "out.zarr", scale_factor=1.0)
     assert report.cut == 16
     assert "16 values were cut" in report.text()
     assert values_of(tmp_path / "out.zarr")["frames"].max() == 65534, "and is not taken for no data"
     np.save(tmp_path / "b.npy", np.full((3, 4, 4), 7.0))
-    assert convert(tmp_path / "b.npy", tmp_path / "b.zarr").cut == 0
+    assert converted(tmp_path / "b.npy", tmp_path / "b.zarr").cut == 0
     assert (values_of(tmp_path / "b.zarr")["frames"] == 7).all()
 
 
 def test_nothing_to_convert(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="nothing at"):
-        convert(tmp_path / "nowhere", tmp_path / "out.zarr")
+        converted(tmp_path / "nowhere", tmp_path / "out.zarr")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetNotFoundError, match="nothing else that is read"):
-        convert(tmp_path / "empty", tmp_path / "out.zarr")
+        converted(tmp_path / "empty", tmp_path / "out.zarr")
     (tmp_path / "bad.tar").write_bytes(b"nonsense")
     with pytest.raises(DataError, match=r"nothing to convert: .*bad\.tar: the archive is damaged"):
-        convert(tmp_path / "bad.tar", tmp_path / "out.zarr")
+        converted(tmp_path / "bad.tar", tmp_path / "out.zarr")
     tar_of(tmp_path / "none.tar", {"readme.txt": b"text"})
     with pytest.raises(DataError, match="nothing to convert: no file has a reader"):
-        convert(tmp_path / "none.tar", tmp_path / "out.zarr")
+        converted(tmp_path / "none.tar", tmp_path / "out.zarr")
     for number in range(2):
         video_file(tmp_path / f"clips/{number}.avi", moving_bar(5))
     with pytest.raises(DataError, match="several sequences without time stamps"):
-        convert(tmp_path / "clips", tmp_path / "out.zarr")
+        converted(tmp_path / "clips", tmp_path / "out.zarr")
     with pytest.raises(ValueError, match="workers is 0"):
-        convert(tmp_path / "clips", tmp_path / "out.zarr", workers=0)
+        converted(tmp_path / "clips", tmp_path / "out.zarr", workers=0)
 
 
 def test_frames_that_cannot_be_read_within_a_file(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_frames_that_cannot_be_read_within_a_file(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "a.h5").read_bytes())
     content[content.find(frames[5].tobytes())] ^= 1
     (tmp_path / "a.h5").write_bytes(content)
-    report = convert(tmp_path / "a.h5", tmp_path / "out.zarr")
+    report = converted(tmp_path / "a.h5", tmp_path / "out.zarr")
     assert report.frames == 19
     assert [label.split(", ")[-1] for label, _ in report.unreadable] == ["frame 5"]
 
@@ -246,12 +246,12 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack
     rain_dataset(8).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"needs {package}.*framecast\[geo\]"):
-        convert(tmp_path / ("a.nc" if package == "h5netcdf" else "in"), tmp_path / "out.zarr")
+        converted(tmp_path / ("a.nc" if package == "h5netcdf" else "in"), tmp_path / "out.zarr")
 
 
 def test_progress_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     knmi_folder(tmp_path / "in", raw(20), START)
-    convert(tmp_path / "in", tmp_path / "out.zarr", progress=True)
+    converted(tmp_path / "in", tmp_path / "out.zarr", progress=True)
     assert "2/2" in capsys.readouterr().err
     kept = json.loads((tmp_path / "out.zarr/zarr.json").read_bytes())["attributes"]["framecast_conversion"]
     assert kept["frames"] == 20

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 import framecast as fc
 from framecast.data.cache import cache_folder
 from framecast.data.clips import SPLITS, spec_from_dict
-from framecast.data.convert import convert_data
+from framecast.data.convert import convert
 from framecast.data.scaling import Log
 from framecast.data.sets.german_radar import RydlSource
 from framecast.errors import DataError, DatasetNotFoundError
@@ -155,7 +155,7 @@ def test_a_converted_archive_gives_the_same_clips(tmp_path: Path) -> None:
     frames = numbered(20)
     frames[:, 3] = 65535
     root = knmi_folder(tmp_path / "knmi", frames, START)
-    convert_data(root, tmp_path / "knmi.zarr", workers=1, progress=False)
+    convert(root, tmp_path / "knmi.zarr", workers=1, progress=False)
     options: dict[str, Any] = {"interval": 5, "blocks": (1, 0, 0), "size": 2}
     ours, theirs = (fc.data("knmi", root=place, **options)["train"] for place in (root, tmp_path / "knmi.zarr"))
     assert len(ours) == len(theirs) == 13
@@ -164,7 +164,7 @@ def test_a_converted_archive_gives_the_same_clips(tmp_path: Path) -> None:
     german = fc.data("german-radar", root=tmp_path / "knmi.zarr", size=None, interval=5, every=5)
     assert len(german["train"]) == 13
     empty = tmp_path / "other.zarr"
-    convert_data(np_file(tmp_path / "frames.npy"), empty, workers=1, progress=False)
+    convert(np_file(tmp_path / "frames.npy"), empty, workers=1, progress=False)
     with pytest.raises(DataError, match="no rain rates in mm/h with times"):
         fc.data("knmi", root=empty)
 

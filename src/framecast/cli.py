@@ -174,7 +174,7 @@ def _predict(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    from framecast.api.predict import report
+    from framecast.api.report import report
 
     parser = _parser("report")
     parser.add_argument("results", type=str, nargs="+", help="folders that evaluate wrote into")
@@ -192,8 +192,8 @@ def _data(arguments: list[str]) -> int:
     from jsonargparse import ArgumentParser
 
     from framecast.data.catalogue import describe_data, list_data
-    from framecast.data.check import check_data
-    from framecast.data.convert import convert_data
+    from framecast.data.check import check
+    from framecast.data.convert import convert
 
     options: dict[str, Any] = {"type": dict[str, Any], "default": {}, "help": "e.g. --data_options.context 4"}
     verbs = {name: ArgumentParser(prog=f"framecast data {name}") for name in ("list", "info", "check", "convert")}
@@ -204,7 +204,7 @@ def _data(arguments: list[str]) -> int:
     verbs["check"].add_argument("--frames", type=int, default=600, help="about how many frames of a split to look at")
     verbs["convert"].add_argument("source", type=str, help="folder or archive of radar files, or anything readable")
     verbs["convert"].add_argument("target", type=str, help="the Zarr to make")
-    verbs["convert"].add_function_arguments(convert_data, skip={"source", "target"})
+    verbs["convert"].add_function_arguments(convert, skip={"source", "target"})
     parser = _parser("data")
     commands = parser.add_subcommands(dest="what")
     for name, text in DATA_VERBS.items():
@@ -218,29 +218,20 @@ def _data(arguments: list[str]) -> int:
     elif what == "info":
         print(describe_data(given["name"], **given["data_options"]))
     elif what == "check":
-        report = check_data(given["path"], frames=given["frames"], **given["data_options"])
+        report = check(given["path"], frames=given["frames"], **given["data_options"])
         print(report.text())
         return 0 if report.ok else 1
     else:
-        print(convert_data(**given).text())
+        print(convert(**given).text())
     return 0
 
 
 def _models(arguments: list[str]) -> int:
-    from framecast.registry import ALIASES, list_models, model_entry
+    from framecast.api.models import models
 
     parser = _parser("models")
     parser.add_argument("name", type=str | None, nargs="?", help="list the options of this model")
-    name = _values(parser, arguments)["name"]
-    if name is None:
-        for known in list_models():
-            entry, also = model_entry(known), [alias for alias, target in ALIASES.items() if target == known]
-            print(f"{known:<18} {', '.join(also):<9} {entry.title:<16} {entry.paper}, doi:{entry.doi}")
-        return 0
-    entry = model_entry(name)
-    print(f"{entry.name}: {entry.title}, {entry.paper}, doi:{entry.doi}")
-    for option in entry.options().values():
-        print(f"  {option.name}: {option.annotation} = {option.default!r}")
+    print(models(**_values(parser, arguments)))
     return 0
 
 

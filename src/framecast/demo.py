@@ -10,7 +10,8 @@ import numpy as np
 
 from framecast.api.data import data
 from framecast.api.evaluate import evaluate
-from framecast.api.predict import predict, report
+from framecast.api.predict import predict
+from framecast.api.report import report
 from framecast.api.train import train
 from framecast.files import write_atomically
 from framecast.reporting.results import score_table

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from framecast.data.convert import ConversionReport, convert_data
+from framecast.data.convert import ConversionReport, convert
 from makers.radar import seconds
 
 START = seconds("2010-08-26T01:00")
 
 
-def convert(source: Path, target: Path, **options: Any) -> ConversionReport:
-    return convert_data(source, target, **{"workers": 1, "progress": False, **options})
+def converted(source: Path, target: Path, **options: Any) -> ConversionReport:
+    return convert(source, target, **{"workers": 1, "progress": False, **options})
 
 
 def raw(count: int = 20, seed: int = 0) -> Any:

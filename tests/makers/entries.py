@@ -11,8 +11,8 @@ from typing import Any
 
 import framecast as fc
 from framecast import cli
-from framecast.data.check import check_data
-from framecast.data.convert import convert_data
+from framecast.data.check import check
+from framecast.data.convert import convert
 from framecast.data.formats.radolan import read_radolan_forecasts
 from framecast.data.formats.video import cached_video
 from framecast.data.sets.german_radar import RydlSource
@@ -93,9 +93,9 @@ def _index(content: bytes, folder: Path, run: Path) -> None:
 def _marker_of_conversion(content: bytes, folder: Path, run: Path) -> None:
     video = video_file(folder / "bar.avi", moving_bar(6))
     _file(folder / "a.zarr.part/index", "0.json", content)
-    convert_data(video, folder / "a.zarr", workers=1, progress=False)
+    convert(video, folder / "a.zarr", workers=1, progress=False)
     _file(folder / "a.zarr", "zarr.json", content)
-    convert_data(video, folder / "a.zarr", workers=1, progress=False)
+    convert(video, folder / "a.zarr", workers=1, progress=False)
 
 
 def _command(verb: str, *arguments: str) -> Callable[[Path], object]:
@@ -125,7 +125,7 @@ def _report(run: Path) -> object:
 
 
 def _convert(path: Path) -> object:
-    return convert_data(path, path.with_name("made.zarr"), workers=1, progress=False)
+    return convert(path, path.with_name("made.zarr"), workers=1, progress=False)
 
 
 def _study(name: str, **asked: Any) -> Entry:
@@ -190,7 +190,7 @@ ENTRIES: dict[str, Entry] = {
     "analyse --config": _given("a.yaml", _command("analyse")),
     "cost --config": _given("a.yaml", _command("cost")),
     "cost --table": _given("table.csv", _cost_table),
-    "data check": _given("a.h5", check_data),
+    "data check": _given("a.h5", check),
     "data convert .tar": _given("a.tar", _convert),
     "data convert .tar.gz": _given("a.tar.gz", _convert),
     "data convert .h5": _given("a.h5", _convert),

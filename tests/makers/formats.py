@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 import framecast as fc
 from framecast.data.archives import find_work, frames_of
-from framecast.data.convert import convert_data
+from framecast.data.convert import convert
 from framecast.data.formats.radolan import read_radolan_forecasts
 from framecast.data.formats.video import decode_into_cache
 from framecast.data.radar import read_radar
@@ -117,7 +117,7 @@ def _fletcher(folder: Path, libver: str | None = "latest") -> Path:
 
 def _converted(folder: Path) -> Path:
     zarr_of(folder / "rain.zarr", rain_dataset(COUNT))
-    convert_data(folder / "rain.zarr", folder / "made.zarr", workers=1, progress=False)
+    convert(folder / "rain.zarr", folder / "made.zarr", workers=1, progress=False)
     return folder / "made.zarr"
 
 

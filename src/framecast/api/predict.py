@@ -1,9 +1,8 @@
-"""Show: a forecast of the frames that follow, a page of results."""
+"""Predict: a forecast of the frames that follow."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from framecast.compute import arithmetic, autocast, find_device, place
 from framecast.data.past import read_past
 from framecast.data.scaling import MinMax
 from framecast.reporting.forecast import Forecast, write_forecast
-from framecast.reporting.page import write_report
 from framecast.weights.saving import load_weights
 
 log = logging.getLogger(__name__)
@@ -88,34 +86,3 @@ def predict(
         write_forecast(Forecast(before.numpy(), result.numpy(), unit, scaling, times), Path(out))
     forecast: NDArray[np.float32] = result.numpy()
     return forecast
-
-
-def report(
-    results: str | Path | Sequence[str | Path],
-    *,
-    out: str | Path = "report.html",
-    scores: Sequence[str] | None = None,
-    clips: int = 4,
-    figures: bool = True,
-) -> Path:
-    """Write one HTML page of one or several result folders: table, costs, curves, training, clips.
-
-    Args:
-        results: folders that ``evaluate`` wrote into.
-        out: the page; it holds all it shows and opens from disk. A folder beside it, report-figures for report.html,
-            has the figures as SVG and PNG.
-        scores: names of scores in the results to draw per lead time, such as ["ssim"]; the first one is an axis of the
-            radar chart of several runs. None draws the main ones.
-        clips: example clips to show, at most; as many were kept as ``evaluate`` was told.
-        figures: write the folder beside the page too.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        ValueError: ``clips`` is negative.
-        RunNotFoundError: a folder holds no results.json.
-        UnknownNameError: the results have no such score.
-    """
-    folders = [results] if isinstance(results, str | Path) else list(results)
-    return write_report([Path(folder) for folder in folders], Path(out), scores, clips, figures)

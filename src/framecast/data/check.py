@@ -84,7 +84,7 @@ class _Look(NamedTuple):
     repeated: int
 
 
-def check_data(name: str | Path, *, frames: int = 600, **options: Any) -> DataReport:
+def check(name: str | Path, *, frames: int = 600, **options: Any) -> DataReport:
     """Check a data set, or frames of your own, for what would hurt a training.
 
     Args:

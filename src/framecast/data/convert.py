@@ -215,7 +215,7 @@ def run_pieces(
             dask.compute(*tasks, scheduler=scheduler, num_workers=workers)
     except BrokenProcessPool as error:
         raise RuntimeError(
-            "a worker process died: in a script of your own, call convert_data below if __name__ == '__main__', or "
+            "a worker process died: in a script of your own, call convert below if __name__ == '__main__', or "
             "with workers=1; if memory ran out, take fewer workers. What is done is kept"
         ) from error
     with reading(folder, "holds what cannot be read of an earlier conversion", "delete it"):
@@ -273,7 +273,7 @@ class ConversionReport:
         return "\n".join([*lines, *([f"{self.cut} values were cut at the limit of 16 bits"] if self.cut else [])])
 
 
-def convert_data(
+def convert(
     source: str | Path,
     target: str | Path,
     *,

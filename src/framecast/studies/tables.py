@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from framecast.api.predict import report
+from framecast.api.report import report
 from framecast.files import write_atomically
 from framecast.reporting.figures import Line, draw_curves
 from framecast.reporting.results import UNDEFINED

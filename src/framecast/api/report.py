@@ -1,0 +1,39 @@
+"""Report: one HTML page of one or several result folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from framecast.reporting.page import write_report
+
+
+def report(
+    results: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path = "report.html",
+    scores: Sequence[str] | None = None,
+    clips: int = 4,
+    figures: bool = True,
+) -> Path:
+    """Write one HTML page of one or several result folders: table, costs, curves, training, clips.
+
+    Args:
+        results: folders that ``evaluate`` wrote into.
+        out: the page; it holds all it shows and opens from disk. A folder beside it, report-figures for report.html,
+            has the figures as SVG and PNG.
+        scores: names of scores in the results to draw per lead time, such as ["ssim"]; the first one is an axis of the
+            radar chart of several runs. None draws the main ones.
+        clips: example clips to show, at most; as many were kept as ``evaluate`` was told.
+        figures: write the folder beside the page too.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: ``clips`` is negative.
+        RunNotFoundError: a folder holds no results.json.
+        UnknownNameError: the results have no such score.
+    """
+    folders = [results] if isinstance(results, str | Path) else list(results)
+    return write_report([Path(folder) for folder in folders], Path(out), scores, clips, figures)
