@@ -17,6 +17,7 @@ from small_run import DATA, MODEL, rows, train
 import framecast as fc
 from framecast.errors import DataError, WeightsError
 from framecast.registry import Training
+from framecast.training import loop
 from framecast.training.options import TrainingOptions
 from framecast.training.order import EveryClipOnce, ShuffledBatches
 from framecast.training.task import OPTIMIZERS, SCHEDULES
@@ -88,10 +89,19 @@ def test_tensorboard_gets_scalars_and_a_strip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tf32", [True, False])
-def test_what_gpus_may_round_is_told(tmp_path: Path, tf32: bool) -> None:
+def test_training_says_what_gpus_may_round(tmp_path: Path, tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    precisions: list[tuple[str, bool]] = []
+    begin = loop._begin
+
+    def recorded(*arguments: Any) -> Any:
+        precisions.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return begin(*arguments)
+
+    monkeypatch.setattr(loop, "_begin", recorded)
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     train(tmp_path / "run", steps=1, tf32=tf32)
-    assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
-    assert torch.backends.cudnn.allow_tf32 == tf32
+    assert precisions == [("high" if tf32 else "highest", tf32)]
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
 
 
 def test_it_learns(tmp_path: Path) -> None:
