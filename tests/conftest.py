@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from samples.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
-REFERENCE = Path(__file__).parent / "reference"
-
-# One thread each, for the tests and what they start: several share the two cores.
-os.environ["OMP_NUM_THREADS"] = "1"
-torch.set_num_threads(1)
+# One thread each, for the tests and the processes they start: two of pytest's workers share two cores.
+THREADS = int(os.environ.get("FRAMECAST_TEST_THREADS", "1"))
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
+torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True)

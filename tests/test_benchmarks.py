@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from samples.paths import ROOT
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+FOLDER = ROOT / "benchmarks"
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.py")))

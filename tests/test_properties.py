@@ -13,7 +13,7 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from makers.formats import tiny_model
+from samples.formats import tiny_model
 
 from framecast.data.clips import ClipSpec, spec_from_dict
 from framecast.data.grid import Grid, grid_from_dict

@@ -7,22 +7,9 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from framecast.errors import FramecastError, NonFiniteError, StudyCellBusyError, UnknownNameError
-
-VERBS = {
-    "train": "train a model on a data set into a run folder, or continue one",
-    "evaluate": "score a trained model beside the baselines",
-    "predict": "forecast the frames that follow",
-    "report": "write one HTML page of one or several result folders",
-    "data": "list, describe, check or convert data",
-    "models": "list the models, or the options of one",
-    "cost": "count or measure what a model costs, and what fits into a memory",
-    "analyse": "the paper's formulas beside counts, receptive fields, outputs of layers",
-    "study": "train and test models x seeds alike, resumably; ends in tables",
-    "demo": "train, evaluate, forecast and report on moving digits in a few minutes",
-}
 
 DATA_VERBS = {
     "list": "the names of all data sets",
@@ -61,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given[0] not in VERBS:
             raise UnknownNameError("verb", given[0], VERBS)
-        return COMMANDS[given[0]](given[1:])
+        return VERBS[given[0]].run(given[1:])
     except KeyboardInterrupt as stop:
         if not _first():
             # Lightning kills the first process before it has ended if another one ends with an error.
@@ -90,7 +77,7 @@ def _first() -> bool:
 
 def _help() -> str:
     width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items())
     return (
         "usage: framecast VERB [options]\n\nForecast the next frames of a video or of a gridded sequence.\n\n"
         f"verbs:\n{verbs}\n\nframecast VERB --help lists the options, with defaults and units.\n"
@@ -101,7 +88,7 @@ def _help() -> str:
 def _parser(verb: str) -> Any:
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog=f"framecast {verb}", description=VERBS[verb])
+    parser = ArgumentParser(prog=f"framecast {verb}", description=VERBS[verb].text)
     parser.add_argument("--config", action="config", help="a YAML file of options")
     return parser
 
@@ -313,17 +300,26 @@ def _demo(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": _train,
-    "evaluate": _evaluate,
-    "predict": _predict,
-    "report": _report,
-    "data": _data,
-    "models": _models,
-    "cost": _cost,
-    "analyse": _analyse,
-    "study": _study,
-    "demo": _demo,
+class Verb(NamedTuple):
+    """One verb of the command line."""
+
+    run: Callable[[list[str]], int]
+    """Parses the arguments, does the work, prints what came of it, returns the exit code."""
+    text: str
+    """One line for the help."""
+
+
+VERBS: dict[str, Verb] = {
+    "train": Verb(_train, "train a model on a data set into a run folder, or continue one"),
+    "evaluate": Verb(_evaluate, "score a trained model beside the baselines"),
+    "predict": Verb(_predict, "forecast the frames that follow"),
+    "report": Verb(_report, "write one HTML page of one or several result folders"),
+    "data": Verb(_data, "list, describe, check or convert data"),
+    "models": Verb(_models, "list the models, or the options of one"),
+    "cost": Verb(_cost, "count or measure what a model costs, and what fits into a memory"),
+    "analyse": Verb(_analyse, "the paper's formulas beside counts, receptive fields, outputs of layers"),
+    "study": Verb(_study, "train and test models x seeds alike, resumably; ends in tables"),
+    "demo": Verb(_demo, "train, evaluate, forecast and report on moving digits in a few minutes"),
 }
 
 if __name__ == "__main__":

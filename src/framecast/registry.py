@@ -228,7 +228,7 @@ CELLS: dict[str, CellEntry] = {
 ONE_SHOT: dict[str, ModelEntry] = {
     "earthformer": ModelEntry(
         "earthformer",
-        "framecast.models.earthformer.model:build",
+        "framecast.models.earthformer.model:build_earthformer",
         "Earthformer",
         "Gao et al., NeurIPS 2022",
         "10.48550/arXiv.2207.05833",
@@ -252,7 +252,7 @@ ONE_SHOT: dict[str, ModelEntry] = {
     ),
     "simvp-v2": ModelEntry(
         "simvp-v2",
-        "framecast.models.simvp:simvp_v2",
+        "framecast.models.simvp:build_simvp_v2",
         "SimVPv2",
         "Tan et al., 2022",
         "10.48550/arXiv.2211.12509",
@@ -267,8 +267,8 @@ DATASETS: dict[str, str | Callable[..., Any]] = {
     "taxibj": "framecast.data.sets.taxibj:open_taxibj",
     "kth": "framecast.data.sets.kth:open_kth",
     "own": "framecast.data.sets.own:open_own",
-    "german-radar": "framecast.data.sets.german_radar:german_radar",
-    "knmi": "framecast.data.sets.knmi:dutch_radar",
+    "german-radar": "framecast.data.sets.german_radar:open_german_radar",
+    "knmi": "framecast.data.sets.knmi:open_knmi",
 }
 
 # The unit of rain rates, as every reader spells it.

@@ -7,8 +7,8 @@ import random
 from functools import partial
 from pathlib import Path
 
-from makers.formats import FORMATS
-from makers.mutations import Tally, mutate, run_apart
+from samples.formats import FORMATS
+from samples.mutations import Tally, mutate, run_apart
 
 from torture.promise import Figure, Promise
 

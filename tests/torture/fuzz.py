@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests python -m torture.fuzz npy -max_total_time=600 -rss_limit_mb=4096
 
-The first argument is a name of ``makers.formats.FORMATS``; what follows goes to libFuzzer. It starts from a miniature
+The first argument is a name of ``samples.formats.FORMATS``; what follows goes to libFuzzer. It starts from a miniature
 file, and stops at the first input that ends in anything but data or an error of ours that names the file. Of a format
 that is a folder the first byte of an input chooses the file. framecast's own modules are instrumented, so that inputs
 that reach new lines of them are kept and changed further; parsers in C are not seen inside.
@@ -35,7 +35,7 @@ class Target:
     """
 
     def __init__(self, name: str, folder: Path) -> None:
-        from makers.formats import FORMATS
+        from samples.formats import FORMATS
 
         self.folder, self._kind, self._count = folder, FORMATS[name], 0
         self._root = self._kind.make(folder)
@@ -49,7 +49,7 @@ class Target:
         Raises:
             AssertionError: an error of ours does not name the file.
         """
-        from makers.mutations import DOCUMENTED
+        from samples.mutations import DOCUMENTED
 
         self._count += 1
         said = None
@@ -93,9 +93,9 @@ def main(arguments: list[str]) -> int:
     # Before anything of framecast is imported: what was imported before is not instrumented.
     if atheris is not None:
         with watched(atheris):
-            from makers.formats import FORMATS
+            from samples.formats import FORMATS
     else:
-        from makers.formats import FORMATS
+        from samples.formats import FORMATS
     if len(arguments) < 2 or arguments[1] not in FORMATS:
         print(f"usage: python -m torture.fuzz FORMAT [libFuzzer options]\nformats: {', '.join(FORMATS)}")
         return 2

@@ -341,7 +341,7 @@ def build_simvp(
     )
 
 
-def simvp_v2(
+def build_simvp_v2(
     *,
     context: int = 10,
     horizon: int = 10,

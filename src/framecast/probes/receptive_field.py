@@ -107,17 +107,3 @@ def effective_side(gradient: Tensor) -> float:
     """Return the side in pixels of the effective field of a gradient (H, W); 0 where it is zero everywhere."""
     seen = (gradient >= THRESHOLD * gradient.max()) & (gradient > 0)
     return math.sqrt(int(seen.sum()))
-
-
-def positive_copy(model: Forecaster, seed: int = 0) -> Forecaster:
-    """Return a copy in float64 with random weights above zero, in which no two paths to a pixel cancel.
-
-    Each kernel is scaled to average what it reads, so that no gate saturates however deep the model.
-    """
-    twin = copy.deepcopy(model).double().eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in twin.parameters():
-            draw = 0.5 + torch.rand(weight.shape, generator=generator, dtype=weight.dtype)
-            weight.copy_(draw / max(1, weight[0].numel()) if weight.ndim > 1 else 0.1 * draw)
-    return twin

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from framecast.errors import OptionError, UnknownNameError, WeightsError
 from framecast.models.earthformer.attention import CuboidCrossAttention, CuboidSelfAttention, RelativeBias
 from framecast.models.earthformer.blocks import FeedForward
-from framecast.models.earthformer.model import build
+from framecast.models.earthformer.model import build_earthformer
 from framecast.registry import ModelEntry
 from framecast.weights.importing import Translation
 from framecast.weights.saving import named_tensors
@@ -161,7 +161,7 @@ def translate(entry: ModelEntry, tensors: Mapping[str, Tensor], config: Mapping[
     if config is None:
         raise OptionError("source 'earthformer' needs config, the keyword arguments of CuboidTransformerModel")
     options = _options(config)
-    model = build(**options)
+    model = build_earthformer(**options)
     modules = dict(model.named_modules())
     ours: dict[str, Tensor] = {}
     taken: dict[str, set[int]] = {}

@@ -114,7 +114,7 @@ or one file a map, in any folders below:
   german-radar/**/*.hdf5 (ODIM)"""
 
 
-def german_radar(
+def open_german_radar(
     *,
     root: str | Path | None = None,
     size: int | Sequence[int] | None = 180,

@@ -103,7 +103,7 @@ SOURCE = "https://dataplatform.knmi.nl (5-minute precipitation accumulations)"
 LAYOUT = "  knmi/**/RAD_NL25_RAP_5min_YYYYMMDDHHMM.h5"
 
 
-def dutch_radar(
+def open_knmi(
     *,
     root: str | Path | None = None,
     size: int | Sequence[int] | None = None,

@@ -357,7 +357,7 @@ class Earthformer(OneShotForecaster):
             )
 
 
-build = Earthformer
+build_earthformer = Earthformer
 
 
 def _coarser(shape: Sequence[int], scale: int) -> Shape:

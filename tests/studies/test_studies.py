@@ -1,0 +1,273 @@
+"""Studies: every cell once, whatever happens in between, and tables that say what the records say."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from samples.holding import holding
+from samples.paths import ROOT
+from samples.studies import BY_HAND, STUDY, rows, write_record, write_study
+
+import framecast as fc
+from framecast import cli
+from framecast.errors import DataError, StudyCellBusyError, UnknownNameError
+from framecast.evaluation import Tally
+from framecast.scores.family import Compared
+from framecast.scores.image import ImageScores
+from framecast.studies import run as conducting
+from framecast.studies.plan import read_plan
+from framecast.studies.records import find_record
+from framecast.studies.run import run_cell
+
+
+def test_two_models_and_two_seeds_end_in_tables(tmp_path: Path) -> None:
+    plan = read_plan(write_study(tmp_path))
+    records = {str(cell): run_cell(plan, cell) for cell in plan.cells()}
+    assert list(records) == ["convlstm-seed0", "ms-lstm-seed0", "convlstm-seed1", "ms-lstm-seed1"]
+    record = records["ms-lstm-seed1"]
+    assert record["recipe"]["training"] == {**STUDY["training"], "lr": 0.01, "seed": 1}
+    assert record["training"] | {"seconds": 0, "seconds_per_clip": 0} == {
+        "batches": 6, "steps": 6, "clips": 24, "seconds": 0, "seconds_per_clip": 0,
+    }  # fmt: skip
+    assert record["curve"]["clips"] == [12, 24]
+    assert record["forecast"]["per_clip"]["clip"] == [0, 1, 2, 3, 4]
+    each = statistics.mean(record["forecast"]["per_clip"]["mse"])
+    assert each == pytest.approx(record["forecast"]["mean"]["mse"], rel=1e-5)
+    assert record["cost"]["macs"] == fc.cost("ms-lstm", (4, 1, 16, 16), 2, hidden=4, layers=2).macs
+
+    outcome = fc.study(tmp_path, tables=True)
+    assert (outcome.left, outcome.failed, len(outcome.done)) == ([], {}, 4)
+    for name in ("tables.csv", "differences.csv", "log.csv", "report.html", "figures/learning-time.svg"):
+        assert (tmp_path / name).stat().st_size
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("animation of clip") == 2
+    assert 'class="best"' not in page
+    assert not (tmp_path / "report-figures").exists()
+    # A study that takes these cells shows their clips too.
+    other = write_study(tmp_path / "other", models={"taken": {"model": "convlstm"}}, also=[".."], published=None,
+                        reference="taken")  # fmt: skip
+    assert len(fc.study(other, tables=True).done) == 2
+    assert "|convlstm − truth|" in (tmp_path / "other/report.html").read_text()
+    shutil.rmtree(plan.run_folder(plan.cell("ms-lstm", 0)))
+    fc.study(tmp_path, tables=True)
+    assert (tmp_path / "report.html").read_text() == page, "a part took the place of the whole"
+    mine = [row for row in rows(tmp_path / "tables.csv") if (row["model"], row["score"]) == ("ms-lstm", "mse")]
+    scores = [records[f"ms-lstm-seed{seed}"]["forecast"]["mean"]["mse"] for seed in (0, 1)]
+    mean = next(row for row in mine if row["lead"] == "mean" and row["source"] == "ours")
+    assert float(mean["mean"]) == pytest.approx(statistics.mean(scores))
+    assert float(mean["deviation"]) == pytest.approx(statistics.stdev(scores))
+    assert [row["lead"] for row in mine] == ["1", "2", "mean", "mean"]
+    assert all(path.stat().st_size < 200_000 for path in (tmp_path / "results").iterdir())
+
+
+def test_an_interrupted_cell_goes_on_and_a_recorded_one_never_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {"models": {"convlstm": {}}, "seeds": [0], "published": None}
+    training = {**STUDY["training"], "steps": 120, "validate_every": 60, "save_every": 10}
+    plan = read_plan(write_study(tmp_path / "a", training=training, **changes))
+    (cell,) = plan.cells()
+    checkpoints = plan.run_folder(cell) / "checkpoints"
+    monkeypatch.setattr(conducting._Crew, "_late", lambda self: any(checkpoints.glob("*.ckpt")))
+    outcome = fc.study(plan.file, threads=1)
+    assert (outcome.done, outcome.left, outcome.failed) == ([], ["convlstm-seed0"], {})
+    assert "interrupted, to be continued" in caplog.text
+    reached = sorted(checkpoints.glob("*.ckpt"))[-1].name
+    assert reached < "batch-000000120.ckpt"
+
+    resumed = run_cell(plan, cell)
+    other = read_plan(write_study(tmp_path / "b", training=training, **changes))
+    straight = run_cell(other, other.cells()[0])
+    assert resumed["forecast"] == straight["forecast"]
+    assert resumed["curve"]["validation_mse"] == straight["curve"]["validation_mse"]
+    assert [row["outcome"] for row in rows(tmp_path / "a/log.csv")] == ["interrupted", "done"]
+
+    shutil.rmtree(tmp_path / "a/runs")
+    assert run_cell(plan, cell) == resumed
+    assert not plan.run_folder(cell).exists()
+    assert len(rows(tmp_path / "a/log.csv")) == 2
+
+
+def test_a_cell_that_is_trained_is_only_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = read_plan(write_study(tmp_path))
+    cell = plan.cells()[0]
+
+    def stopped(*given: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("framecast.studies.run.evaluate", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_cell(plan, cell)
+    assert find_record(plan, cell) is None
+    monkeypatch.setattr("framecast.studies.run.train", stopped)
+    assert run_cell(plan, cell)["training"]["batches"] == 6
+
+
+def test_a_run_killed_before_its_first_state_begins_again(tmp_path: Path) -> None:
+    plan = read_plan(write_study(tmp_path))
+    cell = plan.cells()[0]
+    plan.run_folder(cell).mkdir(parents=True)
+    (plan.run_folder(cell) / "config.yaml").write_text("model: convlstm")
+    assert run_cell(plan, cell)["training"]["batches"] == 6
+
+
+def test_a_failing_cell_is_told_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = {"broken": {"model": "ms-lstm", "model_options": {"hidden": 0}}, "convlstm": {}}
+    path = write_study(tmp_path, models=models, seeds=[0], published=None)
+    assert cli.main(["study", str(path), "--jobs", "2", "--threads", "1"]) == 1
+    said = capsys.readouterr()
+    assert "failed: broken-seed0" in said.err
+    assert "1 cells done, 1 left, 1 failed" in said.out
+    assert (tmp_path / "results/convlstm-seed0.json").is_file()
+    assert {row["cell"]: row["outcome"] for row in rows(tmp_path / "log.csv")} == {
+        "broken-seed0": "failed",
+        "convlstm-seed0": "done",
+    }
+
+
+def test_no_cell_starts_when_time_is_up(tmp_path: Path) -> None:
+    outcome = fc.study(write_study(tmp_path), minutes=0)
+    assert (outcome.done, len(outcome.left), outcome.failed) == ([], 4, {})
+    assert "None of 4 cells is done" in (tmp_path / "tables.md").read_text()
+
+
+def test_two_processes_never_share_a_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("fcntl")
+    plan = read_plan(write_study(tmp_path))
+    cell = plan.cells()[0]
+    lock = plan.run_folder(cell).with_name("seed0.lock")
+    with holding(lock) as other:
+        with pytest.raises(StudyCellBusyError, match=f"another process works on convlstm-seed0: process {other} on"):
+            run_cell(plan, cell)
+        assert cli.main(["study", str(plan.file), "--cell", "convlstm", "0"]) == conducting.BUSY
+    assert "another process" in capsys.readouterr().err
+    assert cli.main(["study", str(plan.file), "--cell", "convlstm", "0"]) == 0
+
+
+def test_equal_cells_of_another_study_are_taken(tmp_path: Path) -> None:
+    first = read_plan(write_study(tmp_path / "first"))
+    write_record(first, "convlstm", 0, BY_HAND["convlstm", 0])
+    write_record(first, "ms-lstm", 0, BY_HAND["ms-lstm", 0])
+    models = {"plain": {"model": "convlstm"}, "ms-lstm": {}}
+    second = write_study(tmp_path / "second", models=models, reference="plain", also=["../first"], published=None)
+    # The model is equal under another label; ms-lstm is trained with another learning rate here.
+    assert fc.study(second, tables=True).done == ["plain-seed0"]
+    assert "| plain | 1 |" in (tmp_path / "second/tables.md").read_text()
+
+
+def test_records_and_runs_of_another_recipe_are_refused(tmp_path: Path) -> None:
+    plan = read_plan(write_study(tmp_path))
+    cell = plan.cells()[0]
+    run_cell(plan, cell)
+    changed = read_plan(write_study(tmp_path, training={**STUDY["training"], "steps": 7}))
+    with pytest.raises(DataError, match=r"training\.steps=6 and stands as 7 .* restore the file"):
+        fc.study(changed.file, minutes=0)
+    changed.result_file(cell).unlink()
+    with pytest.raises(DataError, match="delete the folder to begin again"):
+        run_cell(changed, changed.cells()[0])
+    changed.result_file(cell).write_text("{")
+    with pytest.raises(DataError, match="no record of a study's cell"):
+        find_record(changed, changed.cells()[0])
+    changed.result_file(cell).write_text("{}")
+    with pytest.raises(DataError, match=r"no record of a study's cell: .*recipe, cost"):
+        find_record(changed, changed.cells()[0])
+    changed.result_file(cell).unlink()
+    for damaged in ("{", "[]", "{}"):
+        (tmp_path / "runs/convlstm/seed0.json").write_text(damaged)
+        with pytest.raises(DataError, match=r"seed0\.json cannot be read.* delete it and .*seed0 to begin again"):
+            run_cell(changed, changed.cells()[0])
+
+
+def test_cells_tested_on_different_clips_are_refused(tmp_path: Path) -> None:
+    plan = read_plan(write_study(tmp_path))
+    for (label, seed), mse in BY_HAND.items():
+        write_record(plan, label, seed, mse)
+    path = plan.result_file(plan.cell("ms-lstm", 1))
+    path.write_text(path.read_text().replace('"fingerprint": "f"', '"fingerprint": "g"'))
+    with pytest.raises(DataError, match="delete the wrong record"):
+        fc.study(tmp_path, tables=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"sedes": [0]}, UnknownNameError, "key of a study .*'sedes'.* Did you mean 'seeds'"),
+        ({"models": {"ms-lstmm": {}}}, UnknownNameError, "Did you mean 'ms-lstm'"),
+        ({"models": {"convlstm": {"modell": "x"}}}, UnknownNameError, "Did you mean 'model'"),
+        ({"models": {"convlstm": {"model_options": {"hiden": 3}}}}, UnknownNameError, "Did you mean 'hidden'"),
+        ({"models": {"a/b": {"model": "convlstm"}}, "published": None}, ValueError, "'a/b' names files"),
+        ({"models": ["convlstm"]}, ValueError, "must be names with values"),
+        ({"training": {"step": 3}}, UnknownNameError, "Did you mean 'steps'"),
+        ({"training": {"steps": "many"}}, ValueError, "study.yaml, training: .*steps"),
+        ({"training": {"seed": 3}}, ValueError, "list seeds instead"),
+        ({"training": {"minutes": 3}}, ValueError, "all cells must see the clips"),
+        ({"evaluation": {"split": "test", "limits": 3}}, UnknownNameError, "Did you mean 'limit'"),
+        ({"seeds": [0, 0]}, ValueError, "names a seed twice"),
+        ({"seeds": [-1]}, ValueError, "must be a whole number of at least 0"),
+        ({"seeds": None}, ValueError, "has no seeds"),
+        ({"reference": "persistence"}, UnknownNameError, "to be a reference"),
+        ({"published": {"values": {}}}, ValueError, "needs source and values"),
+        ({"published": {**STUDY["published"], "values": {"mse": {"mim": 1}}}}, UnknownNameError, "of published.values"),
+        ({"published": {**STUDY["published"], "values": {"mse": {"ms-lstm": "good"}}}}, ValueError, "must be a number"),
+        ({"published": {**STUDY["published"], "values": {"mse": 3}}}, ValueError, "must be names with values"),
+    ],
+)  # fmt: skip
+def test_a_bad_study_is_refused(tmp_path: Path, changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        read_plan(write_study(tmp_path, **changes))
+
+
+def test_bad_options_are_refused(tmp_path: Path) -> None:
+    path = write_study(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no study"):
+        fc.study(tmp_path / "nothing.yaml")
+    with pytest.raises(UnknownNameError, match="model of this study"):
+        fc.study(path, only=["convlstn"], minutes=0)
+    with pytest.raises(ValueError, match="minutes is -1"):
+        fc.study(path, minutes=-1)
+    with pytest.raises(ValueError, match="has the seeds 0, 1 and not 7"):
+        fc.study(path, cell=["convlstm", "7"])
+    with pytest.raises(ValueError, match="a model's label and a seed"):
+        fc.study(path, cell=["convlstm"])
+    path.write_text("a: [")
+    with pytest.raises(ValueError, match="is not YAML"):
+        fc.study(path)
+
+
+def test_the_studies_of_the_repository_are_sound() -> None:
+    files = sorted((ROOT / "studies").glob("*/study.yaml"))
+    plans = {plan.name: plan for plan in map(read_plan, files)}
+    assert {"ablation", "models", "pyramids"} <= plans.keys()
+    for plan in plans.values():
+        assert plan.file.parent.name == plan.name
+        assert plan.out.resolve() == plan.file.parent.resolve()
+        for model in plan.models.values():
+            fc.create_model(model.name, **model.options)
+    # What one study trains another takes: equal labels are equal recipes, for every seed they share.
+    for label in plans["models"].models.keys() & plans["pyramids"].models.keys():
+        recipes = [plans[name].recipe(plans[name].cell(label, 0)) for name in ("models", "pyramids")]
+        assert recipes[0] == recipes[1]
+
+
+def test_scores_of_each_clip_in_order_whoever_scored_them() -> None:
+    family = {"image": ImageScores()}
+    whole, even, odd = Tally(family), Tally(family), Tally(family)
+    forecast, truth = torch.rand(4, 3, 1, 12, 12), torch.rand(4, 3, 1, 12, 12)
+
+    def add(tally: Tally, clips: list[int]) -> None:
+        tally.add(Compared(forecast[clips], truth[clips], None, lambda values: values), None, clips)
+
+    add(whole, [0, 1, 2, 3])
+    add(odd, [1, 3])
+    add(even, [0, 2])
+    odd.unite(even)
+    assert odd.results()["per_clip"] == whole.results()["per_clip"]
+    squared = (forecast - truth).square().sum((2, 3, 4)).mean(1).tolist()
+    assert whole.results()["per_clip"]["mse"] == pytest.approx(squared)
+    assert whole.results()["per_clip"]["clip"] == [0, 1, 2, 3]

@@ -1,0 +1,112 @@
+"""The command line: the whole way, its help, its configurations, and wrong words."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from samples.radar import knmi_folder, seconds
+
+import framecast as fc
+from framecast import cli
+
+
+def test_the_whole_way_by_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    (tmp_path / "recipe.yaml").write_text(
+        "model: ms-lstm\nmodel_options: {hidden: 4, layers: 2}\ndata: moving-mnist\n"
+        "data_options: {size: 16, context: 3, horizon: 2, clips: 60}\nsteps: 3\nprogress: false\n"
+    )
+    assert cli.main(["train", "--config", str(tmp_path / "recipe.yaml"), "--out", str(out), "--batch", "2"]) == 0
+    assert cli.main(["evaluate", str(out), "--limit", "4", "--progress", "false"]) == 0
+    assert "persistence" in capsys.readouterr().out
+    np.save(tmp_path / "past.npy", np.full((3, 16, 16), 0.5))
+    assert cli.main(["predict", str(out), str(tmp_path / "past.npy"), "--horizon", "7", "--out", str(tmp_path)]) == 0
+    assert "7 x 1 x 16 x 16" in capsys.readouterr().out
+    assert cli.main(["report", str(out), "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+    assert cli.main(["train", "--config", str(tmp_path / "recipe.yaml"), "--out", str(out)]) == 1
+    assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", sorted(cli.VERBS))
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([verb, "--help"])
+    assert stop.value.code == 0
+    assert cli.VERBS[verb].text in capsys.readouterr().out
+
+
+def test_print_config_is_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--model", "convlstm", "--out", "x", "--epochs", "3", "--print_config"])
+    (tmp_path / "c.yaml").write_text(capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--config", str(tmp_path / "c.yaml"), "--out", "y", "--print_config"])
+    assert "epochs: 3" in capsys.readouterr().out
+
+
+def test_wrong_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert cli.main(["trian"]) == 1
+    assert "Did you mean 'train'" in capsys.readouterr().err
+    assert cli.main(["models", "ms-lstn"]) == 1
+    assert "Did you mean 'ms-lstm'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--out", "x", "--epochs", "many"])
+    assert stop.value.code == 2
+    assert "epochs" in capsys.readouterr().err
+    assert cli.main(["--version"]) == 0
+    assert cli.main(["models"]) == 0
+
+
+def test_imports_are_lazy() -> None:
+    code = "import sys, framecast, framecast.cli; framecast.cli.main(['--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_the_verbs_of_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pixels = np.random.default_rng(0).integers(1, 300, (40, 6, 8), np.uint16)
+    knmi_folder(tmp_path / "in", pixels, seconds("2010-08-26T01:00"))
+    archive = str(tmp_path / "out.zarr")
+    assert cli.main(["data", "convert", str(tmp_path / "in"), archive, "--workers", "1", "--progress", "false"]) == 0
+    assert "40 frames, stored in steps of 0.01 mm/h" in capsys.readouterr().out
+    options = ["--data_options.context", "2", "--data_options.horizon", "2"]
+    assert cli.main(["data", "check", archive, *options]) == 0
+    assert "0 errors" in capsys.readouterr().out
+    assert cli.main(["data", "check", archive]) == 0
+    assert "the test split has no clip" in capsys.readouterr().out
+    assert cli.main(["data", "check", str(tmp_path / "nowhere")]) == 1
+    assert "no file or folder" in capsys.readouterr().out
+    assert cli.main(["data", "info", archive, *options]) == 0
+    assert "1 x 6x8 in units of mm/h" in capsys.readouterr().out
+
+
+def test_names_and_their_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "list"]) == 0
+    names = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+    assert {"moving-mnist", "taxibj", "kth", "own"} <= names
+    for name, words in {"taxibj": ("Licence", "DeepST", "as_published"), "kth": ("csc.kth.se", "segments")}.items():
+        assert cli.main(["data", "info", name]) == 0
+        said = capsys.readouterr().out
+        assert all(word in said for word in words)
+    assert cli.main(["data", "info", "taxi"]) == 1
+    assert "Did you mean 'taxibj'" in capsys.readouterr().err
+    for verb in ("list", "info", "check", "convert"):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["data", verb, "--help"])
+        assert stop.value.code == 0
+
+
+@pytest.mark.parametrize("verb", [*cli.VERBS, *cli.DATA_VERBS, *cli.ANALYSES])
+def test_every_verb_is_a_function(verb: str) -> None:
+    """``framecast data check`` is ``fc.check``, ``framecast analyse layers`` is ``fc.analyse_layers``."""
+    if verb == "analyse":
+        return  # its subcommands are the verbs
+    name = {"list": "list_data", "info": "describe_data"}.get(verb, f"analyse_{verb}" if verb in cli.ANALYSES else verb)
+    assert inspect.isfunction(getattr(fc, name))

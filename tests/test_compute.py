@@ -1,0 +1,157 @@
+"""How a model is computed changes its speed and memory, not its numbers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from samples.models import CONTEXT, HORIZON, RECURRENT, small_clip, small_model
+
+import framecast as fc
+from framecast.compute import arithmetic, arrange, compile_layers
+from framecast.errors import UnknownNameError
+
+CPU = torch.device("cpu")
+TINY = {"size": 16, "context": 2, "horizon": 2, "clips": 30}
+
+
+@pytest.mark.parametrize("name", fc.list_models())
+def test_channels_last_gives_the_same_numbers(name: str) -> None:
+    model, clip = small_model(name).eval(), small_clip()
+    results = []
+    for layout in ("channels-first", "channels-last"):
+        arrange(model, layout, CPU)
+        model.zero_grad()
+        frames = model.rollout(clip, CONTEXT, HORIZON).frames
+        frames.square().sum().backward()
+        results.append([frames, *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.detach().abs().max()) + 1e-7)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_states_follow_the_layout(name: str) -> None:
+    model = small_model(name)
+    arrange(model, "channels-last", CPU)
+    maps = []
+    for label, layer in model.layers().items():
+        if label.startswith("layer"):
+            layer.register_forward_pre_hook(lambda _, given: maps.append(given[0]))
+    model(small_clip()[:, :CONTEXT], HORIZON)
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in maps)
+
+
+def test_no_such_layout() -> None:
+    with pytest.raises(UnknownNameError, match="channels-last"):
+        arrange(small_model("convlstm"), "chanels-last", CPU)
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return fc.load(folder).state_dict()
+
+
+def test_training_leanly_and_channels_last_learns_the_same(tmp_path: Path) -> None:
+    common = {"model_options": {"hidden": 4, "layers": 2}, "steps": 3, "batch": 2, "progress": False}
+    ways = {"plain": {}, "lean": {"recompute": "lean"}, "last": {"layout": "channels-last"}}
+    for way, options in ways.items():
+        fc.train("ms-predrnn-v2", "moving-mnist", data_options=TINY, out=tmp_path / way, **common, **options)  # type: ignore[arg-type]
+    plain, lean, last = (weights_of(tmp_path / way) for way in ways)
+    assert all(torch.equal(lean[key], plain[key]) for key in plain)
+    for key in plain:
+        torch.testing.assert_close(last[key], plain[key], rtol=0, atol=1e-5)
+    # Recomputation is no part of what is computed: a run may go on without it, or with it.
+    fc.train(resume=True, out=tmp_path / "lean", recompute=1, progress=False)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_every_cell_is_captured_whole(name: str) -> None:
+    model, clip = small_model(name).eval(), small_clip()[:, :CONTEXT]
+    with torch.no_grad():
+        expected = model(clip, HORIZON)
+        torch.compiler.reset()
+        for label, layer in model.layers().items():
+            if label.startswith("layer"):
+                layer.compile(backend="eager", fullgraph=True, dynamic=False)
+        torch.testing.assert_close(model(clip, HORIZON), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("c++") is None, reason="needs a C++ compiler")
+# Said inside torch where it looks at states that carry a gradient.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_compiled_layers_learn_the_same() -> None:
+    results = []
+    clip = small_clip(height=8, width=8)[:, :2]
+    for compiled in (False, True):
+        model = small_model("convlstm", hidden=4, layers=1).train()
+        if compiled:
+            compile_layers(model)
+        frames = model.rollout(clip, 1, 1).frames
+        frames.square().sum().backward()
+        results.append([frames, *(p.grad for p in model.parameters())])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.detach().abs().max()))
+
+
+def test_training_with_bfloat16(tmp_path: Path) -> None:
+    options = {"model_options": {"hidden": 4, "layers": 2}, "steps": 2, "batch": 2, "progress": False}
+    losses = []
+    for precision in ("32-true", "bf16-mixed"):
+        out = tmp_path / precision
+        fc.train("ms-lstm", "moving-mnist", data_options=TINY, out=out, precision=precision, **options)  # type: ignore[arg-type]
+        weights = weights_of(out)
+        assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+        losses.append(torch.cat([tensor.flatten() for tensor in weights.values()]))
+    torch.testing.assert_close(losses[1], losses[0], rtol=0, atol=5e-3)
+    assert not torch.equal(losses[1], losses[0])
+
+
+@pytest.mark.parametrize("protocol", ["forecast", "as-published"])
+def test_forecasts_and_scores_in_bfloat16(protocol: Any, tmp_path: Path) -> None:
+    run = fc.train("ms-lstm", "moving-mnist", data_options=TINY, model_options={"hidden": 4, "layers": 2}, steps=1,
+                   out=tmp_path / "run", progress=False).path  # fmt: skip
+    past = np.random.default_rng(0).random((2, 16, 16), np.float32)
+    found = {}
+    for precision in ("32-true", "bf16-mixed"):
+        results = fc.evaluate(run, protocol=protocol, precision=precision, bootstrap=0, limit=4, progress=False)
+        assert results["precision"] == precision
+        found[precision] = fc.predict(run, past, precision=precision), results["forecasts"]
+    (full, exact), (mixed, near) = found.values()
+    assert mixed.dtype == np.float32
+    np.testing.assert_allclose(mixed, full, rtol=0, atol=2e-2)
+    assert not np.array_equal(mixed, full)
+    assert near["ms-lstm"]["mean"]["mse"] == pytest.approx(exact["ms-lstm"]["mean"]["mse"], rel=0.05)
+    assert near["persistence"] == exact["persistence"], "scores themselves are computed in full"
+    for verb in (lambda: fc.predict(run, past, precision="bf15"), lambda: fc.evaluate(run, precision="bf15")):
+        with pytest.raises(UnknownNameError, match="Known: 32-true, bf16-mixed"):
+            verb()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("c++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_compiled_runs_learn_and_forecast_the_same(tmp_path: Path) -> None:
+    common = {"data_options": TINY, "model_options": {"hidden": 4, "layers": 1}, "steps": 1,
+              "batch": 2, "progress": False}  # fmt: skip
+    past = np.random.default_rng(0).random((2, 16, 16), np.float32)
+    plain = fc.train("convlstm", "moving-mnist", out=tmp_path / "plain", recompute=1, **common).path  # type: ignore[arg-type]
+    ours = fc.train("convlstm", "moving-mnist", out=tmp_path / "compiled", recompute=1, compile=True, **common).path  # type: ignore[arg-type]
+    for key, tensor in weights_of(plain).items():
+        torch.testing.assert_close(weights_of(ours)[key], tensor, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(fc.predict(plain, past, compile=True), fc.predict(plain, past), rtol=0, atol=1e-5)
+
+
+def test_process_wide_settings_are_restored() -> None:
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    variable = os.environ.get("OMP_NUM_THREADS")
+    with arithmetic(threads=3, tf32=True):
+        assert torch.get_num_threads() == 3
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+        assert torch.get_float32_matmul_precision() == "high"
+    assert before == (
+        torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32,
+    )  # fmt: skip
+    assert os.environ.get("OMP_NUM_THREADS") == variable
