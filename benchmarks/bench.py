@@ -72,7 +72,7 @@ def measure(part: str, minutes: float, models: list[str], compiled: bool, rows: 
             "making clips / training on them (at most 0.05)": main_job.clips(),
         }
     if part == "cost":
-        return {"fit": _fit(), "table": make_cost_table(list(PAPER_SHAPES), out=rows, tell=_tell)}
+        return {"fit": _fit(), "table": make_cost_table(list(PAPER_SHAPES), out=rows, progress=_tell)}
     if part == "archive":
         done = subprocess.run([sys.executable, HERE / "archive.py"], stdout=subprocess.PIPE, text=True, check=True)
         return done.stdout.splitlines()
@@ -82,7 +82,7 @@ def measure(part: str, minutes: float, models: list[str], compiled: bool, rows: 
 def _fit() -> str:
     name, shape, context, memory = FIT
     limit = read_size(memory)
-    return fit_text(largest_batches(name, shape, context, limit, tell=_tell), limit)
+    return fit_text(largest_batches(name, shape, context, limit, progress=_tell), limit)
 
 
 def _tell(text: str) -> None:

@@ -27,7 +27,7 @@ import torch
 
 import framecast as fc
 from framecast.training.callbacks import CheckedCheckpoints
-from framecast.training.nonfinite import FiniteGuard
+from framecast.training.nonfinite import NonFiniteGuard
 from framecast.weights.saving import save_weights
 
 CONTEXT, HORIZON, BATCH, SIZE, CLIPS = 10, 10, 4, 64, 9_500
@@ -68,7 +68,7 @@ def main() -> int:
         optimizer.step()
 
     seconds_per_step = median_seconds(step, options.steps)
-    guard = FiniteGuard("raise", 1, 1)
+    guard = NonFiniteGuard("raise", 1, 1)
     trainer: Any = SimpleNamespace(precision="32-true")
     module: Any = model
     loss, batch = torch.ones(()), {"index": torch.arange(BATCH)}

@@ -20,7 +20,7 @@ from framecast import files as storage
 from framecast.data.cache import kept_index
 from framecast.data.formats.video import cached_video, decode_into_cache
 from framecast.errors import LockedError, RunFolderError
-from framecast.files import held, remove_leftovers, write_atomically, written_beside
+from framecast.files import locked, remove_leftovers, replacing, write_atomically
 
 
 def train(out: Path, **options: Any) -> Any:
@@ -62,7 +62,7 @@ def failing(*_: object) -> None:
 
 
 def test_errors_about_what_is_read_stay_as_they_are(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match=r"^no run$"), written_beside(tmp_path / "a"):
+    with pytest.raises(RunFolderError, match=r"^no run$"), replacing(tmp_path / "a"):
         raise RunFolderError("no run")
     assert not list(tmp_path.iterdir())
 
@@ -91,7 +91,7 @@ def test_the_next_writer_cleans_up(tmp_path: Path) -> None:
 
 def test_what_is_being_written_stays(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    with written_beside(tmp_path / "a") as file:
+    with replacing(tmp_path / "a") as file:
         file.write(b"half")
         remove_leftovers(tmp_path)
         assert len(left_over(tmp_path)) == 1
@@ -165,22 +165,22 @@ def test_a_folder_of_something_else_gets_no_lock(tmp_path: Path) -> None:
 
 def test_a_lock_is_held_once_and_freed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = tmp_path / "a.lock"
-    with held(lock):
+    with locked(lock):
         assert f"process {os.getpid()} on " in lock.read_text()
-        with pytest.raises(LockedError, match=f"^process {os.getpid()} on"), held(lock):
+        with pytest.raises(LockedError, match=f"^process {os.getpid()} on"), locked(lock):
             pass
         other = subprocess.run([sys.executable, "-c", CODE, str(lock)], capture_output=True, text=True, timeout=60)
         assert f"LockedError: process {os.getpid()} on" in other.stderr
     assert not lock.exists()
-    with pytest.raises(ZeroDivisionError), held(lock):
+    with pytest.raises(ZeroDivisionError), locked(lock):
         raise ZeroDivisionError
-    with held(lock):
+    with locked(lock):
         pass
 
     def without_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(storage.fcntl, "flock", without_locks)
-    with held(lock):
+    with locked(lock):
         assert lock.exists()
     assert not lock.exists()

@@ -33,22 +33,22 @@ def main(arguments: list[str] | None = None) -> int:
     0 done, 1 refused with a reason, 2 wrong usage, 3 a training met NaN or infinity, 4 out of memory, 130 stopped by
     Ctrl-C or SIGTERM with all saved.
     """
-    given = sys.argv[1:] if arguments is None else arguments
+    words = sys.argv[1:] if arguments is None else arguments
     # Threads that spin for long while they wait starve each other as soon as anything else runs.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.basicConfig(format="%(message)s")
-    if not given or given[0] in ("-h", "--help"):
+    if not words or words[0] in ("-h", "--help"):
         print(_help())
-        return 0 if given else USAGE_ERROR
-    if given[0] == "--version":
+        return 0 if words else USAGE_ERROR
+    if words[0] == "--version":
         from framecast import __version__
 
         print(f"framecast {__version__}")
         return 0
     try:
-        if given[0] not in VERBS:
-            raise UnknownNameError("verb", given[0], VERBS)
-        return VERBS[given[0]].run(given[1:])
+        if words[0] not in VERBS:
+            raise UnknownNameError("verb", words[0], VERBS)
+        return VERBS[words[0]].run(words[1:])
     except KeyboardInterrupt as stop:
         if not _first():
             # Lightning kills the first process before it has ended if another one ends with an error.
@@ -57,11 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     except NonFiniteError as error:
         # All processes of a training meet it together; see above why the others end without an error.
-        return _refused(given[0], error, NON_FINITE) if _first() else 0
+        return _refused(words[0], error, NON_FINITE) if _first() else 0
     except MemoryError as error:
-        return _refused(given[0], error, OUT_OF_MEMORY)
+        return _refused(words[0], error, OUT_OF_MEMORY)
     except (FramecastError, ValueError, OSError, ImportError) as error:
-        return _refused(given[0], error, 1)
+        return _refused(words[0], error, 1)
 
 
 def _refused(verb: str, error: Exception, code: int) -> int:
@@ -198,18 +198,18 @@ def _data(arguments: list[str]) -> int:
         commands.add_subcommand(name, verbs[name], help=text)
     values = _values(parser, arguments)
     what = values["what"]
-    given = values.get(what) or {}
+    choices = values.get(what) or {}
     if what == "list":
-        known = list_data()
-        print("\n".join(f"{name:<{max(map(len, known))}}  {text}" for name, text in known.items()))
+        descriptions = list_data()
+        print("\n".join(f"{name:<{max(map(len, descriptions))}}  {text}" for name, text in descriptions.items()))
     elif what == "info":
-        print(describe_data(given["name"], **given["data_options"]))
+        print(describe_data(choices["name"], **choices["data_options"]))
     elif what == "check":
-        report = check(given["path"], frames=given["frames"], **given["data_options"])
+        report = check(choices["path"], frames=choices["frames"], **choices["data_options"])
         print(report.text())
         return 0 if report.ok else 1
     else:
-        print(convert(**given).text())
+        print(convert(**choices).text())
     return 0
 
 
@@ -258,13 +258,13 @@ def _analyse(arguments: list[str]) -> int:
     for name, text in ANALYSES.items():
         commands.add_subcommand(name, verbs[name], help=text)
     values = _values(parser, arguments)
-    what, given = values["what"], {name: value for name, value in values[values["what"]].items() if value != []}
+    what, options = values["what"], {name: value for name, value in values[values["what"]].items() if value != []}
     if what == "layers":
-        for run, layers in analyse_layers(**given).items():
+        for run, layers in analyse_layers(**options).items():
             print(f"{run}:", "  ".join(f"{name} {'x'.join(map(str, maps.shape[1:]))}" for name, maps in layers.items()))
-        print(f"{Path(given['out']) / 'layer-outputs.png'}, .svg and .npz")
+        print(f"{Path(options['out']) / 'layer-outputs.png'}, .svg and .npz")
     else:
-        print(row_table(analyse_complexity(**given) if what == "complexity" else analyse_receptive(**given)))
+        print(row_table(analyse_complexity(**options) if what == "complexity" else analyse_receptive(**options)))
     return 0
 
 
@@ -278,17 +278,18 @@ def _study(arguments: list[str]) -> int:
     parser.add_argument("--tables", action="store_true", help="run nothing, only write the tables")
     parser.add_function_arguments(study, skip={"file", "only", "cell", "tables"})
     try:
-        found = study(**_values(parser, arguments))
+        outcome = study(**_values(parser, arguments))
     except StudyCellBusyError as error:
         print(f"framecast study: {error}", file=sys.stderr)
         return BUSY
-    for name, reason in found.failed.items():
+    for name, reason in outcome.failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
-    if found.tables is None:
-        print(f"{found.done[0]}: done")
+    if outcome.tables is None:
+        print(f"{outcome.done[0]}: done")
         return 0
-    print(f"{found.tables}: {len(found.done)} cells done, {len(found.left)} left, {len(found.failed)} failed just now")
-    return 1 if found.failed else 0
+    done, left, failed = len(outcome.done), len(outcome.remaining), len(outcome.failed)
+    print(f"{outcome.tables}: {done} cells done, {left} left, {failed} failed just now")
+    return 1 if outcome.failed else 0
 
 
 def _demo(arguments: list[str]) -> int:

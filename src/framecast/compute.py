@@ -131,5 +131,5 @@ def find_device(name: str) -> torch.device:
     """Return the device of that name; "auto" is the accelerator where there is one."""
     if name != "auto":
         return torch.device(name)
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return device or torch.device("cpu")

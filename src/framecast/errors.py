@@ -13,8 +13,8 @@ class FramecastError(Exception):
 class UnknownNameError(FramecastError, ValueError):
     """A name that is not in a table; the message lists the table and the nearest spelling."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        names = sorted(known)
+    def __init__(self, kind: str, name: str, choices: Iterable[str]) -> None:
+        names = sorted(choices)
         near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         super().__init__(f"there is no {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")

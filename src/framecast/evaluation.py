@@ -43,8 +43,8 @@ LOW, HIGH = 0.025, 0.975
 
 def poisson_weights(clips: Sequence[int], replicates: int, seed: int = 0) -> Tensor:
     """Return how often each replicate counts each clip, (replicates, clips) float64."""
-    drawn = [np.random.default_rng([seed, clip]).poisson(1.0, replicates) for clip in clips]
-    return torch.from_numpy(np.stack(drawn, 1).astype(np.float64))
+    weights = [np.random.default_rng([seed, clip]).poisson(1.0, replicates) for clip in clips]
+    return torch.from_numpy(np.stack(weights, 1).astype(np.float64))
 
 
 def weigh_counts(counts: Counts, weights: Tensor) -> Counts:
@@ -58,7 +58,7 @@ def interval(replicates: Tensor) -> Tensor:
     return replicates.nanquantile(bounds, dim=0).movedim(0, -1)
 
 
-class Tally:
+class ScoreAccumulator:
     """Counts of one forecast by family of scores, and their bootstrap replicates."""
 
     def __init__(self, families: Mapping[str, ScoreFamily]) -> None:
@@ -82,7 +82,7 @@ class Tally:
             if clips:
                 self.each[name].append(pool_counts(counts, -1))
 
-    def unite(self, other: Tally) -> None:
+    def merge(self, other: ScoreAccumulator) -> None:
         """Add the counts of other clips."""
         for name in self.families:
             self.counts[name] = add_counts(self.counts[name], other.counts[name])
@@ -92,34 +92,34 @@ class Tally:
 
     def results(self) -> dict[str, Any]:
         """Return scores per lead time and of all lead times pooled, their counts and 95 % intervals."""
-        found: dict[str, Any] = {"mean": {}, "per_lead": {}, "counts": {}, "interval": {"mean": {}, "per_lead": {}}}
+        results: dict[str, Any] = {"mean": {}, "per_lead": {}, "counts": {}, "interval": {"mean": {}, "per_lead": {}}}
         for name, family in self.families.items():
             counts, replicates = self.counts[name], self.replicates[name]
-            found["mean"] |= _plain(family.scores(pool_counts(counts, -1)))
-            found["per_lead"] |= _plain(family.scores(counts))
-            found["counts"] |= _plain(counts)
+            results["mean"] |= _plain(family.scores(pool_counts(counts, -1)))
+            results["per_lead"] |= _plain(family.scores(counts))
+            results["counts"] |= _plain(counts)
             if replicates:
                 pooled = family.scores(pool_counts(replicates, -1))
-                found["interval"]["mean"] |= _plain({key: interval(values) for key, values in pooled.items()})
+                results["interval"]["mean"] |= _plain({key: interval(values) for key, values in pooled.items()})
                 each = family.scores(replicates)
-                found["interval"]["per_lead"] |= _plain({key: interval(values) for key, values in each.items()})
+                results["interval"]["per_lead"] |= _plain({key: interval(values) for key, values in each.items()})
         if self.clips:
-            found["per_clip"] = self._per_clip()
-        return found
+            results["per_clip"] = self._per_clip()
+        return results
 
     def _per_clip(self) -> dict[str, Any]:
         """Return the main scores of each clip, all lead times pooled, in the order of their numbers."""
         order = sorted(range(len(self.clips)), key=self.clips.__getitem__)
-        found: dict[str, Any] = {"clip": [self.clips[place] for place in order]}
+        columns: dict[str, Any] = {"clip": [self.clips[place] for place in order]}
         for name, family in self.families.items():
             parts = self.each[name]
             scores = family.scores({key: torch.cat([part[key] for part in parts])[order] for key in parts[0]})
             main = {key: values for key, values in scores.items() if family.info()[key].main}
-            found |= _plain(main)
-        return found
+            columns |= _plain(main)
+        return columns
 
 
-class PublishedTally:
+class PublishedAccumulator:
     """Counts of one forecast as the released code takes them, over all frames its model yields."""
 
     def __init__(self, families: Mapping[str, ScoreFamily]) -> None:
@@ -132,20 +132,20 @@ class PublishedTally:
             counts = {key: values.cpu() for key, values in family.published_counts(pair).items()}
             self.counts[name] = add_counts(self.counts[name], pool_counts(counts, 0))
 
-    def unite(self, other: PublishedTally) -> None:
+    def merge(self, other: PublishedAccumulator) -> None:
         """Add the counts of other clips."""
         for name in self.families:
             self.counts[name] = add_counts(self.counts[name], other.counts[name])
 
     def results(self) -> dict[str, Any]:
         """Return scores per frame, and their mean over frames."""
-        found: dict[str, Any] = {"mean": {}, "per_lead": {}, "counts": {}}
+        results: dict[str, Any] = {"mean": {}, "per_lead": {}, "counts": {}}
         for name, family in self.families.items():
             scores = family.published_scores(self.counts[name])
-            found["mean"] |= _plain({key: values.mean() for key, values in scores.items()})
-            found["per_lead"] |= _plain(scores)
-            found["counts"] |= _plain(self.counts[name])
-        return found
+            results["mean"] |= _plain({key: values.mean() for key, values in scores.items()})
+            results["per_lead"] |= _plain(scores)
+            results["counts"] |= _plain(self.counts[name])
+        return results
 
 
 def _plain(values: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -157,13 +157,13 @@ PROTOCOLS = ("forecast", "as-published")
 LARGEST_HALF = 60_000.0
 
 
-class Part(NamedTuple):
+class PartialSums(NamedTuple):
     """The sums of an evaluation of some of the clips, such as one process takes to another.
 
     Attributes:
         clips: how many.
         seconds: the model took.
-        tallies: counts by forecast.
+        accumulators: counts by forecast.
         published: counts as the released code takes them.
         fallbacks: clips that a baseline could not treat, by baseline; None for those that treat all.
         numbers: of the clips kept for the report, in their split.
@@ -172,8 +172,8 @@ class Part(NamedTuple):
 
     clips: int
     seconds: float
-    tallies: dict[str, Tally]
-    published: PublishedTally
+    accumulators: dict[str, ScoreAccumulator]
+    published: PublishedAccumulator
     fallbacks: dict[str, int | None]
     numbers: list[int]
     examples: dict[str, list[Tensor]]
@@ -221,13 +221,13 @@ class Evaluation:
             raise UnknownNameError("protocol", protocol, PROTOCOLS)
         check_count("bootstrap", bootstrap, least=0)
         self.model, self.name, self.spec, self.protocol = model, name, spec, protocol
-        self.wanted, self.replicates, self.per_clip, self.precision = examples, bootstrap, per_clip, precision
+        self.max_examples, self.replicates, self.per_clip, self.precision = examples, bootstrap, per_clip, precision
         self.clips = 0
         self.seconds = 0.0
         self.families = score_families(spec.unit, scores, score_options)
         self.baselines = make_baselines(spec.unit, spec.scaling, baselines)
-        self.tallies = {forecast: Tally(self.families) for forecast in (name, *self.baselines)}
-        self.published = PublishedTally(self.families)
+        self.accumulators = {forecast: ScoreAccumulator(self.families) for forecast in (name, *self.baselines)}
+        self.published = PublishedAccumulator(self.families)
         self.examples: dict[str, list[Tensor]] = {}
         self.numbers: list[int] = []
 
@@ -253,7 +253,7 @@ class Evaluation:
         clips = torch.as_tensor(batch["index"]).tolist()
         weights = poisson_weights(clips, self.replicates) if self.replicates else None
         for name, forecast in forecasts.items():
-            self.tallies[name].add(
+            self.accumulators[name].add(
                 self._compared(forecast, truth, truth_valid), weights, clips if self.per_clip else ()
             )
         self._keep(batch, {"past": past, "truth": truth, **forecasts})
@@ -280,46 +280,48 @@ class Evaluation:
         self.published.add(self._compared(yielded, frames[:, later], None if valid is None else valid[:, later]))
         return yielded[:, context - 1 :]
 
-    def _keep(self, batch: Sample, shown: Mapping[str, Tensor]) -> None:
+    def _keep(self, batch: Sample, examples: Mapping[str, Tensor]) -> None:
         """Keep the first clips for the report, in physical units, with mask and times."""
-        kept = self.wanted - min(self.wanted, self.clips)
-        if not kept:
+        start = self.max_examples - min(self.max_examples, self.clips)
+        if not start:
             return
-        self.numbers += torch.as_tensor(batch["index"])[:kept].tolist()
-        for name, frames in shown.items():
-            values = self.spec.scaling.unscale(frames[:kept].float().clamp(0, 1))
+        self.numbers += torch.as_tensor(batch["index"])[:start].tolist()
+        for name, frames in examples.items():
+            values = self.spec.scaling.unscale(frames[:start].float().clamp(0, 1))
             self.examples.setdefault(name, []).append(values.cpu())
         for extra in ("valid", "times"):
             if extra in batch:
-                self.examples.setdefault(extra, []).append(batch[extra][:kept].cpu())
+                self.examples.setdefault(extra, []).append(batch[extra][:start].cpu())
 
-    def part(self) -> Part:
+    def part(self) -> PartialSums:
         """Return the sums so far."""
         fallbacks = {name: baseline.fallbacks for name, baseline in self.baselines.items()}
-        return Part(self.clips, self.seconds, self.tallies, self.published, fallbacks, self.numbers, self.examples)
+        return PartialSums(
+            self.clips, self.seconds, self.accumulators, self.published, fallbacks, self.numbers, self.examples
+        )
 
-    def unite(self, parts: Sequence[Part]) -> None:
+    def merge(self, parts: Sequence[PartialSums]) -> None:
         """Take the sums of all parts, one's own among them, for one's own; the first clips of the split are shown."""
-        first, *others = parts
+        first, *more = parts
         self.clips, self.seconds = sum(part.clips for part in parts), sum(part.seconds for part in parts)
-        self.tallies, self.published = first.tallies, first.published
-        for other in others:
-            self.published.unite(other.published)
-            for name, tally in self.tallies.items():
-                tally.unite(other.tallies[name])
+        self.accumulators, self.published = first.accumulators, first.published
+        for other in more:
+            self.published.merge(other.published)
+            for name, accumulator in self.accumulators.items():
+                accumulator.merge(other.accumulators[name])
         for name in first.fallbacks:
             counts = [part.fallbacks[name] for part in parts]
             self.baselines[name].fallbacks = None if None in counts else sum(count or 0 for count in counts)
         numbers = [number for part in parts for number in part.numbers]
-        order = sorted(range(len(numbers)), key=numbers.__getitem__)[: self.wanted]
-        shown = {name for part in parts for name in part.examples}
-        clips = {name: [one for part in parts for one in part.examples.get(name, [])] for name in sorted(shown)}
+        order = sorted(range(len(numbers)), key=numbers.__getitem__)[: self.max_examples]
+        names = {name for part in parts for name in part.examples}
+        clips = {name: [one for part in parts for one in part.examples.get(name, [])] for name in sorted(names)}
         self.numbers = [numbers[place] for place in order]
         self.examples = {name: [torch.cat(several)[order]] for name, several in clips.items()}
 
     def results(self) -> dict[str, Any]:
         """Return scores per lead time and of all together, with the counts they come from, as plain values."""
-        found: dict[str, Any] = {
+        results: dict[str, Any] = {
             "protocol": self.protocol,
             "clips": self.clips,
             "context": self.spec.context,
@@ -330,16 +332,16 @@ class Evaluation:
                 name: info._asdict() for family in self.families.values() for name, info in family.info().items()
             },
             "notes": [family.note for family in self.families.values() if family.note],
-            "forecasts": {name: tally.results() for name, tally in self.tallies.items()},
+            "forecasts": {name: accumulator.results() for name, accumulator in self.accumulators.items()},
         }
         for name, baseline in self.baselines.items():
             if baseline.fallbacks is not None:
-                found["forecasts"][name]["fallbacks"] = baseline.fallbacks
+                results["forecasts"][name]["fallbacks"] = baseline.fallbacks
         if self.protocol == "as-published":
-            found["as_published"] = {self.name: self.published.results()}
-        return found
+            results["as_published"] = {self.name: self.published.results()}
+        return results
 
-    def shown(self) -> dict[str, np.ndarray[Any, Any]]:
+    def example_arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return the example clips: past, truth and each forecast (N, T, C, H, W) in physical units, valid, times."""
         low, high = self.spec.scaling.limits
         small = max(abs(low), abs(high)) < LARGEST_HALF
@@ -364,5 +366,5 @@ def evaluate_clips(
         progress: show a progress bar.
     """
     for batch in tqdm(batches, total=total, desc="evaluate", disable=not progress, leave=False):
-        moved = {name: move(value) if isinstance(value, Tensor) else value for name, value in batch.items()}
-        evaluation.add(moved)  # type: ignore[arg-type]
+        on_device = {name: move(value) if isinstance(value, Tensor) else value for name, value in batch.items()}
+        evaluation.add(on_device)  # type: ignore[arg-type]

@@ -27,12 +27,12 @@ except ImportError:  # Windows has no such locks, but deletes no file that is op
 log = logging.getLogger(__name__)
 ENDING = ".framecast.tmp"
 LEFTOVERS = f".*{ENDING}"
-_seen: set[Path] = set()
-_held: set[int] = set()
+_checked_folders: set[Path] = set()
+_locked_files: set[int] = set()
 
 
 @contextlib.contextmanager
-def written_beside(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file for what a file shall hold, and put it into its place at the end, flushed to disk.
 
     What killed writers left in the folder is deleted, once in each process. The file's mode stays as it was.
@@ -46,8 +46,8 @@ def written_beside(path: Path) -> Iterator[IO[bytes]]:
     temporary, placed = None, False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.parent not in _seen:
-            _seen.add(path.parent)
+        if path.parent not in _checked_folders:
+            _checked_folders.add(path.parent)
             remove_leftovers(path.parent)
         handle, temporary = _temporary(path)
         with os.fdopen(handle, "wb") as file:
@@ -64,10 +64,10 @@ def written_beside(path: Path) -> Iterator[IO[bytes]]:
                 Path(temporary).unlink()
         if not isinstance(error, OSError) or isinstance(error, FramecastError):
             raise
-        raise _told(error, path, placed) from error
+        raise _describe_failure(error, path, placed) from error
 
 
-def _told(error: OSError, path: Path, placed: bool) -> OSError:
+def _describe_failure(error: OSError, path: Path, placed: bool) -> OSError:
     reason = error.strerror or str(error)
     if placed:
         return OSError(
@@ -90,7 +90,7 @@ def write_atomically(path: Path, *content: bytes | memoryview) -> None:
     Raises:
         OSError: the disk is full or read-only; the message names the path and says what is there now.
     """
-    with written_beside(path) as file:
+    with replacing(path) as file:
         file.writelines(content)
 
 
@@ -142,10 +142,10 @@ def read_checked(path: Path, kind: str) -> bytes:
     words = header.decode("ascii", "replace").split(" ")
     if len(words) != 3 or words[:2] != ["framecast", kind]:
         raise WeightsError(f"{path} is not a framecast {kind}: it begins with {header[:24]!r}")
-    found = hashlib.sha256(content).hexdigest()
-    if found != words[2]:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != words[2]:
         raise WeightsError(
-            f"{path} is damaged: its content has sha256 {found} and should have {words[2]}: use the previous one"
+            f"{path} is damaged: its content has sha256 {digest} and should have {words[2]}: use the previous one"
         )
     return content
 
@@ -170,7 +170,7 @@ def _is_written(temporary: Path) -> bool:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold a lock that one process at a time can have; the system frees it when the process ends, however it ends.
 
     The file says who holds it, and is deleted in the end. On Windows, and on file systems without locks, nobody is
@@ -184,7 +184,7 @@ def held(path: Path) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, owner = _locked(path), os.getpid()
-    _held.add(handle)
+    _locked_files.add(handle)
     try:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         os.truncate(handle, 0)
@@ -192,7 +192,7 @@ def held(path: Path) -> Iterator[None]:
         yield
     finally:
         if os.getpid() == owner:
-            _held.discard(handle)
+            _locked_files.discard(handle)
             with contextlib.suppress(OSError):
                 path.unlink()  # while it is locked, so that nobody else's is deleted
             os.close(handle)
@@ -207,9 +207,9 @@ def _locked(path: Path) -> int:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            said = os.read(handle, 200).decode("utf-8", "replace").strip()
+            holder = os.read(handle, 200).decode("utf-8", "replace").strip()
             os.close(handle)
-            raise LockedError(said or "another process") from None
+            raise LockedError(holder or "another process") from None
         except OSError as error:
             log.warning("%s cannot be locked (%s): start no second process here", path, error)
             return handle
@@ -222,9 +222,9 @@ def _locked(path: Path) -> int:
 
 def _let_go() -> None:
     """Give up in a forked process what its parent holds: one that prepares clips outlives a killed training."""
-    for handle in _held:
+    for handle in _locked_files:
         os.close(handle)
-    _held.clear()
+    _locked_files.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -111,9 +111,9 @@ class ModelEntry:
 
     def options(self) -> dict[str, inspect.Parameter]:
         """Return the options of the model by name, those of its cell included."""
-        own = inspect.signature(self.builder()).parameters.values()
+        parameters = inspect.signature(self.builder()).parameters.values()
         cell = inspect.signature(resolve(self.cell.column)).parameters.values() if self.cell else ()
-        return {p.name: p for p in (*own, *cell) if p.kind is p.KEYWORD_ONLY}
+        return {p.name: p for p in (*parameters, *cell) if p.kind is p.KEYWORD_ONLY}
 
 
 @dataclass(frozen=True)
@@ -370,9 +370,9 @@ def register_cell(name: str, entry: CellEntry) -> None:
 
 def _by_name(file_name: str, part: Literal["open", "read", "time"]) -> Callable[..., Any] | None:
     """Return a function of the first format that has one and whose pattern fits the name of a file."""
-    for known in FORMATS:
-        target = getattr(known, part)
-        if target and fnmatchcase(file_name.lower(), known.pattern):
+    for file_format in FORMATS:
+        target = getattr(file_format, part)
+        if target and fnmatchcase(file_name.lower(), file_format.pattern):
             return resolve(target)
     return None
 
@@ -394,7 +394,9 @@ def frame_time_reader(file_name: str) -> Callable[..., Any] | None:
 
 def sequence_endings() -> list[str]:
     """Return the endings of files of many frames, such as ".npy"."""
-    endings = [known.pattern[1:] for known in FORMATS if known.open and known.pattern.startswith("*.")]
+    endings = [
+        file_format.pattern[1:] for file_format in FORMATS if file_format.open and file_format.pattern.startswith("*.")
+    ]
     return list(dict.fromkeys(endings))
 
 
@@ -417,12 +419,12 @@ def score_families(
             raise UnknownNameError("score family", name, SCORES)
     kinds = {name: resolve(SCORES[name]) for name in (SCORES if names is None else names)}
     chosen = {name: kind for name, kind in kinds.items() if names is not None or kind.suits(unit)}  # type: ignore[attr-defined]
-    known = {name: set(inspect.signature(kind).parameters) for name, kind in chosen.items()}
+    accepted = {name: set(inspect.signature(kind).parameters) for name, kind in chosen.items()}
     for option in options or ():
-        if not any(option in parameters for parameters in known.values()):
-            raise UnknownNameError("score option", option, set().union(*known.values()))
+        if not any(option in parameters for parameters in accepted.values()):
+            raise UnknownNameError("score option", option, set().union(*accepted.values()))
     return {
-        name: kind(**{key: value for key, value in (options or {}).items() if key in known[name]})
+        name: kind(**{key: value for key, value in (options or {}).items() if key in accepted[name]})
         for name, kind in chosen.items()
     }
 

@@ -56,8 +56,8 @@ def reading(
     except as_they_are:
         raise
     except Exception as error:
-        said = str(error).strip().splitlines()
-        reason = said[0] if said else type(error).__name__
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
         raise kind(f"{where} {problem}: {reason}: {remedy}") from error
 
 
@@ -85,10 +85,10 @@ def most_bytes() -> int:
     Raises:
         DataError: FRAMECAST_MOST_BYTES is no whole number above 0.
     """
-    given = os.environ.get(VARIABLE, str(MOST_BYTES))
-    if not given.isdecimal() or not int(given):
-        raise DataError(f"{VARIABLE} is {given!r} and must be a number of bytes, such as {MOST_BYTES}")
-    return int(given)
+    text = os.environ.get(VARIABLE, str(MOST_BYTES))
+    if not text.isdecimal() or not int(text):
+        raise DataError(f"{VARIABLE} is {text!r} and must be a number of bytes, such as {MOST_BYTES}")
+    return int(text)
 
 
 def check_size(where: str | Path, *shape: int, itemsize: int = 1) -> None:
@@ -129,14 +129,14 @@ def check_aliases(text: str) -> str:
     opening = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken, yaml.BlockSequenceStartToken,
                yaml.BlockMappingStartToken)  # fmt: skip
     closing = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
-    found = depth = 0
+    aliases = depth = 0
     for token in yaml.scan(text, Loader=yaml.SafeLoader):
-        found += isinstance(token, yaml.AliasToken)
+        aliases += isinstance(token, yaml.AliasToken)
         depth += isinstance(token, opening) - isinstance(token, closing)
         if depth > MOST_NESTED:
             raise ValueError(f"it nests deeper than {MOST_NESTED} levels")
-    if found > MOST_ALIASES:
-        raise ValueError(f"it refers to itself {found} times by aliases (*), and {MOST_ALIASES} are allowed")
+    if aliases > MOST_ALIASES:
+        raise ValueError(f"it refers to itself {aliases} times by aliases (*), and {MOST_ALIASES} are allowed")
     return text
 
 

@@ -13,7 +13,7 @@ from framecast import cli
 from framecast.cost import table as cost_table
 from framecast.cost.fit import free_memory
 from framecast.cost.measure import Measured
-from framecast.cost.table import PAPER_SHAPES, Row, convolution_rate, make_cost_table, read_clips
+from framecast.cost.table import PAPER_SHAPES, CostRow, convolution_rate, make_cost_table, read_clips
 from framecast.errors import MeasurementError, UnknownNameError
 
 SHAPE, MODELS = "4,1,16,16", ["simvp", "convlstm"]
@@ -41,7 +41,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_rows_and_ratios(measured: list[str], tmp_path: Path) -> None:
     told: list[str] = []
-    make_cost_table([SHAPE], models=MODELS, out=tmp_path / "t.csv", tell=told.append)
+    make_cost_table([SHAPE], models=MODELS, out=tmp_path / "t.csv", progress=told.append)
     assert measured == ["convlstm", "simvp"]
     assert len(told) == 2
     convlstm, simvp = rows_of(tmp_path / "t.csv")
@@ -119,7 +119,7 @@ def test_other_errors(measured: list[str], tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="not a table of costs"):
         make_cost_table([SHAPE], models=["convlstm"], out=tmp_path / "t.csv")
-    head = ",".join(Row._fields).encode()
+    head = ",".join(CostRow._fields).encode()
     for damaged in (b"\xff\xfe", head + b"\nmoving-mnist,convlstm", head + b"\na,b,many", head + b'\n"\0"' * 2):
         (tmp_path / "t.csv").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"t\.csv is not a table of costs"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from framecast.data.convert import FILL, packing_for
-from framecast.data.formats.times import look_at_steps, read_times, snap_times
+from framecast.data.formats.times import read_times, snap_times, step_statistics
 from framecast.data.packing import Packing, packing_from_attributes
 from framecast.data.units import one_spelling
 
@@ -97,10 +97,10 @@ def test_snapping_moves_only_what_is_near(jitter: list[int], tolerance: int) -> 
 
 
 def test_steps_of_a_time_axis() -> None:
-    steps = look_at_steps(np.array([0, 300, 600, 1500, 1800, 1801]))
+    steps = step_statistics(np.array([0, 300, 600, 1500, 1800, 1801]))
     assert (steps.interval, steps.gaps, steps.longest, steps.shorter) == (300, 1, 900, 1)
     assert steps.share == 0.6
-    assert look_at_steps(np.array([5])).interval is None
+    assert step_statistics(np.array([5])).interval is None
 
 
 @pytest.mark.parametrize(

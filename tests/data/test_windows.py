@@ -20,8 +20,8 @@ from framecast.data.sources import ArraySource, check_times
 from framecast.data.windows import (
     WHOLE_FROM,
     WindowedClips,
+    assign_splits,
     check_shares,
-    deal,
     windows_by_number,
     windows_by_time,
     windows_in,
@@ -45,7 +45,7 @@ Shares = st.sampled_from([(0.7, 0.1, 0.2), (0.5, 0.25, 0.25), (0.9, 0.0, 0.1), (
 def test_no_clip_spans_a_gap_or_a_border(
     times: NDArray[np.int64], length: int, thin: int, stride: int, shares: tuple[float, float, float]
 ) -> None:
-    blocks = deal([range(len(times))], shares)
+    blocks = assign_splits([range(len(times))], shares)
     dealt = [number for split in SPLITS for block in blocks[split] for number in block]
     assert dealt == list(range(len(times))), "every frame is in exactly one split, in the order of time"
     used: list[set[int]] = []
@@ -86,7 +86,7 @@ def test_sequences_are_dealt_whole_or_cut_in_time(
 ) -> None:
     ends = np.cumsum(lengths).tolist()
     sequences = [range(end - size, end) for end, size in zip(ends, lengths, strict=True)]
-    blocks = deal(sequences, shares)
+    blocks = assign_splits(sequences, shares)
     dealt = sorted(number for parts in blocks.values() for block in parts for number in block)
     assert dealt == list(range(ends[-1]))
     if len(sequences) >= WHOLE_FROM:

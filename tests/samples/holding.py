@@ -12,8 +12,8 @@ from pathlib import Path
 CODE = """
 import os, sys, time
 from pathlib import Path
-from framecast.files import held
-with held(Path(sys.argv[1])):
+from framecast.files import locked
+with locked(Path(sys.argv[1])):
     if not os.fork():
         time.sleep(3)
         os._exit(0)

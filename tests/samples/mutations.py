@@ -63,7 +63,7 @@ def mutate(content: bytes, number: int, seed: int = 0) -> bytes:
 
 
 @dataclass
-class Tally:
+class Outcomes:
     """What became of the mutations: outcome -> how often, and what should not have been."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -71,13 +71,13 @@ class Tally:
     peak: int = 0
 
 
-def run_apart(read: Callable[[int], Any], count: int, expected: Any, path: Path, seconds: float = SECONDS) -> Tally:
+def run_apart(read: Callable[[int], Any], count: int, expected: Any, path: Path, seconds: float = SECONDS) -> Outcomes:
     """Call ``read(number)`` for every number in forked processes and sort what happens.
 
     Outcomes: "same" as expected, "changed", "refused" by a documented error that names the path; all others, other
     errors, crashes and hangs, are wrong.
     """
-    tally, number = Tally(), 0
+    result, number = Outcomes(), 0
     context = multiprocessing.get_context("fork")
     while number < count:
         mine, theirs = context.Pipe(duplex=False)
@@ -85,20 +85,20 @@ def run_apart(read: Callable[[int], Any], count: int, expected: Any, path: Path,
         child.start()
         theirs.close()
         for outcome, detail, peak in _told(mine, seconds):
-            tally.outcomes[outcome] += 1
-            tally.peak = max(tally.peak, peak)
+            result.outcomes[outcome] += 1
+            result.peak = max(result.peak, peak)
             if outcome not in ("same", "changed", "refused"):
-                tally.wrong.append(f"mutation {number}: {outcome}: {detail}")
+                result.wrong.append(f"mutation {number}: {outcome}: {detail}")
             number += 1
         if number < count:
             child.join(0.2)
             outcome = "hang" if child.is_alive() else f"crash, exit code {child.exitcode}"
-            tally.outcomes[outcome] += 1
-            tally.wrong.append(f"mutation {number}: {outcome}")
+            result.outcomes[outcome] += 1
+            result.wrong.append(f"mutation {number}: {outcome}")
             number += 1
         child.kill()
         child.join()
-    return tally
+    return result
 
 
 def _told(mine: Any, seconds: float) -> Iterator[tuple[str, str, int]]:

@@ -137,7 +137,7 @@ def resume(folder: Path, peers: Peers) -> None:
         shutil.copytree(folder / "whole", folder / "part")
         for later in RunFolder(folder / "part").saved_checkpoints()[:3]:
             later.unlink()
-    peers.gathered(None)
+    peers.gather(None)
     fc.train(out=folder / "part", resume=True, progress=False, accelerator="cpu")
     run_folder.KEPT_CHECKPOINTS = 2
 

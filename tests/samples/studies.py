@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from framecast.studies.plan import Plan
+from framecast.studies.plan import StudyPlan
 
 STUDY: dict[str, Any] = {
     "name": "tiny",
@@ -43,7 +43,7 @@ BY_HAND = {("convlstm", 0): [10, 20, 30, 40, 50], ("convlstm", 1): [12, 22, 32, 
            ("ms-lstm", 0): [8, 18, 28, 38, 48], ("ms-lstm", 1): [8, 18, 28, 38, 48]}  # fmt: skip
 
 
-def write_record(plan: Plan, label: str, seed: int, mse: list[float], **changes: Any) -> None:
+def write_record(plan: StudyPlan, label: str, seed: int, mse: list[float], **changes: Any) -> None:
     info = {"mse": {"label": "MSE", "best": "low", "table": "", "main": True}}
     mean = statistics.mean(mse)
     scores = {"mean": {"mse": mean}, "per_lead": {"mse": [mean - 1, mean + 1]}}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import framecast as fc
 from framecast.data.scaling import DbzPixel
-from framecast.evaluation import Tally, interval, poisson_weights, weigh_counts
+from framecast.evaluation import ScoreAccumulator, interval, poisson_weights, weigh_counts
 from framecast.registry import SCORES, resolve, score_families
 from framecast.scores.family import Compared, ScoreFamily, ScoreInfo, add_counts, plain_values, pool_counts
 from framecast.scores.image import ImageScores
@@ -197,12 +197,14 @@ def test_batches_change_no_interval_and_undefined_replicates_are_left_out() -> N
     forecast, truth = (DbzPixel().scale(rates) for rates in rain(1, batch=6))
     found = []
     for size in (6, 2):
-        tally = Tally(score_families("mm/h"))
+        accumulator = ScoreAccumulator(score_families("mm/h"))
         for start in range(0, 6, size):
             part = slice(start, start + size)
             clips = range(start, start + size)
-            tally.add(Compared(forecast[part], truth[part], None, DbzPixel().unscale), poisson_weights(clips, 100))
-        found.append(tally.results())
+            accumulator.add(
+                Compared(forecast[part], truth[part], None, DbzPixel().unscale), poisson_weights(clips, 100)
+            )
+        found.append(accumulator.results())
     for name in ("csi_2", "bias_0.5", "fss_2_5", "mse"):
         np.testing.assert_allclose(found[0]["interval"]["mean"][name], found[1]["interval"]["mean"][name], rtol=1e-9)
         low, high = found[0]["interval"]["mean"][name]

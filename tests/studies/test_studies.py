@@ -16,7 +16,7 @@ from samples.studies import BY_HAND, STUDY, rows, write_record, write_study
 import framecast as fc
 from framecast import cli
 from framecast.errors import DataError, StudyCellBusyError, UnknownNameError
-from framecast.evaluation import Tally
+from framecast.evaluation import ScoreAccumulator
 from framecast.scores.family import Compared
 from framecast.scores.image import ImageScores
 from framecast.studies import run as conducting
@@ -41,7 +41,7 @@ def test_two_models_and_two_seeds_end_in_tables(tmp_path: Path) -> None:
     assert record["cost"]["macs"] == fc.cost("ms-lstm", (4, 1, 16, 16), 2, hidden=4, layers=2).macs
 
     outcome = fc.study(tmp_path, tables=True)
-    assert (outcome.left, outcome.failed, len(outcome.done)) == ([], {}, 4)
+    assert (outcome.remaining, outcome.failed, len(outcome.done)) == ([], {}, 4)
     for name in ("tables.csv", "differences.csv", "log.csv", "report.html", "figures/learning-time.svg"):
         assert (tmp_path / name).stat().st_size
     page = (tmp_path / "report.html").read_text()
@@ -73,9 +73,9 @@ def test_an_interrupted_cell_goes_on_and_a_recorded_one_never_runs_again(
     plan = read_plan(write_study(tmp_path / "a", training=training, **changes))
     (cell,) = plan.cells()
     checkpoints = plan.run_folder(cell) / "checkpoints"
-    monkeypatch.setattr(conducting._Crew, "_late", lambda self: any(checkpoints.glob("*.ckpt")))
+    monkeypatch.setattr(conducting._CellRunner, "_late", lambda self: any(checkpoints.glob("*.ckpt")))
     outcome = fc.study(plan.file, threads=1)
-    assert (outcome.done, outcome.left, outcome.failed) == ([], ["convlstm-seed0"], {})
+    assert (outcome.done, outcome.remaining, outcome.failed) == ([], ["convlstm-seed0"], {})
     assert "interrupted, to be continued" in caplog.text
     reached = sorted(checkpoints.glob("*.ckpt"))[-1].name
     assert reached < "batch-000000120.ckpt"
@@ -133,7 +133,7 @@ def test_a_failing_cell_is_told_and_the_others_go_on(tmp_path: Path, capsys: pyt
 
 def test_no_cell_starts_when_time_is_up(tmp_path: Path) -> None:
     outcome = fc.study(write_study(tmp_path), minutes=0)
-    assert (outcome.done, len(outcome.left), outcome.failed) == ([], 4, {})
+    assert (outcome.done, len(outcome.remaining), outcome.failed) == ([], 4, {})
     assert "None of 4 cells is done" in (tmp_path / "tables.md").read_text()
 
 
@@ -257,16 +257,16 @@ def test_the_studies_of_the_repository_are_sound() -> None:
 
 def test_scores_of_each_clip_in_order_whoever_scored_them() -> None:
     family = {"image": ImageScores()}
-    whole, even, odd = Tally(family), Tally(family), Tally(family)
+    whole, even, odd = ScoreAccumulator(family), ScoreAccumulator(family), ScoreAccumulator(family)
     forecast, truth = torch.rand(4, 3, 1, 12, 12), torch.rand(4, 3, 1, 12, 12)
 
-    def add(tally: Tally, clips: list[int]) -> None:
-        tally.add(Compared(forecast[clips], truth[clips], None, lambda values: values), None, clips)
+    def add(accumulator: ScoreAccumulator, clips: list[int]) -> None:
+        accumulator.add(Compared(forecast[clips], truth[clips], None, lambda values: values), None, clips)
 
     add(whole, [0, 1, 2, 3])
     add(odd, [1, 3])
     add(even, [0, 2])
-    odd.unite(even)
+    odd.merge(even)
     assert odd.results()["per_clip"] == whole.results()["per_clip"]
     squared = (forecast - truth).square().sum((2, 3, 4)).mean(1).tolist()
     assert whole.results()["per_clip"]["mse"] == pytest.approx(squared)

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from samples.formats import FORMATS
-from samples.mutations import Tally, mutate, run_apart
+from samples.mutations import Outcomes, mutate, run_apart
 
 from torture.promise import Figure, Promise
 
 
-def damage(name: str, folder: Path, count: int, seed: int = 0) -> Tally:
+def damage(name: str, folder: Path, count: int, seed: int = 0) -> Outcomes:
     """Damage a file of a format so many times, one of the files of a Zarr each time, and read it."""
     kind = FORMATS[name]
     made = kind.make(folder)
@@ -30,19 +30,19 @@ def damage(name: str, folder: Path, count: int, seed: int = 0) -> Tally:
         os.utime(chosen, ns=(number + 1, number + 1))
         return kind.read(made)
 
-    tally = run_apart(read, count, expected, made)
-    if kind.checksum and tally.outcomes["changed"]:
-        tally.wrong.append(f"{tally.outcomes['changed']} silent changes in spite of a checksum")
-    return tally
+    result = run_apart(read, count, expected, made)
+    if kind.checksum and result.outcomes["changed"]:
+        result.wrong.append(f"{result.outcomes['changed']} silent changes in spite of a checksum")
+    return result
 
 
 def damaged_files(name: str, folder: Path, times: int) -> Figure:
     """Check a format."""
-    tally = damage(name, folder, times)
-    seen = [f"{tally.outcomes[what]} {what}" for what in ("refused", "same", "changed")]
+    result = damage(name, folder, times)
+    seen = [f"{result.outcomes[what]} {what}" for what in ("refused", "same", "changed")]
     kept = "has a checksum: never another value" if FORMATS[name].checksum else "no checksum of all: values may change"
     note = f"{', '.join(seen)}; {kept}"
-    return Figure(times - min(times, len(tally.wrong)), times, note, tuple(tally.wrong))
+    return Figure(times - min(times, len(result.wrong)), times, note, tuple(result.wrong))
 
 
 PROMISES = [

@@ -22,8 +22,8 @@ from framecast import files as storage
 from framecast.errors import WeightsError
 from framecast.files import LEFTOVERS
 from framecast.registry import Training
-from framecast.training.callbacks import CheckedCheckpoints, Keeper, newest_checkpoint
-from framecast.training.nonfinite import FiniteGuard
+from framecast.training.callbacks import CheckedCheckpoints, Checkpointer, newest_checkpoint
+from framecast.training.nonfinite import NonFiniteGuard
 from framecast.training.order import ShuffledBatches
 from framecast.training.run_folder import KEPT_CHECKPOINTS, RunFolder
 from framecast.training.task import ForecastTask
@@ -155,8 +155,8 @@ def keeping(folder: Path, times: int) -> Figure:
         state.unlink()
     run.weights.unlink()
     task = ForecastTask(load_model(), data.spec, Training(), seed=0, per_epoch=9, total=9)
-    keeper = Keeper(run, ShuffledBatches(60, 4, 9, 0), FiniteGuard("raise", 1, 1), save_every=1, validate_every=1,
-                    accumulate=1, minutes=None)  # fmt: skip
+    order, guard = ShuffledBatches(60, 4, 9, 0), NonFiniteGuard("raise", 1, 1)
+    keeper = Checkpointer(run, order, guard, save_every=1, validate_every=1, accumulate=1, minutes=None)
     trainer = Stand()
     rng, best, broken = np.random.default_rng(0), np.inf, []
     for number in range(times):

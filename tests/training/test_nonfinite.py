@@ -22,7 +22,7 @@ from framecast.registry import Training
 from framecast.training import distributed as ranks
 from framecast.training.callbacks import _cut
 from framecast.training.loop import fit, memory_advice
-from framecast.training.nonfinite import FiniteGuard
+from framecast.training.nonfinite import NonFiniteGuard
 from framecast.training.options import TrainingOptions
 from framecast.training.run_folder import RunFolder
 
@@ -51,7 +51,7 @@ def test_a_finite_training_is_not_changed_by_the_look(tmp_path: Path, monkeypatc
     for name in ("watched", "unwatched"):
         torch.manual_seed(0)
         runs.append(trained(tmp_path / name, steps=3, validate_every=3))
-        monkeypatch.setattr(FiniteGuard, "on_before_optimizer_step", lambda *arguments: None)
+        monkeypatch.setattr(NonFiniteGuard, "on_before_optimizer_step", lambda *arguments: None)
     one, other = (run.path / "weights.safetensors" for run in runs)
     assert one.read_bytes() == other.read_bytes()
 

@@ -28,7 +28,7 @@ from framecast.reporting.figures import draw_fields, draw_layers, write_drawings
 from framecast.weights.saving import load_weights
 
 ABLATION = ("convlstm", "sms-lstm", "tms-lstm", "ms-lstm")
-Row = dict[str, Any]
+AnalysisRow = dict[str, Any]
 
 
 def analyse_complexity(
@@ -40,7 +40,7 @@ def analyse_complexity(
     model_options: Mapping[str, Any] | None = None,
     measure: bool = False,
     threads: int | None = None,
-) -> list[Row]:
+) -> list[AnalysisRow]:
     """Return the paper's formulas of parameters, FLOPs and memory beside what is counted, one row a model.
 
     Args:
@@ -70,30 +70,32 @@ def analyse_complexity(
     for name in models:
         options = dict(model_options or {})
         model = create_for_shape(name, shape, context, options).eval()
-        row = {"model": name, **_counted(model, name, shape, context, batch)}
+        row = {"model": name, **_counted_row(model, name, shape, context, batch)}
         if measure:
-            found = measure_step(name, shape, context, batch=batch, options=options, forecasts=False, threads=threads)
-            row["measured_bytes"] = found.peak - found.base
+            measured = measure_step(
+                name, shape, context, batch=batch, options=options, forecasts=False, threads=threads
+            )
+            row["measured_bytes"] = measured.peak - measured.base
         rows.append(row)
     return rows
 
 
-def _counted(model: Forecaster, name: str, shape: Sequence[int], context: int, batch: int) -> Row:
+def _counted_row(model: Forecaster, name: str, shape: Sequence[int], context: int, batch: int) -> AnalysisRow:
     """Return what ``analyse_complexity`` finds without computing."""
-    counted = model_cost(model, model_entry(name).training, shape, context, batch=batch)
+    costs = model_cost(model, model_entry(name).training, shape, context, batch=batch)
     memory = paper_memory(model, shape, batch)
     parameters, macs = _formulas(model, shape)
     return {
         "formula_parameters": parameters,
-        "parameters": counted.parameters,
+        "parameters": costs.parameters,
         "formula_macs": macs,
-        "macs": counted.macs,
+        "macs": costs.macs,
         "model_bytes": memory.model,
         "optimizer_bytes": memory.optimizer,
         "formula_output_bytes": memory.outputs,
         "formula_bytes": memory.total,
-        "saved_bytes": counted.saved_bytes,
-        "peak_bytes": counted.peak_bytes,
+        "saved_bytes": costs.saved_bytes,
+        "peak_bytes": costs.peak_bytes,
     }
 
 
@@ -102,10 +104,10 @@ def _formulas(model: Forecaster, shape: Sequence[int]) -> tuple[int | None, int 
         return None, None
     layers = zip(model.stack.cells, model.stack.scales, strict=True)
     units = [unit_complexity(cell, shape[2] >> scale, shape[3] >> scale) for cell, scale in layers]
-    known = [unit for unit in units if unit is not None]
-    if len(known) < len(units):
+    named_units = [unit for unit in units if unit is not None]
+    if len(named_units) < len(units):
         return None, None
-    return sum(unit.parameters for unit in known), (shape[0] - 1) * sum(unit.macs for unit in known)
+    return sum(unit.parameters for unit in named_units), (shape[0] - 1) * sum(unit.macs for unit in named_units)
 
 
 def analyse_receptive(
@@ -117,7 +119,7 @@ def analyse_receptive(
     seed: int = 0,
     model_options: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
-) -> list[Row]:
+) -> list[AnalysisRow]:
     """Return the receptive field of every layer, by theory and as gradients measure it.
 
     Args:
@@ -143,19 +145,19 @@ def analyse_receptive(
     check_count("steps", steps)
     check_count("clips", clips)
     rows, pictures = [], {}
-    for given in models:
-        model, name = _opened(given, seed, model_options)
+    for model_or_run in models:
+        model, name = _open_model(model_or_run, seed, model_options)
         generator = torch.Generator().manual_seed(seed)
         frames = torch.rand(clips, steps, model.in_channels, size, size, generator=generator)
         gradients = measure_gradients(model, frames)
         fields = receptive_fields(model, (size, size), steps)
         for field in fields:
-            for back, (side, gradient) in enumerate(zip(field.sides, gradients[field.layer], strict=True)):
-                seen = gradient[None] > 0
+            for steps_back, (side, gradient) in enumerate(zip(field.sides, gradients[field.layer], strict=True)):
+                reached = gradient[None] > 0
                 rows.append(
                     {
-                        "model": name, "layer": field.layer, "stride": field.stride, "back": back, "theory": side,
-                        "measured": reach(seen.any(2), seen.any(1))[0], "effective": effective_side(gradient),
+                        "model": name, "layer": field.layer, "stride": field.stride, "back": steps_back, "theory": side,
+                        "measured": reach(reached.any(2), reached.any(1))[0], "effective": effective_side(gradient),
                     }
                 )  # fmt: skip
         pictures[name] = {field.layer: (gradients[field.layer][0].numpy(), field.sides[0]) for field in fields}
@@ -164,11 +166,11 @@ def analyse_receptive(
     return rows
 
 
-def _opened(given: str | Path, seed: int, options: Mapping[str, Any] | None) -> tuple[Forecaster, str]:
-    if isinstance(given, Path) or Path(given).exists():
-        return load(given), Path(given).name
+def _open_model(model_or_run: str | Path, seed: int, options: Mapping[str, Any] | None) -> tuple[Forecaster, str]:
+    if isinstance(model_or_run, Path) or Path(model_or_run).exists():
+        return load(model_or_run), Path(model_or_run).name
     torch.manual_seed(seed)
-    return create_model(given, **(options or {})).eval(), given
+    return create_model(model_or_run, **(options or {})).eval(), model_or_run
 
 
 def analyse_layers(
@@ -200,7 +202,7 @@ def analyse_layers(
     """
     if not runs:
         raise RunNotFoundError("analyse layers needs at least one run folder")
-    found: dict[str, dict[str, Tensor]] = {}
+    outputs_of_runs: dict[str, dict[str, Tensor]] = {}
     for run in runs:
         file = weights_file(Path(run))
         model, header = load_weights(file)
@@ -210,26 +212,30 @@ def analyse_layers(
             raise DataError(f"the {split} split of {clips.name} has {len(clips[split])} clips, so there is no {clip}")
         past = clips[split][clip]["frames"][None, : clips.spec.context]
         name = paper_name(header["model"])
-        found[f"{name} ({file.parent.name})" if name in found else name] = _layers(model, past, clips.spec.horizon)
-    arrays = {f"{name}/{layer}": maps.numpy() for name, layers in found.items() for layer, maps in layers.items()}
+        outputs_of_runs[f"{name} ({file.parent.name})" if name in outputs_of_runs else name] = _layers(
+            model, past, clips.spec.horizon
+        )
+    arrays = {
+        f"{name}/{layer}": maps.numpy() for name, layers in outputs_of_runs.items() for layer, maps in layers.items()
+    }
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
     write_atomically(Path(out) / "layer-outputs.npz", content.getvalue())
-    write_drawings(Path(out), {"layer-outputs": draw_layers(_pictured(found), past.shape[1])})
-    return found
+    write_drawings(Path(out), {"layer-outputs": draw_layers(_mean_maps(outputs_of_runs), past.shape[1])})
+    return outputs_of_runs
 
 
 def _layers(model: Forecaster, past: Tensor, horizon: int) -> dict[str, Tensor]:
     """Return the input of every step and the output of every layer: past frames first, then the model's own."""
     outputs = record_layers(model, past, horizon)
-    seen = past
+    frames = past
     if isinstance(model, RecurrentForecaster):
         height, width = past.shape[-2:]
-        seen = torch.cat([past, outputs["head"][:, past.shape[1] - 1 : -1, :, :height, :width]], 1)
-    return {"input": seen, **outputs}
+        frames = torch.cat([past, outputs["head"][:, past.shape[1] - 1 : -1, :, :height, :width]], 1)
+    return {"input": frames, **outputs}
 
 
-def _pictured(found: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, NDArray[Any]]]:
+def _mean_maps(outputs_of_runs: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, NDArray[Any]]]:
     """Return each layer's mean absolute value over its channels (N, h, w), and what goes in and comes out as it is."""
     return {
         name: {
@@ -237,5 +243,5 @@ def _pictured(found: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, 
             for layer, maps in layers.items()
             if layer != "embed"
         }
-        for name, layers in found.items()
+        for name, layers in outputs_of_runs.items()
     }

@@ -67,94 +67,100 @@ class CostRequest:
     paper: bool = False
 
 
-def cost_answer(asked: CostRequest, tell: Callable[[str], None] = lambda _: None) -> str:
+def cost_answer(request: CostRequest, progress: Callable[[str], None] = lambda _: None) -> str:
     """Return the answer as text.
 
     Args:
-        asked: what is asked.
-        tell: is told what is being done, where it takes long.
+        request: what is asked.
+        progress: is told what is being done, where it takes long.
 
     Raises:
         UnknownNameError: no such model, option or data set.
         ValueError: a shape, size, context or ``recompute`` that cannot be, or options that do not go together.
         OSError: the file of the table cannot be written.
     """
-    _check(asked)
-    if asked.paper:
+    _check(request)
+    if request.paper:
         return paper_text()
-    if asked.table is not None:
+    if request.table is not None:
         return make_cost_table(
-            asked.table, models=asked.models, batch=asked.batch or 1, seconds=asked.seconds or 300.0,
-            threads=asked.threads, out=asked.out, tell=tell,
+            request.table, models=request.models, batch=request.batch or 1, seconds=request.seconds or 300.0,
+            threads=request.threads, out=request.out, progress=progress,
         )  # fmt: skip
-    if asked.model is None or not asked.shape:
+    if request.model is None or not request.shape:
         raise OptionError("cost needs a model and --shape T C H W, or --table SHAPE..., or --paper")
-    shape, context = asked.shape, asked.shape[0] // 2 if asked.context is None else asked.context
-    device = asked.device or "cpu"
-    if asked.fit is not None:
-        limit, modes = read_size(asked.fit), None if asked.recompute is None else [asked.recompute]
+    shape, context = request.shape, request.shape[0] // 2 if request.context is None else request.context
+    device = request.device or "cpu"
+    if request.fit is not None:
+        limit, modes = read_size(request.fit), None if request.recompute is None else [request.recompute]
         fits = largest_batches(
-            asked.model, shape, context, limit, modes=modes, options=asked.model_options, device=device,
-            threads=asked.threads, tell=tell,
+            request.model, shape, context, limit, modes=modes, options=request.model_options, device=device,
+            threads=request.threads, progress=progress,
         )  # fmt: skip
         return fit_text(fits, limit)
-    text = _counted(asked, shape, context)
-    if not asked.measure:
+    text = _count_text(request, shape, context)
+    if not request.measure:
         return text
-    batch = asked.batch or 1
-    tell(f"measuring {asked.model}, batch {batch}")
-    found = measure_step(
-        asked.model, shape, context, batch=batch, recompute=_mode(asked), options=asked.model_options, device=device,
-        threads=asked.threads,
-    )  # fmt: skip
-    assert found.forecast is not None
+    batch = request.batch or 1
+    progress(f"measuring {request.model}, batch {batch}")
+    step = measure_step(
+        request.model,
+        shape,
+        context,
+        batch=batch,
+        recompute=_mode(request),
+        options=request.model_options,
+        device=device,
+        threads=request.threads,
+    )
+    assert step.forecast is not None
     rows = [
         ["measured", f"batch {batch}"],
-        ["process at its peak", shown_bytes(found.peak)],
-        ["process before", shown_bytes(found.base)],
-        ["training step", f"{found.step:.3g} s"],
-        ["forecast", f"{found.forecast:.3g} s"],
+        ["process at its peak", shown_bytes(step.peak)],
+        ["process before", shown_bytes(step.base)],
+        ["training step", f"{step.step:.3g} s"],
+        ["forecast", f"{step.forecast:.3g} s"],
     ]
-    ways = cheaper_ways(asked.model, shape, context, batch, device, **asked.model_options)
+    ways = cheaper_ways(request.model, shape, context, batch, device, **request.model_options)
     return f"{text}\n\n{text_table(rows)}\n\n" + "\n".join(["cheaper, if you ask for it:", *ways])
 
 
-def _check(asked: CostRequest) -> None:
-    given = {name for name, value in vars(asked).items() if value not in (None, False, {})}
-    forms = [name for name in TAKES if name in given]
+def _check(request: CostRequest) -> None:
+    options = {name for name, value in vars(request).items() if value not in (None, False, {})}
+    forms = [name for name in TAKES if name in options]
     if len(forms) > 1:
         raise OptionError(f"--{forms[0]} and --{forms[1]} are both given: choose one")
     takes = TAKES[forms[0]] if forms else COUNTING
-    if wrong := sorted(given - takes - set(forms)):
+    if wrong := sorted(options - takes - set(forms)):
         asking = f"--{forms[0]}" if forms else "counting"
         raise OptionError(f"{asking} does not take {', '.join(wrong)}: leave it out, or see framecast cost --help")
     for name in ("batch", "threads"):
-        if getattr(asked, name) is not None:
-            check_count(name, getattr(asked, name))
-    if asked.seconds is not None and asked.seconds <= 0:
-        raise OptionError(f"seconds is {asked.seconds} and must be above 0")
+        if getattr(request, name) is not None:
+            check_count(name, getattr(request, name))
+    if request.seconds is not None and request.seconds <= 0:
+        raise OptionError(f"seconds is {request.seconds} and must be above 0")
 
 
-def _mode(asked: CostRequest) -> Recompute:
-    return "none" if asked.recompute is None else asked.recompute
+def _mode(request: CostRequest) -> Recompute:
+    return "none" if request.recompute is None else request.recompute
 
 
-def _counted(asked: CostRequest, shape: Sequence[int], context: int) -> str:
-    assert asked.model is not None
-    options, batch, mode = asked.model_options, asked.batch or 1, _mode(asked)
-    counted = cost(asked.model, shape, context, batch=batch, recompute=mode, **options)
-    known = {name: options[name] for name in ("hidden", "kernel", "layers") if name in options}
-    convention = published_cost(asked.model, shape, context, **known)
-    operations = [["", "parameters", "multiply-accumulates"], _operations_row("true", counted)]
+def _count_text(request: CostRequest, shape: Sequence[int], context: int) -> str:
+    assert request.model is not None
+    options, batch, mode = request.model_options, request.batch or 1, _mode(request)
+    costs = cost(request.model, shape, context, batch=batch, recompute=mode, **options)
+    shown_options = {name: options[name] for name in ("hidden", "kernel", "layers") if name in options}
+    convention = published_cost(request.model, shape, context, **shown_options)
+    operations = [["", "parameters", "multiply-accumulates"], _operations_row("true", costs)]
     if convention:
         operations.append(_operations_row("published convention", convention))
     rows = [
         ["counted", f"batch {batch}, recompute {mode}"],
-        ["saved for backward", shown_bytes(counted.saved_bytes)],
-        ["all tensors at the peak of a step", shown_bytes(counted.peak_bytes)],
+        ["saved for backward", shown_bytes(costs.saved_bytes)],
+        ["all tensors at the peak of a step", shown_bytes(costs.peak_bytes)],
     ]
     return f"{text_table(operations)}\n\n{text_table(rows)}"
 
 
-def _operations_row(label: str, counted: Cost | Operations) -> list[str]:
-    return [label, f"{counted.parameters:,}", f"{counted.macs / 1e9:,.3f} G"]
+def _operations_row(label: str, costs: Cost | Operations) -> list[str]:
+    return [label, f"{costs.parameters:,}", f"{costs.macs / 1e9:,.3f} G"]

@@ -43,28 +43,28 @@ def load(run: str | Path) -> Forecaster:
     return load_weights(weights_file(Path(run)))[0]
 
 
-def given_data(given: str | Path | ClipData, options: Mapping[str, Any] | None) -> ClipData:
+def resolve_data(source: str | Path | ClipData, options: Mapping[str, Any] | None) -> ClipData:
     """Return data that was given by name, by path or opened.
 
     Raises:
         ValueError: options for data that is open already.
     """
-    if isinstance(given, str | Path):
-        return data(given, **(options or {}))
+    if isinstance(source, str | Path):
+        return data(source, **(options or {}))
     if options:
         raise OptionError("data_options belong to a data set given by name; this one is open already")
-    return given
+    return source
 
 
-def run_data(folder: Path, given: str | Path | ClipData | None, options: Mapping[str, Any] | None) -> ClipData:
+def run_data(folder: Path, data: str | Path | ClipData | None, options: Mapping[str, Any] | None) -> ClipData:
     """Return data that was given, or else what a run was trained on, with other options where some are given.
 
     Raises:
         RunNotFoundError: none was given, and the folder does not say what it was trained on.
         ValueError: options for data that is open already.
     """
-    if given is not None:
-        return given_data(given, options)
+    if data is not None:
+        return resolve_data(data, options)
     if not (folder / "config.yaml").is_file():
         raise RunNotFoundError(f"{folder} has no config.yaml that names the data: give data=...")
     run = RunFolder(folder)

@@ -97,10 +97,10 @@ def evaluate(
     clips = as_trained(run_data(file.parent, data, data_options), model)
     check_channels(model, clips)
     peers, chosen, where = join_peers(), _first(clips, split, limit), own_device(find_device(device))
-    own = EveryClipOnce(len(chosen), peers.number, peers.count)
+    share = EveryClipOnce(len(chosen), peers.number, peers.count)
     pin = where.type == "cuda"
-    loader: DataLoader[Any] = DataLoader(chosen, batch, sampler=own, num_workers=workers, pin_memory=pin)
-    counted = _cost(model, header["model"], clips.spec)
+    loader: DataLoader[Any] = DataLoader(chosen, batch, sampler=share, num_workers=workers, pin_memory=pin)
+    costs = _cost(model, header["model"], clips.spec)
     place(model, where, compile)
     name = paper_name(header["model"])
     evaluation = Evaluation(
@@ -111,12 +111,12 @@ def evaluate(
     with arithmetic(threads):
         evaluate_clips(evaluation, loader, len(loader), lambda tensor: tensor.to(where, non_blocking=pin), progress)
     if peers.count > 1:
-        evaluation.unite(peers.gathered(evaluation.part()))
+        evaluation.merge(peers.gather(evaluation.part()))
     results = {
         "run": file.parent.name,
         "model": name,
         "model_options": header["options"],
-        **counted,
+        **costs,
         "precision": precision,
         "data": clips.name,
         "data_options": plain_options(clips.options),
@@ -126,8 +126,8 @@ def evaluate(
         **evaluation.results(),
     }
     if peers.number == 0:
-        _write(_results_folder(file.parent) if out is None else Path(out), results, evaluation.shown())
-    peers.gathered(None)  # no process goes on before the files are there
+        _write(_results_folder(file.parent) if out is None else Path(out), results, evaluation.example_arrays())
+    peers.gather(None)  # no process goes on before the files are there
     return results
 
 
@@ -139,8 +139,8 @@ def _results_folder(run: Path) -> Path:
 def _cost(model: Forecaster, name: str, spec: ClipSpec) -> dict[str, int]:
     """Return what the model costs, by its own recipe; the memory of training is that of a step of one clip."""
     shape = (spec.length, spec.channels, spec.height, spec.width)
-    counted = model_cost(model, model_entry(name).training, shape, spec.context).to_dict()
-    return {key: counted[key] for key in ("parameters", "macs", "saved_bytes", "peak_bytes")}
+    costs = model_cost(model, model_entry(name).training, shape, spec.context).to_dict()
+    return {key: costs[key] for key in ("parameters", "macs", "saved_bytes", "peak_bytes")}
 
 
 def _first(clips: ClipData, split: Split, limit: int | None) -> Subset[Any]:
@@ -156,9 +156,9 @@ def _first(clips: ClipData, split: Split, limit: int | None) -> Subset[Any]:
     return Subset(chosen, range(count))
 
 
-def _write(folder: Path, results: dict[str, Any], shown: Mapping[str, NDArray[Any]]) -> None:
+def _write(folder: Path, results: dict[str, Any], examples: Mapping[str, NDArray[Any]]) -> None:
     pictures = io.BytesIO()
-    np.savez_compressed(pictures, **shown)  # type: ignore[arg-type]
+    np.savez_compressed(pictures, **examples)  # type: ignore[arg-type]
     write_atomically(folder / "results.json", json.dumps(results, indent=1).encode())
     write_atomically(folder / "results.csv", score_csv(results).encode())
     write_atomically(folder / "examples.npz", pictures.getvalue())

@@ -15,7 +15,7 @@ def models(name: str | None = None) -> str:
         UnknownNameError: there is no such model.
     """
     if name is None:
-        return "\n".join(_line(known) for known in list_models())
+        return "\n".join(_line(entry_name) for entry_name in list_models())
     entry = model_entry(name)
     options = [f"  {option.name}: {option.annotation} = {option.default!r}" for option in entry.options().values()]
     return "\n".join([f"{entry.name}: {entry.title}, {entry.paper}, doi:{entry.doi}", *options])

@@ -76,8 +76,8 @@ def predict(
         # Where the whole past has no data, neither has the forecast.
         result = result.where(past.valid.any(1, keepdim=True), torch.nan)
     if out is not None:
-        seen = unscale(past.frames)
-        before = seen if past.valid is None else seen.where(past.valid, torch.nan)
+        past_values = unscale(past.frames)
+        before = past_values if past.valid is None else past_values.where(past.valid, torch.nan)
         times = None
         if past.times is not None and spec is not None and spec.interval:
             ahead = past.times[-1] + np.arange(1, steps + 1) * int(spec.interval)

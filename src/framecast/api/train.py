@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 import yaml
 
-from framecast.api.data import check_channels, given_data, plain_options, weights_file
+from framecast.api.data import check_channels, plain_options, resolve_data, weights_file
 from framecast.data.catalogue import open_data
 from framecast.data.clips import ClipData
 from framecast.errors import DataError, OptionError, OutOfMemoryError, RunFolderError, is_out_of_memory
@@ -107,12 +107,12 @@ def _fitted(
     try:
         return fit(model, clips, folder, options, recipe, start)
     except OutOfMemoryError as error:
-        said = str(error)
+        message = str(error)
     # Out of the handler, which holds all that the step that failed had made.
-    return _out_of_memory(said, model, clips, options)
+    return _out_of_memory(message, model, clips, options)
 
 
-def _out_of_memory(said: str, model: Forecaster, clips: ClipData, options: TrainingOptions) -> NoReturn:
+def _out_of_memory(message: str, model: Forecaster, clips: ClipData, options: TrainingOptions) -> NoReturn:
     """Raise the error; only processors' memory is counted, as nobody has tried the others'."""
     if model.spec is not None and (options.accelerator == "cpu" or not torch.accelerator.is_available()):
         from framecast.cost.fit import what_fits
@@ -122,15 +122,15 @@ def _out_of_memory(said: str, model: Forecaster, clips: ClipData, options: Train
             model.spec.name, (spec.length, spec.channels, spec.height, spec.width), spec.context, options.batch,
             options.recompute, processes=process_count(), options=model.spec.options,
         )  # fmt: skip
-        said = f"{said} What fits: {fits}." if fits else said
-    raise OutOfMemoryError(said)
+        message = f"{message} What fits: {fits}." if fits else message
+    raise OutOfMemoryError(message)
 
 
-def _check_same(folder: RunFolder, given: Mapping[str, Any]) -> None:
+def _check_same(folder: RunFolder, options: Mapping[str, Any]) -> None:
     """Refuse a model or data set that is not the one of the run in a folder."""
     saved = folder.read_config()
     for name in ("model", "model_options", "data", "data_options"):
-        value = yaml.safe_load(yaml.safe_dump(given[name]))
+        value = yaml.safe_load(yaml.safe_dump(options[name]))
         if value != saved[name]:
             raise OptionError(
                 f"{folder.path} holds a run with {name} {saved[name]} and got {value}: leave out model and data to "
@@ -148,11 +148,11 @@ def _resume(folder: RunFolder, chosen: TrainingOptions) -> Run:
         with asked_by(folder.config):
             clips = open_data(config["data"], **config["data_options"])
     options = resumed_options(config["training"], chosen)
-    found, expected = clips.fingerprint(), folder.read_provenance()["fingerprint"]
-    if found != expected:
+    fingerprint, expected = clips.fingerprint(), folder.read_provenance()["fingerprint"]
+    if fingerprint != expected:
         raise DataError(
-            f"the data has fingerprint {found} and the run was started with {expected}, says {folder.provenance}: "
-            "restore what has changed, or start another run with init_from"
+            f"the data has fingerprint {fingerprint} and the run was started with {expected}, says "
+            f"{folder.provenance}: restore what has changed, or start another run with init_from"
         )
     checkpoint, problems = newest_checkpoint(folder)
     for problem in problems:
@@ -198,7 +198,7 @@ def options_in_training(model: str, options: Mapping[str, Any], training: Traini
 
 def _data(data: str | Path | ClipData, options: Mapping[str, Any] | None) -> ClipData:
     try:
-        return given_data(data, options)
+        return resolve_data(data, options)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -45,8 +45,8 @@ def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int, int], output: Ten
 def _again(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     with torch.enable_grad():
         query, key, value = (m.detach().requires_grad_() for m in ctx.saved_tensors)
-        found = _tiled_attention(query, key, value, ctx.window, ctx.tile)
-    return *torch.autograd.grad(found, (query, key, value), gradient), None, None
+        attended = _tiled_attention(query, key, value, ctx.window, ctx.tile)
+    return *torch.autograd.grad(attended, (query, key, value), gradient), None, None
 
 
 _attend.register_autograd(_again, setup_context=_keep)
@@ -75,10 +75,10 @@ def _tiled_attention(query: Tensor, key: Tensor, value: Tensor, window: int, til
     key = _tiles(key, (down, across), (rows, columns), window)
     value = _tiles(value, (down, across), (rows, columns), window)
     in_rows, in_columns = _in_window(rows, window, query), _in_window(columns, window, query)
-    seen = (in_rows[:, None, :, None] & in_columns[None, :, None, :]).flatten(2).flatten(0, 1)
-    found = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=1.0)
-    found = found.reshape(-1, down, across, rows, columns, found.shape[-1])
-    return found.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)[..., :height, :width]
+    visible = (in_rows[:, None, :, None] & in_columns[None, :, None, :]).flatten(2).flatten(0, 1)
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=1.0)
+    attended = attended.reshape(-1, down, across, rows, columns, attended.shape[-1])
+    return attended.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)[..., :height, :width]
 
 
 def _tiles(x: Tensor, counts: tuple[int, int], steps: tuple[int, int], window: int) -> Tensor:
@@ -134,6 +134,6 @@ def patch_attention(query: Tensor, key: Tensor, value: Tensor, bands: int, maps:
         x = x.reshape(-1, channels, bands, height, maps, bands, width).permute(0, 2, 5, 3, 4, 6, 1)
         return x.flatten(3, 5).flatten(0, 2).contiguous()[:, None]
 
-    found = F.scaled_dot_product_attention(patches(query), patches(key), patches(value), scale=1.0)
-    found = found.reshape(-1, bands, bands, height, maps, width, channels)
-    return found.permute(0, 6, 1, 3, 4, 2, 5).flatten(4).flatten(2, 3)
+    attended = F.scaled_dot_product_attention(patches(query), patches(key), patches(value), scale=1.0)
+    attended = attended.reshape(-1, bands, bands, height, maps, width, channels)
+    return attended.permute(0, 6, 1, 3, 4, 2, 5).flatten(4).flatten(2, 3)

@@ -84,11 +84,11 @@ class CMSLSTM(Cell):
         """Return z (B, C, H, W): what the pixels of h and c find in one another."""
         pair = torch.cat([h, c], 3)
         tokens = (conv(pair).chunk(len(BANDS), 1) for conv in (self.query, self.key, self.value))
-        found = [
+        blocks = [
             pair + patch_attention(query, key, value, bands, maps=2)
             for bands, query, key, value in zip(BANDS, *tokens, strict=True)
         ]
-        merged: Tensor = self.merge(torch.cat(found, 1))
+        merged: Tensor = self.merge(torch.cat(blocks, 1))
         z: Tensor = self.mix(torch.cat(merged.chunk(2, 3), 1))
         return z
 

@@ -58,9 +58,9 @@ class MIM(SpatiotemporalCell):
         change = torch.sigmoid(o) * tanh(n)
         i, f, g, o = self.steady(torch.cat([change, c], 1)).chunk(4, 1)
         s = gated_update(s, i, f, g)
-        kept = torch.sigmoid(o + self.steady_output(s)) * tanh(s)
+        steady = torch.sigmoid(o + self.steady_output(s)) * tanh(s)
         i, g, o = self.gates(torch.cat([x, h], 1)).chunk(3, 1)
-        c = kept + torch.sigmoid(i) * tanh(g)
+        c = steady + torch.sigmoid(i) * tanh(g)
         m, _ = self.wander(x, memory)
         h, o = self.expose(o, c, m)
         return h, o, (h, c, n, s, x.to(previous.dtype)), m

@@ -58,12 +58,12 @@ class MotionGRU(nn.Module):
         z = tanh(self.candidate(torch.cat([encoded, r * flow], 1)))
         trend = trend + TREND_STEP * (flow - trend)
         flow = u * z + (1 - u) * flow + trend
-        moved = warp_along(encoded, flow.reshape(-1, FLOWS, 2, *flow.shape[-2:]))
-        moved = moved * torch.sigmoid(self.mask(encoded))[:, None]
-        scrambled = moved.movedim(2, -1).reshape(-1, moved.shape[1] * FLOWS, *encoded.shape[-2:])
-        back = self.enlarge(self.decode(scrambled))
-        g = torch.sigmoid(self.fuse(torch.cat([back, h], 1)))
-        return g * h + (1 - g) * back, flow, trend
+        warped = warp_along(encoded, flow.reshape(-1, FLOWS, 2, *flow.shape[-2:]))
+        warped = warped * torch.sigmoid(self.mask(encoded))[:, None]
+        scrambled = warped.movedim(2, -1).reshape(-1, warped.shape[1] * FLOWS, *encoded.shape[-2:])
+        decoded = self.enlarge(self.decode(scrambled))
+        g = torch.sigmoid(self.fuse(torch.cat([decoded, h], 1)))
+        return g * h + (1 - g) * decoded, flow, trend
 
 
 class MotionRNN(Cell):
@@ -98,8 +98,8 @@ class MotionRNN(Cell):
         """Take one step."""
         *inner, flow, trend = state
         h, o, after, memory = self.layer.step(x, tuple(inner), memory)
-        moved, flow, trend = self.motion(h, flow, trend)
-        h = moved + (1 - o) * x
+        warped, flow, trend = self.motion(h, flow, trend)
+        h = warped + (1 - o) * x
         return h, (h, *after[1:], flow, trend), memory
 
 

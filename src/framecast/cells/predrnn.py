@@ -131,8 +131,8 @@ class PredRNN(SpatiotemporalCell):
         assert self.adapter is not None
         maps = [self.adapter(d).flatten(2) for d in (delta, wandered)]
         exact = [m.to(torch.promote_types(m.dtype, torch.float32)) for m in maps]
-        ours, theirs = (F.normalize(m, dim=2) for m in exact)
-        return (ours * theirs).sum(2).abs().sum(1)
+        increment, memory_increment = (F.normalize(m, dim=2) for m in exact)
+        return (increment * memory_increment).sum(2).abs().sum(1)
 
 
 def zigzag_memory(memory: Tensor | None) -> Tensor:

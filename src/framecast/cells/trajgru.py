@@ -54,12 +54,12 @@ class TrajGRU(Cell):
         project = nn.Conv2d(links * channels, 3 * channels, 1)
         assert project.bias is not None
         assert self.gates.bias is not None
-        *added, own = project.bias.detach()[:, None, None].chunk(3)
+        *added, candidate = project.bias.detach()[:, None, None].chunk(3)
         with torch.no_grad():
             self.gates.bias[: 2 * channels] += torch.cat(added).flatten()
         project.register_parameter("bias", None)
         self.project = project
-        self.candidate_bias = nn.Parameter(own.clone())
+        self.candidate_bias = nn.Parameter(candidate.clone())
 
     def init_state(self, x: Tensor) -> State:
         """Return zeros for h."""

@@ -32,7 +32,17 @@ from framecast.models.forecaster import Recompute, segment_length
 from framecast.registry import model_entry
 from framecast.reporting.results import text_table
 
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+BYTE_UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
 GLIBC_HEAP_LIMIT = 2**25
 # Factors up to 1.9 were seen; one much larger is noise between two batches that hardly differ.
 LARGEST_FACTOR = 4.0
@@ -62,10 +72,10 @@ def read_size(text: str) -> int:
     Raises:
         ValueError: it is no size.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
-    if not found or found[2].upper() not in UNITS or not float(found[1]):
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
+    if not match or match[2].upper() not in BYTE_UNITS or not float(match[1]):
         raise OptionError(f"the size {text!r} cannot be read: write it like 8GB, 700MB or 512MiB")
-    return int(float(found[1]) * UNITS[found[2].upper()])
+    return int(float(match[1]) * BYTE_UNITS[match[2].upper()])
 
 
 def heap_limit() -> float:
@@ -95,7 +105,7 @@ def largest_batches(
     options: Mapping[str, Any] | None = None,
     device: str = "cpu",
     threads: int | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> list[Fit]:
     """Find the largest batch that trains within a memory, for each way of recomputing.
 
@@ -108,26 +118,33 @@ def largest_batches(
         options: the model's options.
         device: where to compute.
         threads: threads of the processor; None leaves torch's choice.
-        tell: is told what is being done.
+        progress: is told what is being done.
 
     Raises:
         UnknownNameError: no such model or option.
         ValueError: a shape, context or way of recomputing that the model cannot take, or steps that failed when they
             were measured.
     """
-    given = dict(options or {})
+    model_options = dict(options or {})
     chosen = recompute_modes(name, shape[0] - 1) if modes is None else modes
-    counts = {mode: count_memory(name, shape, context, mode, **given) for mode in chosen}
+    counts = {mode: count_memory(name, shape, context, mode, **model_options) for mode in chosen}
     base = measure_base() if device == "cpu" else 0
     fits = []
     for mode, count in counts.items():
 
         def measure(batch: int, mode: Recompute = mode) -> Measured:
-            tell(f"measuring {name}, recompute {mode}, batch {batch}")
+            progress(f"measuring {name}, recompute {mode}, batch {batch}")
             return measure_step(
-                name, shape, context, batch=batch, recompute=mode, options=given, forecasts=False, device=device,
+                name,
+                shape,
+                context,
+                batch=batch,
+                recompute=mode,
+                options=model_options,
+                forecasts=False,
+                device=device,
                 threads=threads,
-            )  # fmt: skip
+            )
 
         fits.append(_fit(mode, count, limit, base, measure))
     return fits
@@ -138,16 +155,16 @@ def _fit(mode: Recompute, count: StepMemory, limit: int, base: int, measure: Cal
     if not most:
         return Fit(mode, 0, base + count.peak(1), None, ())
     batches = sorted({max(1, most // 8), min(most, max(2, most // 4))})
-    found = {batch: measure(batch) for batch in batches}
-    if found[batches[0]].peak > limit and batches[0] == 1:
-        return Fit(mode, 0, found[1].peak, None, tuple(batches))
-    peaks = [(batch, found[batch].peak) for batch in batches]
+    measured = {batch: measure(batch) for batch in batches}
+    if measured[batches[0]].peak > limit and batches[0] == 1:
+        return Fit(mode, 0, measured[1].peak, None, tuple(batches))
+    peaks = [(batch, measured[batch].peak) for batch in batches]
     predict = predicted_memory(count, peaks)
     batch = min(most, largest_batch(predict, limit))
     if not batch:
         return Fit(mode, 0, predict(1), None, tuple(batches))
     near = max((b for b in batches if b <= batch), default=batches[0])
-    return Fit(mode, batch, predict(batch), found[near].step * batch / near, tuple(batches))
+    return Fit(mode, batch, predict(batch), measured[near].step * batch / near, tuple(batches))
 
 
 def predicted_memory(count: StepMemory, peaks: Sequence[tuple[int, int]]) -> Callable[[int], int]:
@@ -203,9 +220,9 @@ CAUTION = 2.5
 
 def free_memory() -> int:
     """Return the bytes that the machine could give to a new process."""
-    known = Path("/proc/meminfo")
-    if known.exists():
-        lines = dict(line.split(":", 1) for line in known.read_text().splitlines())
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -217,10 +234,10 @@ def free_for_process() -> int:
         import resource
     except ImportError:  # Windows has no such limit
         return free
-    limit, taken = resource.getrlimit(resource.RLIMIT_AS)[0], Path("/proc/self/statm")
-    if limit == resource.RLIM_INFINITY or not taken.exists():
+    limit, statm = resource.getrlimit(resource.RLIMIT_AS)[0], Path("/proc/self/statm")
+    if limit == resource.RLIM_INFINITY or not statm.exists():
         return free
-    return max(0, min(free, limit - int(taken.read_text().split()[0]) * resource.getpagesize()))
+    return max(0, min(free, limit - int(statm.read_text().split()[0]) * resource.getpagesize()))
 
 
 def what_fits(
@@ -250,24 +267,24 @@ def what_fits(
     try:
         free = free_for_process() // processes
         modes = dict.fromkeys([recompute, *recompute_modes(name, shape[0] - 1)])
-        found, least = {}, []
+        largest, least = {}, []
         for mode in modes:
             count = count_memory(name, shape, context, mode, **(options or {}))
 
             def needs(clips: int, count: Any = count) -> int:
                 return int(count.peak(clips, CAUTION, heap_limit()))
 
-            found[mode] = largest_batch(needs, free) * processes
+            largest[mode] = largest_batch(needs, free) * processes
             least.append(needs(1))
     except Exception:
         # What was wrong is said already; a second error on top of it would hide it.
         return ""
-    if found[recompute] >= batch:
+    if largest[recompute] >= batch:
         return (
-            f"by count, {shown_bytes(free)} that are free now would hold batch {found[recompute]} with recompute "
+            f"by count, {shown_bytes(free)} that are free now would hold batch {largest[recompute]} with recompute "
             f"{recompute}: other programs took the memory then, or it was asked for by something else"
         )
-    fitting = [f"batch {most} with recompute {mode}" for mode, most in found.items() if most]
+    fitting = [f"batch {most} with recompute {mode}" for mode, most in largest.items() if most]
     if not fitting:
         return (
             f"by count, not one clip fits into the {shown_bytes(free)} that are free now: it needs at least "

@@ -76,9 +76,9 @@ def measure_step(
     Raises:
         MeasurementError: the process failed, was killed (the system does so when memory runs out), or took longer.
     """
-    asked = {"name": name, "shape": list(shape), "context": context, "batch": batch, "recompute": recompute,
+    request = {"name": name, "shape": list(shape), "context": context, "batch": batch, "recompute": recompute,
              "options": dict(options or {}), "forecasts": forecasts, "device": device, "threads": threads}  # fmt: skip
-    return Measured(*_in_own_process(asked, seconds))
+    return Measured(*_in_own_process(request, seconds))
 
 
 def measure_base() -> int:
@@ -87,12 +87,12 @@ def measure_base() -> int:
     Raises:
         MeasurementError: the process failed.
     """
-    found: int = _in_own_process(None, None)
-    return found
+    peak: int = _in_own_process(None, None)
+    return peak
 
 
-def _in_own_process(asked: Mapping[str, Any] | None, seconds: float | None) -> Any:
-    command = [sys.executable, "-m", "framecast.cost.measure", json.dumps(asked)]
+def _in_own_process(request: Mapping[str, Any] | None, seconds: float | None) -> Any:
+    command = [sys.executable, "-m", "framecast.cost.measure", json.dumps(request)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -181,19 +181,19 @@ def run_steps(
 def _median_seconds(run: Any, place: Any) -> float:
     import torch
 
-    taken = []
+    durations = []
     for _ in range(STEPS):
         start = time.perf_counter()
         run()
         if place.type != "cpu":
             torch.accelerator.synchronize(place)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken[1:])
+        durations.append(time.perf_counter() - start)
+    return statistics.median(durations[1:])
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    print(json.dumps(run_steps(**asked) if asked else process_base()))
+    arguments = json.loads(sys.argv[1])
+    print(json.dumps(run_steps(**arguments) if arguments else process_base()))
 
 
 ROUNDS = 5
@@ -233,24 +233,24 @@ def cheaper_ways(
         UnknownNameError: no such model or option.
         ValueError: a shape or context the model cannot take.
     """
-    said = []
+    advice = []
     if model_entry(name).cell is not None:
         plain, lean = (count_memory(name, shape, context, mode, **options).peak(batch) for mode in ("none", "lean"))
-        said.append(
+        advice.append(
             f"--recompute lean: {shown_bytes(lean)} at the peak of a step instead of {shown_bytes(plain)}, for at "
             "most one more forward pass of time."
         )
     gain = bfloat16_gain(device)
     if gain > WORTH:
-        said.append(
+        advice.append(
             f"--precision bf16-mixed: a convolution is {gain:.1f} times faster here; outputs err by about 1e-2."
         )
     else:
-        said.append(
+        advice.append(
             f"--precision bf16-mixed: not here, a convolution is {1 / gain:.1f} times slower in it on this processor."
         )
     if device == "cpu" and not (shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")):
-        said.append("--compile true: needs a C++ compiler, which is not here.")
+        advice.append("--compile true: needs a C++ compiler, which is not here.")
     else:
-        said.append("--compile true: fuses what lies between convolutions; takes a minute or more when it starts.")
-    return said
+        advice.append("--compile true: fuses what lies between convolutions; takes a minute or more when it starts.")
+    return advice

@@ -90,11 +90,11 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
-        made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
+        output = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor):
                 self.enter(leaf)
-        return made
+        return output
 
 
 def count_step(

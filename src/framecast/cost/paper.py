@@ -256,7 +256,7 @@ def published_cost(
     return Operations(parameters, (frames - 1) * macs)
 
 
-class Row(NamedTuple):
+class PaperRow(NamedTuple):
     """One row of a cost table of the paper: what it prints, and ours.
 
     Attributes:
@@ -277,11 +277,11 @@ class Row(NamedTuple):
 
     def published(self) -> Operations:
         """Return our published-convention cost of this row."""
-        found = published_cost(self.name, self.shape, self.context)
-        assert found is not None
-        return found
+        published = published_cost(self.name, self.shape, self.context)
+        assert published is not None
+        return published
 
-    def counted(self) -> Operations:
+    def count_operations(self) -> Operations:
         """Return the true cost of our model of this row."""
         return operations(self.name, self.shape, self.context)
 
@@ -310,19 +310,19 @@ EXPLANATION = (
 )
 
 
-def paper_rows() -> Iterator[Row]:
+def paper_rows() -> Iterator[PaperRow]:
     """Yield the rows of the paper's Tables 3, 7 and 10."""
     for (table, data), printed in PRINTED.items():
         shape, context = PAPER_SHAPES[data]
         for entry in printed.split(", "):
             name, parameters, macs = entry.split(" ")
-            yield Row(table, name, shape, context, parameters, macs)
+            yield PaperRow(table, name, shape, context, parameters, macs)
 
 
 def explanation() -> str:
     """Return why one cell of the paper's tables differs."""
     costs = {size: published_cost("ms-lstm", (8, 1, size, size), 4) for size in (180, 212)}
-    at_180, at_212 = (found.macs / 1e9 for found in costs.values() if found)
+    at_180, at_212 = (operations_of.macs / 1e9 for operations_of in costs.values() if operations_of)
     return EXPLANATION.format(at_180=at_180, at_212=at_212)
 
 
@@ -330,12 +330,12 @@ def paper_text() -> str:
     """Return the paper's cost tables beside ours as text."""
     rows = [["table, model", "Params", "ours", "FLOPs", "ours", "", "true Params", "true MACs"]]
     for row in paper_rows():
-        published, counted = row.published(), row.counted()
-        ours = f"{published.parameters / 1e6:.1f}", f"{published.macs / 1e9:.1f}"
-        same = "" if ours == (row.parameters, row.macs) else "differs"
+        published, counted = row.published(), row.count_operations()
+        printed = f"{published.parameters / 1e6:.1f}", f"{published.macs / 1e9:.1f}"
+        same = "" if printed == (row.parameters, row.macs) else "differs"
         true = f"{counted.parameters:,}", f"{counted.macs / 1e9:.1f} G"
-        rows.append([f"{row.table} {row.name}", f"{row.parameters}M", f"{ours[0]}M", f"{row.macs}G", f"{ours[1]}G",
-                     same, *true])  # fmt: skip
+        parameters = [f"{row.parameters}M", f"{printed[0]}M"]
+        rows.append([f"{row.table} {row.name}", *parameters, f"{row.macs}G", f"{printed[1]}G", same, *true])
     return f"{text_table(rows)}\n\n{explanation()}"
 
 

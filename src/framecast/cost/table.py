@@ -30,7 +30,7 @@ from framecast.untrusted import reading
 REFERENCE = "convlstm"
 
 
-class Row(NamedTuple):
+class CostRow(NamedTuple):
     """One row. Bytes and seconds are of a batch; what could not be found is None.
 
     Attributes:
@@ -74,22 +74,22 @@ class Row(NamedTuple):
 RATIOS = {"macs": "MACs ratio", "counted": "memory ratio", "step": "step ratio"}
 
 
-def _ratios(row: Row, rows: Sequence[Row]) -> list[float | None]:
+def _ratios(row: CostRow, rows: Sequence[CostRow]) -> list[float | None]:
     reference = next((r for r in rows if r.key() == (row.data, REFERENCE, *row.key()[2:])), None)
     pairs = [(getattr(row, field), getattr(reference, field, None)) for field in RATIOS]
-    return [own / other if own and other else None for own, other in pairs]
+    return [value / other if value and other else None for value, other in pairs]
 
 
-def rows_csv(rows: Sequence[Row]) -> str:
+def rows_csv(rows: Sequence[CostRow]) -> str:
     """Return rows as CSV, ratios included; what is unknown is empty."""
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
-    writer.writerow([*Row._fields, *(name.replace(" ", "_") for name in RATIOS.values())])
+    writer.writerow([*CostRow._fields, *(name.replace(" ", "_") for name in RATIOS.values())])
     writer.writerows([*row, *_ratios(row, rows)] for row in rows)
     return content.getvalue()
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[CostRow]:
     """Read rows that ``rows_csv`` wrote.
 
     Raises:
@@ -98,25 +98,25 @@ def read_rows(path: Path) -> list[Row]:
     other = "is not a table of costs of this version"
     with reading(path, other, "choose another file"), path.open(newline="") as file:
         header, *lines = list(csv.reader(file)) or [[]]
-    if header[: len(Row._fields)] != list(Row._fields):
+    if header[: len(CostRow._fields)] != list(CostRow._fields):
         raise DataError(f"{path} {other}: choose another file")
     with reading(path, other, "choose another file"):
         return [_row(line) for line in lines]
 
 
-def _row(line: Sequence[str]) -> Row:
+def _row(line: Sequence[str]) -> CostRow:
     """Return the row that a line of the CSV stands for."""
-    texts = dict(zip(Row._fields, line, strict=False))
+    texts = dict(zip(CostRow._fields, line, strict=False))
     values: dict[str, Any] = {field: None if not text and field != "how" else text for field, text in texts.items()}
     for field, text in values.items():
         if field in ("step", "forecast") and text:
             values[field] = float(text)
         elif field not in ("data", "model", "torch", "how") and text:
             values[field] = int(text)
-    return Row(**values)
+    return CostRow(**values)
 
 
-def rows_markdown(rows: Sequence[Row]) -> str:
+def rows_markdown(rows: Sequence[CostRow]) -> str:
     """Return rows as Markdown, a table for each block of clips."""
     head = ["model", "Params", "MACs", "saved", "tensors", "process", "s/step", "s/forecast", *RATIOS.values(), "how"]
     lines: list[str] = []
@@ -189,7 +189,7 @@ def make_cost_table(
     seconds: float = 300.0,
     threads: int | None = None,
     out: str | Path | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Make a table of costs and return it as Markdown.
 
@@ -201,7 +201,7 @@ def make_cost_table(
         threads: threads of the processor; None leaves torch's choice.
         out: a .csv to keep the rows in, or an .md to write the table to, whose rows are kept in a .csv beside it;
             rows found there are not made again.
-        tell: is told about each row.
+        progress: is told about each row.
 
     Raises:
         UnknownNameError: no such model or data set.
@@ -215,23 +215,23 @@ def make_cost_table(
     target = None if out is None else Path(out)
     if target is not None and target.suffix not in (".csv", ".md"):
         raise OptionError(f"the table cannot be written to {target}: name a file .csv or .md")
-    kept = target.with_suffix(".csv") if target is not None else None
-    rows = read_rows(kept) if kept is not None and kept.exists() else []
-    made = _Maker(batch, seconds, threads or torch.get_num_threads())
+    csv_path = target.with_suffix(".csv") if target is not None else None
+    rows = read_rows(csv_path) if csv_path is not None and csv_path.exists() else []
+    maker = _Maker(batch, seconds, threads or torch.get_num_threads())
     table = []
     for clips in blocks:
         for name in names:
-            key = made.key(clips, name)
+            key = maker.key(clips, name)
             before = next((row for row in rows if row.key() == tuple(map(str, key))), None)
             row = before
             if row is None or row.how.startswith(COUNTED):
                 # What was only counted may be measured with more time or memory.
                 start = time.monotonic()
-                row = made.row(clips, name)
+                row = maker.row(clips, name)
                 rows = [other for other in rows if other is not before] + [row]
-                tell(f"{clips.label} {name}: {row.how} ({time.monotonic() - start:.0f} s)")
-                if kept is not None:
-                    write_atomically(kept, rows_csv(rows).encode())
+                progress(f"{clips.label} {name}: {row.how} ({time.monotonic() - start:.0f} s)")
+                if csv_path is not None:
+                    write_atomically(csv_path, rows_csv(rows).encode())
             table.append(row)
     text = rows_markdown(table)
     if target is not None and target.suffix == ".md":
@@ -250,30 +250,32 @@ class _Maker:
     def key(self, clips: Clips, name: str) -> tuple[Any, ...]:
         return (clips.label, name, *clips.shape, clips.context, self.batch, self.threads, torch.__version__)
 
-    def row(self, clips: Clips, name: str) -> Row:
+    def row(self, clips: Clips, name: str) -> CostRow:
         """Count, and measure where it is expected to fit."""
         key = self.key(clips, name)
         try:
-            counted = cost(name, clips.shape, clips.context, batch=self.batch)
+            costs = cost(name, clips.shape, clips.context, batch=self.batch)
         except ValueError as error:
-            return Row._make([*key, *[None] * 8, f"impossible: {error}"])
-        macs = counted.macs * self.batch
-        found = [counted.parameters, macs, counted.saved_bytes, counted.peak_bytes]
+            return CostRow._make([*key, *[None] * 8, f"impossible: {error}"])
+        macs = costs.macs * self.batch
+        counts = [costs.parameters, macs, costs.saved_bytes, costs.peak_bytes]
         self.base = self.base or measure_base()
         self.rate = self.rate or convolution_rate(self.threads)
-        needed = self.base + counted.memory.peak(self.batch, CAUTION, heap_limit())
+        needed = self.base + costs.memory.peak(self.batch, CAUTION, heap_limit())
         if needed > free_memory():
-            return Row._make([*key, *found, *[None] * 4, f"{COUNTED}: may need {shown_bytes(needed)}"])
+            return CostRow._make([*key, *counts, *[None] * 4, f"{COUNTED}: may need {shown_bytes(needed)}"])
         expected = STEPS * (STEP_PASSES + 1) * macs / self.rate
         if expected > self.seconds:
-            return Row._make([*key, *found, *[None] * 4, f"{COUNTED}: measuring would take {expected:,.0f} s"])
+            return CostRow._make([*key, *counts, *[None] * 4, f"{COUNTED}: measuring would take {expected:,.0f} s"])
         try:
             measured = measure_step(
                 name, clips.shape, clips.context, batch=self.batch, threads=self.threads, seconds=self.seconds
             )
         except MeasurementError as error:
-            return Row._make([*key, *found, *[None] * 4, f"{COUNTED}: measuring {error}"])
-        return Row._make([*key, *found, measured.peak, measured.base, measured.step, measured.forecast, "measured"])
+            return CostRow._make([*key, *counts, *[None] * 4, f"{COUNTED}: measuring {error}"])
+        return CostRow._make(
+            [*key, *counts, measured.peak, measured.base, measured.step, measured.forecast, "measured"]
+        )
 
 
 def convolution_rate(threads: int) -> float:
@@ -281,10 +283,10 @@ def convolution_rate(threads: int) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     maps, weights = torch.rand(1, 64, 64, 64), torch.rand(128, 64, 3, 3)
-    taken = []
+    durations = []
     for _ in range(5):
         start = time.perf_counter()
         torch.nn.functional.conv2d(maps, weights, padding=1)
-        taken.append(time.perf_counter() - start)
+        durations.append(time.perf_counter() - start)
     torch.set_num_threads(before)
-    return math.prod((128, 64, 9, 64 * 64)) / min(taken)
+    return math.prod((128, 64, 9, 64 * 64)) / min(durations)

@@ -95,8 +95,8 @@ def find_work(source: Path, options: ReadOptions) -> list[Work]:
         loose = [path for path in loose if path.parent in radar]
         if archives or loose:
             batches = [tuple(loose[start : start + BATCH]) for start in range(0, len(loose), BATCH)]
-            found = [Work(" ".join(map(file_facts, batch)), batch) for batch in batches]
-            return found + [work for path in archives for work in _archive_work(path)]
+            all_work = [Work(" ".join(map(file_facts, batch)), batch) for batch in batches]
+            return all_work + [work for path in archives for work in _archive_work(path)]
     return _own_work(source, options)
 
 
@@ -108,16 +108,16 @@ def is_archive(path: Path) -> bool:
 def _archive_work(path: Path) -> list[Work]:
     """Make a piece of an archive, or, where it is not compressed, of each archive within it."""
     facts = file_facts(path)
-    whole = [Work(facts, (path,))]
+    everything = [Work(facts, (path,))]
     if path.suffix.lower() != ".tar":
-        return whole
+        return everything
     try:
         with reading(path), tarfile.open(path) as archive:
             names = [member.name for member in archive if member.isfile()]
     except DataError:
-        return whole  # reading it says what is wrong
+        return everything  # reading it says what is wrong
     inner = [name for name in names if name.lower().endswith(ARCHIVES)]
-    return [Work(facts, (path,), name) for name in inner] + (whole if len(inner) < len(names) or not names else [])
+    return [Work(facts, (path,), name) for name in inner] + (everything if len(inner) < len(names) or not names else [])
 
 
 def _own_work(path: Path, options: ReadOptions) -> list[Work]:
@@ -190,7 +190,7 @@ class Budget:
     """The bytes that may still be unpacked from an archive, inner archives included."""
 
     def __init__(self, most: int) -> None:
-        self.most = self.left = most
+        self.most = self.remaining = most
 
     def take(self, member: tarfile.TarInfo) -> None:
         """Take what a member unpacks to, wanted or not, for to pass over it is to unpack it.
@@ -198,8 +198,8 @@ class Budget:
         Raises:
             DataError: it is more than there is left.
         """
-        self.left -= member.size
-        if self.left < 0:
+        self.remaining -= member.size
+        if self.remaining < 0:
             raise DataError(f"{member.name} and those before it would unpack to over {self.most} bytes: do not use it")
 
 

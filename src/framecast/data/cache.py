@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 def cache_folder() -> Path:
     """Return where indexes are kept: FRAMECAST_CACHE, or framecast in the user's cache folder."""
-    own = os.environ.get("FRAMECAST_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "framecast"
+    variable = os.environ.get("FRAMECAST_CACHE")
+    return Path(variable) if variable else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "framecast"
 
 
 def kept_index(facts: str, build: Callable[[], Index]) -> Index:

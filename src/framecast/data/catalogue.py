@@ -43,8 +43,8 @@ def open_parts(path: Path, options: ReadOptions) -> list[FrameSource]:
         elif sequence_opener(inner.name) is not None:
             parts.append(_open_one(inner, options))
     if not parts:
-        known = ", ".join(sequence_endings())
-        raise DatasetNotFoundError(f"{path} holds no .png file and nothing else that is read as frames ({known})")
+        endings = ", ".join(sequence_endings())
+        raise DatasetNotFoundError(f"{path} holds no .png file and nothing else that is read as frames ({endings})")
     return parts
 
 
@@ -64,9 +64,9 @@ def _open_one(path: Path, options: ReadOptions) -> FrameSource:
         raise DataError(f"{path} is one radar frame: give its folder, or make an archive with framecast data convert")
     opener = open_cf if is_zarr(path) else sequence_opener(path.name)
     if opener is None:
-        known = ", ".join(sequence_endings())
+        endings = ", ".join(sequence_endings())
         raise DataError(
-            f"{path} ends in {path.suffix or 'nothing'}: frames are read from {known} or a folder; of archives of "
+            f"{path} ends in {path.suffix or 'nothing'}: frames are read from {endings} or a folder; of archives of "
             "radar files framecast data convert makes a .zarr"
         )
     source: FrameSource = opener(path, options)
@@ -98,10 +98,10 @@ def open_data(name: str | Path, **options: Any) -> ClipData:
     """
     name, options = resolve_name(name, options)
     build = dataset_builder(name)
-    known = inspect.signature(build).parameters
+    parameters = inspect.signature(build).parameters
     for option in options:
-        if option not in known:
-            raise UnknownNameError(f"option of data set {name}", option, known)
+        if option not in parameters:
+            raise UnknownNameError(f"option of data set {name}", option, parameters)
     if name == OWN and "path" not in options:
         raise UnknownNameError("data set", "own without a path", ())
     opened: ClipData = build(**options)
@@ -141,11 +141,11 @@ def describe_data(name: str | Path, **options: Any) -> str:
         UnknownNameError: neither a name nor an existing path.
         DataError: the frames at a path cannot be used.
     """
-    found, options = resolve_name(name, options)
-    if found == OWN and "path" in options:
+    canonical, options = resolve_name(name, options)
+    if canonical == OWN and "path" in options:
         return summary(open_data(OWN, **options))
-    build = dataset_builder(found)
-    lines = [f"{found}: {_module_text(found)}", "", "Options:"]
+    build = dataset_builder(canonical)
+    lines = [f"{canonical}: {_module_text(canonical)}", "", "Options:"]
     for option in inspect.signature(build).parameters.values():
         default = "" if option.default is option.empty else f" = {option.default!r}"
         lines.append(f"  {option.name}: {option.annotation}{default}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from framecast.data.catalogue import open_data, summary
 from framecast.data.clips import ClipData, ClipSet, Split
-from framecast.data.formats.times import look_at_steps
+from framecast.data.formats.times import step_statistics
 from framecast.data.windows import WindowedClips
 from framecast.errors import DataError, check_count
 
@@ -63,10 +63,10 @@ class DataReport:
     def text(self) -> str:
         """Say all of it, the worst first."""
         counts = {level: sum(finding.level == level for finding in self.findings) for level in LEVELS}
-        said = [f"{finding.level + ':':<9} {finding.text}" for level in LEVELS for finding in self.findings
+        lines = [f"{finding.level + ':':<9} {finding.text}" for level in LEVELS for finding in self.findings
                 if finding.level == level]  # fmt: skip
         verdict = ", ".join(f"{count} {level}{'' if count == 1 else 's'}" for level, count in counts.items())
-        return "\n".join([self.name, *([self.facts] if self.facts else []), *said, verdict])
+        return "\n".join([self.name, *([self.facts] if self.facts else []), *lines, verdict])
 
 
 class _Look(NamedTuple):
@@ -152,7 +152,7 @@ def _check_time(report: DataReport, split: Split, clips: WindowedClips) -> None:
     if source.times is None:
         return
     first = source.sequences[0]
-    steps = look_at_steps(source.times[first.start : first.stop])
+    steps = step_statistics(source.times[first.start : first.stop])
     if steps.share < REGULAR:
         report.add(
             "warning",
@@ -165,9 +165,11 @@ def _check_time(report: DataReport, split: Split, clips: WindowedClips) -> None:
     np.add.at(span, clips.windows[:, -1] + 1, -1)
     covered = np.cumsum(span)[:-1] > 0
     inside = slice(int(clips.windows.min()), int(clips.windows.max()) + 1)
-    lost = 1 - float(covered[inside].mean())
-    if lost > LOST:
-        report.add("warning", f"{lost:.0%} of the {split} frames are in no clip, for gaps in time: use shorter clips")
+    share_lost = 1 - float(covered[inside].mean())
+    if share_lost > LOST:
+        report.add(
+            "warning", f"{share_lost:.0%} of the {split} frames are in no clip, for gaps in time: use shorter clips"
+        )
 
 
 def _look_at(report: DataReport, data: ClipData, split: Split, clips: ClipSet, frames: int) -> _Look | None:
@@ -200,7 +202,7 @@ def _physical(clips: ClipSet, number: int) -> NDArray[np.float32]:
 
 
 def _look(values: NDArray[np.float32], low: float, high: float) -> _Look:
-    known = ~np.isnan(values)
+    present = ~np.isnan(values)
     finite = np.isfinite(values)
     some = bool(finite.any())
     flat = [frame[np.isfinite(frame)] for frame in values]
@@ -212,8 +214,8 @@ def _look(values: NDArray[np.float32], low: float, high: float) -> _Look:
     tolerance = 1e-6 * (high - low)
     return _Look(
         values.size,
-        int((~known).sum()),
-        int((known & ~finite).sum()),
+        int((~present).sum()),
+        int((present & ~finite).sum()),
         int(((values < low - tolerance) | (values > high + tolerance)).sum()),
         float(values[finite].min()) if some else np.inf,
         float(values[finite].max()) if some else -np.inf,
@@ -231,9 +233,9 @@ def _check_values(report: DataReport, data: ClipData, split: Split, look: _Look)
 
 def _value_findings(data: ClipData, split: Split, look: _Look) -> Iterator[Finding]:
     low, high = data.spec.scaling.limits
-    missing, known = look.missing / look.values, look.values - look.missing
+    missing, valid = look.missing / look.values, look.values - look.missing
     if missing:
-        level: Level = "error" if not known else "warning" if missing > MUCH else "note"
+        level: Level = "error" if not valid else "warning" if missing > MUCH else "note"
         yield Finding(level, f"{missing:.1%} of the {split} values are no data; they count in no loss and no score")
     if look.empty:
         yield Finding("warning", f"{look.empty} of {look.frames} {split} frames seen have no data at all")
@@ -248,9 +250,9 @@ def _value_findings(data: ClipData, split: Split, look: _Look) -> Iterator[Findi
     if look.repeated > REPEATED * look.frames:
         share = look.repeated / look.frames
         yield Finding("warning", f"{share:.0%} of the {split} frames seen repeat the one before: is a sensor stuck?")
-    if not known or not np.isfinite(look.low):
+    if not valid or not np.isfinite(look.low):
         return
-    outside, unscaled = look.outside / known, (low, high) == (0.0, 1.0)
+    outside, unscaled = look.outside / valid, (low, high) == (0.0, 1.0)
     like_pixels = data.spec.unit == "1" and look.low >= 0 and PIXELS < look.high <= 255
     if like_pixels and split == "train":
         hint = "they look like 0-255 pixels: save them as uint8, or divide by 255"

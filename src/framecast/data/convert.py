@@ -33,8 +33,8 @@ from framecast.data.archives import Work, find_work, frames_of
 from framecast.data.catalogue import open_parts
 from framecast.data.formats.arrays import SEAL, is_zarr, metadata_digest
 from framecast.data.formats.netcdf import CFSource
-from framecast.data.packing import Packing
-from framecast.data.sources import Numbers, ReadOptions, Values
+from framecast.data.packing import Packing, Values
+from framecast.data.sources import Indices, ReadOptions
 from framecast.data.units import unit_facts
 from framecast.errors import DataError, MissingExtraError, check_count
 from framecast.files import write_atomically
@@ -45,7 +45,7 @@ LEVEL = 3
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConversionPlan:
     """What an archive will hold.
 
     Attributes:
@@ -61,7 +61,7 @@ class Plan:
     shape: tuple[int, int, int]
     unit: str
     packing: Packing
-    times: Numbers | None
+    times: Indices | None
     count: int
     history: str
     coordinates: Mapping[str, tuple[Any, Mapping[str, Any]]]
@@ -69,8 +69,8 @@ class Plan:
     @property
     def names(self) -> tuple[str, str, str]:
         """Name, CF standard name and CF unit of the variable."""
-        known = unit_facts(self.unit)
-        return known.variable, known.standard_name, known.cf or self.unit
+        facts = unit_facts(self.unit)
+        return facts.variable, facts.standard_name, facts.cf or self.unit
 
 
 def packing_for(unit: str, low: float, high: float, pixels: bool) -> Packing:
@@ -85,7 +85,7 @@ def packing_for(unit: str, low: float, high: float, pixels: bool) -> Packing:
     return Packing((high - low) / (FILL - 1), low, (FILL,))
 
 
-def create_archive(path: Path, plan: Plan) -> None:
+def create_archive(path: Path, plan: ConversionPlan) -> None:
     """Create the archive with all but its frames.
 
     Raises:
@@ -116,8 +116,13 @@ def create_archive(path: Path, plan: Plan) -> None:
     for axis, (values, attributes) in plan.coordinates.items():
         _add_axis(group, axis, np.asarray(values), attributes)
     if plan.times is not None:
-        known = {"units": "seconds since 1970-01-01", "calendar": "standard", "standard_name": "time", "axis": "T"}
-        _add_axis(group, "time", plan.times, known)
+        time_attributes = {
+            "units": "seconds since 1970-01-01",
+            "calendar": "standard",
+            "standard_name": "time",
+            "axis": "T",
+        }
+        _add_axis(group, "time", plan.times, time_attributes)
 
 
 def _codecs() -> list[Any]:
@@ -142,7 +147,7 @@ def _add_axis(group: Any, name: str, values: Any, attributes: Mapping[str, Any])
 class ArchiveWriter:
     """Writes frames of an archive by number; any number of processes may, each its own frames."""
 
-    def __init__(self, path: Path, plan: Plan) -> None:
+    def __init__(self, path: Path, plan: ConversionPlan) -> None:
         self.array = import_zarr().open_group(path, mode="r+")[plan.names[0]]
         self.packing, self.single = plan.packing, plan.shape[0] == 1
 
@@ -168,18 +173,18 @@ def import_zarr() -> Any:
     return zarr
 
 
-Facts = dict[str, Any]
+WorkFacts = dict[str, Any]
 
 
 def run_pieces(
     title: str,
-    task: Callable[[Any], Facts],
+    task: Callable[[Any], WorkFacts],
     pieces: Sequence[Any],
     folder: Path,
     *,
     workers: int,
     progress: bool,
-) -> dict[str, Facts]:
+) -> dict[str, WorkFacts]:
     """Do every piece that has no marker yet, in parallel, and return what all markers say, by the piece's key.
 
     Args:
@@ -227,7 +232,7 @@ def _work_of(piece: Any) -> Work:
     return work
 
 
-def _do(task: Callable[[Any], Facts], piece: Any, marker: Path) -> None:
+def _do(task: Callable[[Any], WorkFacts], piece: Any, marker: Path) -> None:
     write_atomically(marker, json.dumps(task(piece)).encode())
 
 
@@ -263,13 +268,13 @@ class ConversionReport:
     def text(self) -> str:
         """Say all of it."""
         lines = [f"{self.path}: {self.frames} frames, stored in steps of {self.step:g} {self.unit}"]
-        for title, listed in (
+        for title, entries in (
             ("not readable", [f"{label}: {problem}" for label, problem in self.unreadable]),
             ("left out, another frame has their time", self.doubled),
         ):
-            if listed:
-                more = [f"  and {len(listed) - SHOWN} more"] if len(listed) > SHOWN else []
-                lines += [f"{len(listed)} {title}:", *(f"  {line}" for line in listed[:SHOWN]), *more]
+            if entries:
+                more = [f"  and {len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
+                lines += [f"{len(entries)} {title}:", *(f"  {line}" for line in entries[:SHOWN]), *more]
         return "\n".join([*lines, *([f"{self.cut} values were cut at the limit of 16 bits"] if self.cut else [])])
 
 
@@ -340,15 +345,15 @@ def convert(
     light = replace(plan, times=None, coordinates={})  # what a task does not need is not sent to it
     pieces = [(work, slots[work.key], part / "archive.zarr", light) for work in works if slots[work.key]]
     before = len(list((part / "written").glob("*.json")))
-    written = run("write", write_work, pieces, part / "written")
+    batches_written = run("write", write_work, pieces, part / "written")
     report.written, report.step, report.unit = len(pieces) - before, plan.packing.scale, plan.unit
-    for facts in written.values():
+    for facts in batches_written.values():
         report.cut += facts["cut"]
         report.unreadable += [(label, problem) for label, problem in facts["problems"]]
-    kept = {"made_of": made_of, "frames": report.frames, "unreadable": report.unreadable, "doubled": report.doubled,
+    summary = {"made_of": made_of, "frames": report.frames, "unreadable": report.unreadable, "doubled": report.doubled,
             "cut": report.cut, "step": report.step, "unit": report.unit}  # fmt: skip
     seal = {SEAL: metadata_digest(part / "archive.zarr")}
-    import_zarr().open_group(part / "archive.zarr", mode="r+").attrs.update({KEPT: kept, **seal})
+    import_zarr().open_group(part / "archive.zarr", mode="r+").attrs.update({KEPT: summary, **seal})
     (part / "archive.zarr").replace(target)
     shutil.rmtree(part)
     return report
@@ -356,7 +361,7 @@ def convert(
 
 def _done_before(target: Path, made_of: str) -> ConversionReport:
     """Return the report of an archive that is there, if it was made of the same files."""
-    facts: Facts = {}
+    facts: WorkFacts = {}
     with reading(target, "is there and cannot be read", "choose another name, or delete it first"):
         if is_zarr(target):
             facts = dict(import_zarr().open_group(target, mode="r").attrs.get(KEPT, {}))
@@ -374,7 +379,7 @@ def _digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def index_work(work: Work) -> Facts:
+def index_work(work: Work) -> WorkFacts:
     """Read a piece of work for what the plan needs: of each frame its label, time, size and unit; the range of all."""
     frames, problems = [], []
     low, high = np.inf, -np.inf
@@ -390,7 +395,7 @@ def index_work(work: Work) -> Facts:
     return {"frames": frames, "problems": problems, "limits": limits}
 
 
-def write_work(piece: tuple[Work, Mapping[str, int], Path, Plan]) -> Facts:
+def write_work(piece: tuple[Work, Mapping[str, int], Path, ConversionPlan]) -> WorkFacts:
     """Write the frames of a piece of work to their places; what cannot be read any more stays without data."""
     work, slots, path, plan = piece
     writer, cut, problems = ArchiveWriter(path, plan), 0, []
@@ -405,20 +410,20 @@ def write_work(piece: tuple[Work, Mapping[str, int], Path, Plan]) -> Facts:
 
 
 def _slots(
-    works: Sequence[Work], indexed: Mapping[str, Facts], target: Path
+    works: Sequence[Work], indexed: Mapping[str, WorkFacts], target: Path
 ) -> tuple[dict[str, dict[str, int]], ConversionReport]:
     """Sort all frames by time and give each a place, one a time; those of another size or unit are left out."""
     report = ConversionReport(target, 0)
-    found = [(time, label, work.key, tuple(shape), unit) for work in works
+    records = [(time, label, work.key, tuple(shape), unit) for work in works
              for label, time, shape, unit in indexed[work.key]["frames"]]  # fmt: skip
     report.unreadable = [(label, problem) for work in works for label, problem in indexed[work.key]["problems"]]
-    if not found:
+    if not records:
         first = "; ".join(f"{label}: {problem}" for label, problem in report.unreadable[:3]) or "no file has a reader"
         raise DataError(f"{works[0].files[0]}: there is nothing to convert: {first}")
-    usual = Counter((shape, unit) for *_, shape, unit in found).most_common(1)[0][0]
+    usual = Counter((shape, unit) for *_, shape, unit in records).most_common(1)[0][0]
     slots: dict[str, dict[str, int]] = {work.key: {} for work in works}
     last: int | None = None
-    for time, label, key, shape, unit in sorted(found, key=lambda entry: (entry[0], entry[1])):
+    for time, label, key, shape, unit in sorted(records, key=lambda entry: (entry[0], entry[1])):
         if (shape, unit) != usual:
             report.unreadable.append((label, f"it is {shape} in {unit} and most are {usual[0]} in {usual[1]}"))
         elif time == last:
@@ -432,11 +437,11 @@ def _slots(
 
 def _plan(
     works: Sequence[Work],
-    indexed: Mapping[str, Facts],
+    indexed: Mapping[str, WorkFacts],
     slots: Mapping[str, Mapping[str, int]],
     scale: float | None,
     offset: float,
-) -> Plan:
+) -> ConversionPlan:
     times = {slots[key][label]: time for key, facts in indexed.items() for label, time, *_ in facts["frames"]
              if label in slots[key]}  # fmt: skip
     shape, unit = next(
@@ -460,4 +465,4 @@ def _plan(
     packing = packing_for(unit, low, high, pixels) if scale is None else Packing(scale, offset, (FILL,))
     history = f"framecast {__version__} convert, from {works[0].files[0].parent if timed else works[0].files[0]}"
     stamps = np.array([times[slot] for slot in range(len(times))], np.int64) if timed else None
-    return Plan((shape[0], shape[1], shape[2]), unit, packing, stamps, len(times), history, coordinates)
+    return ConversionPlan((shape[0], shape[1], shape[2]), unit, packing, stamps, len(times), history, coordinates)

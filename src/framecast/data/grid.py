@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from framecast.data.packing import Values
 from framecast.data.scaling import Scaling
 from framecast.errors import DataError, UnknownNameError
 
-Values = NDArray[np.float32]
 Method = Literal["decimate", "mean"]
 Space = Literal["rain", "pixel"]
 METHODS, SPACES = ("decimate", "mean"), ("rain", "pixel")
@@ -44,9 +44,9 @@ class Grid:
     space: Space = "rain"
 
     def __post_init__(self) -> None:
-        for kind, name, known in (("method", self.method, METHODS), ("space", self.space, SPACES)):
-            if name not in known:
-                raise UnknownNameError(f"resize {kind}", name, known)
+        for kind, name, choices in (("method", self.method, METHODS), ("space", self.space, SPACES)):
+            if name not in choices:
+                raise UnknownNameError(f"resize {kind}", name, choices)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a file; ``grid_from_dict`` reads them."""

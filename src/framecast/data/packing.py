@@ -78,15 +78,15 @@ class Packing:
 
     def notes(self) -> list[str]:
         """Say in words what is not plain."""
-        said = []
+        sentences = []
         if not self.plain:
-            said.append(f"stored numbers are unpacked as {self.scale:g} x number + {self.offset:g}")
+            sentences.append(f"stored numbers are unpacked as {self.scale:g} x number + {self.offset:g}")
         if self.missing:
-            said.append(f"stored {', '.join(f'{number:g}' for number in self.missing)} means no data")
+            sentences.append(f"stored {', '.join(f'{number:g}' for number in self.missing)} means no data")
         if self.least is not None or self.most is not None:
             low, high = ("any" if limit is None else f"{limit:g}" for limit in (self.least, self.most))
-            said.append(f"stored numbers outside [{low}, {high}] mean no data")
-        return said
+            sentences.append(f"stored numbers outside [{low}, {high}] mean no data")
+        return sentences
 
 
 def packing_from_attributes(attributes: Mapping[str, Any], nodata: float | None, where: str) -> Packing:

@@ -13,7 +13,8 @@ from torch import Tensor
 from framecast.data.catalogue import open_parts
 from framecast.data.clips import ClipSpec
 from framecast.data.formats.arrays import array_source
-from framecast.data.sources import FolderSource, FrameSource, JoinedSource, Numbers, ReadOptions, Values
+from framecast.data.packing import Values
+from framecast.data.sources import FolderSource, FrameSource, Indices, JoinedSource, ReadOptions
 from framecast.errors import DataError, DatasetNotFoundError
 
 
@@ -29,7 +30,7 @@ class Past(NamedTuple):
 
     frames: Tensor
     valid: Tensor | None
-    times: Numbers | None
+    times: Indices | None
     note: str
 
 
@@ -102,7 +103,7 @@ def all_clips(source: FrameSource, where: str, channels: int) -> Values:
     return frames.reshape(len(source.sequences), -1, *source.shape)
 
 
-def last_frames(source: FrameSource, where: str, spec: ClipSpec) -> tuple[Values, Numbers]:
+def last_frames(source: FrameSource, where: str, spec: ClipSpec) -> tuple[Values, Indices]:
     """Return the last frames of a source at the model's interval, (1, context, C, H, W) in physical units, and times.
 
     Raises:
@@ -112,9 +113,9 @@ def last_frames(source: FrameSource, where: str, spec: ClipSpec) -> tuple[Values
         raise DataError(f"{where} holds {source.unit} and the model was trained on {spec.unit}: give {spec.unit}")
     assert source.times is not None
     step = int(spec.interval or np.diff(source.times).min(initial=1))
-    wanted = source.times[-1] - step * np.arange(spec.context)[::-1]
-    numbers = np.searchsorted(source.times, wanted)
-    missing = wanted[source.times[numbers] != wanted]
+    times = source.times[-1] - step * np.arange(spec.context)[::-1]
+    numbers = np.searchsorted(source.times, times)
+    missing = times[source.times[numbers] != times]
     if len(missing):
         stamp = np.datetime64(int(missing[0]), "s")
         raise DataError(
@@ -129,10 +130,10 @@ def last_frames(source: FrameSource, where: str, spec: ClipSpec) -> tuple[Values
             f"{where} gives frames of {frames.shape[1:]} and the model was trained on "
             f"{(spec.channels, spec.height, spec.width)}: give files of the same product"
         )
-    return frames[None], wanted
+    return frames[None], times
 
 
-def _scaled(frames: NDArray[Any], spec: ClipSpec | None, times: Numbers | None, where: str) -> Past:
+def _scaled(frames: NDArray[Any], spec: ClipSpec | None, times: Indices | None, where: str) -> Past:
     values = torch.from_numpy(np.array(frames, np.float32))
     low, high = spec.scaling.limits if spec else (0.0, 1.0)
     valid, note = None, ""

@@ -23,7 +23,7 @@ from framecast.data.sources import (
     Frame,
     FrameSource,
     GriddedSource,
-    Numbers,
+    Indices,
     ReadOptions,
 )
 from framecast.data.windows import WindowedClips, windows_by_time
@@ -150,7 +150,7 @@ def prepare_source(source: FrameSource, grid: Grid, scaling: Scaling, nodata: st
 def cut_clips(
     name: str,
     source: FrameSource,
-    parts: Mapping[Split, Numbers],
+    parts: Mapping[Split, Indices],
     rules: tuple[Grid, Scaling],
     lengths: tuple[int, int],
     interval: int,

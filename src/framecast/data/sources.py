@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from framecast.data.cache import kept_index
 from framecast.data.grid import Grid
-from framecast.data.packing import Packing
+from framecast.data.packing import Packing, Values
 from framecast.data.scaling import Scaling
 from framecast.errors import DataError
 
-Numbers = NDArray[np.int64]
-Values = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
 
 class Frame(NamedTuple):
@@ -59,7 +58,7 @@ class FrameSource(ABC):
         notes: what was decided while opening that the user should know.
     """
 
-    times: Numbers | None
+    times: Indices | None
     shape: tuple[int, int, int]
     count: int
     complete: bool = False
@@ -76,7 +75,7 @@ class FrameSource(ABC):
         return [range(self.count)]
 
     @abstractmethod
-    def read(self, numbers: Numbers) -> Values:
+    def read(self, numbers: Indices) -> Values:
         """Return frames (T, C, H, W) float32 by their numbers, in physical units, NaN where there is no data.
 
         Raises:
@@ -95,16 +94,16 @@ class FrameSource(ABC):
 class ArraySource(FrameSource):
     """Frames of an array (N, C, H, W) in physical units; NaN marks what is no data."""
 
-    def __init__(self, frames: NDArray[Any], times: Numbers | None = None) -> None:
+    def __init__(self, frames: NDArray[Any], times: Indices | None = None) -> None:
         self.frames, self.times = frames, None if times is None else check_times(times, "the array")
         self.count, self.shape = len(frames), frames.shape[1:]
 
-    def read(self, numbers: Numbers) -> Values:
+    def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""
         return np.asarray(self.frames[numbers], np.float32)
 
 
-def check_times(times: NDArray[Any], where: str) -> Numbers:
+def check_times(times: NDArray[Any], where: str) -> Indices:
     """Return times as int64 if they rise from frame to frame.
 
     Raises:
@@ -152,7 +151,7 @@ class ReadOptions:
     unit: str | None = None
 
 
-def read_in_runs(numbers: Numbers, read: Callable[[int, slice], Values], length: int) -> Values:
+def read_in_runs(numbers: Indices, read: Callable[[int, slice], Values], length: int) -> Values:
     """Read frames by as few slices as sense allows.
 
     Args:
@@ -234,7 +233,7 @@ class GriddedSource(DerivedSource):
         channels, height, width = source.shape
         self.shape = (channels, *grid.shape(height, width))
 
-    def read(self, numbers: Numbers) -> Values:
+    def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""
         return self.grid.apply(self.source.read(numbers), self.scaling)
 
@@ -242,7 +241,7 @@ class GriddedSource(DerivedSource):
 class DrySource(DerivedSource):
     """Frames of another source with zeros where there is no data, as the released code takes them."""
 
-    def read(self, numbers: Numbers) -> Values:
+    def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""
         return np.nan_to_num(self.source.read(numbers))
 
@@ -253,22 +252,22 @@ class CachedSource(DerivedSource):
     def __init__(self, source: FrameSource, limit: int = CACHE_BYTES) -> None:
         super().__init__(source)
         self.limit = limit
-        self.kept: OrderedDict[int, Values] = OrderedDict()
+        self.frames: OrderedDict[int, Values] = OrderedDict()
 
-    def read(self, numbers: Numbers) -> Values:
+    def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""
         for number in (int(number) for number in numbers):
-            if number not in self.kept:
-                self.kept[number] = self.source.read(np.array([number]))[0]
-            self.kept.move_to_end(number)
-        frames = np.stack([self.kept[int(number)] for number in numbers])
-        while len(self.kept) * frames[0].nbytes > self.limit:
-            self.kept.popitem(last=False)
+            if number not in self.frames:
+                self.frames[number] = self.source.read(np.array([number]))[0]
+            self.frames.move_to_end(number)
+        frames = np.stack([self.frames[int(number)] for number in numbers])
+        while len(self.frames) * frames[0].nbytes > self.limit:
+            self.frames.popitem(last=False)
         return frames
 
     def close(self) -> None:
         """Forget the frames and close what was opened in this process."""
-        self.kept.clear()
+        self.frames.clear()
         self.source.close()
 
 
@@ -294,7 +293,7 @@ class FolderSource(FrameSource):
         )
         order = np.argsort(index["times"], kind="stable")
         self.files, self.read_file = [ordered[number] for number in order], read
-        times: Numbers = index["times"][order]
+        times: Indices = index["times"][order]
         double = np.flatnonzero(np.diff(times) == 0)
         if len(double):
             pair = self.files[double[0]].name, self.files[double[0] + 1].name
@@ -305,7 +304,7 @@ class FolderSource(FrameSource):
         first = self.read_file(self.files[0])
         self.shape, self.unit, self.where = first.values.shape, first.unit, str(folder)
 
-    def read(self, numbers: Numbers) -> Values:
+    def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""
         return np.stack([self._frame(int(number)) for number in numbers])
 
@@ -325,7 +324,7 @@ class FolderSource(FrameSource):
         return frame.values
 
 
-def _times_of(files: Sequence[Path], when: Callable[[Path], int]) -> Numbers:
+def _times_of(files: Sequence[Path], when: Callable[[Path], int]) -> Indices:
     times, failures = list[int](), dict[Path, DataError]()
     for file in files:
         try:
@@ -333,10 +332,10 @@ def _times_of(files: Sequence[Path], when: Callable[[Path], int]) -> Numbers:
         except DataError as error:
             failures[file] = error
     if failures:
-        first, *others = failures
-        also = f"; nor can {', '.join(file.name for file in others)}" if others else ""
+        first, *more_failures = failures
+        suffix = f"; nor can {', '.join(file.name for file in more_failures)}" if more_failures else ""
         raise DataError(
-            f"{failures[first]}{also}: fetch or remove what is damaged ({len(failures)} of {len(files)} files), or "
+            f"{failures[first]}{suffix}: fetch or remove what is damaged ({len(failures)} of {len(files)} files), or "
             "leave it out with framecast data convert"
         ) from failures[first]
     return np.array(times, np.int64)
@@ -387,7 +386,7 @@ class JoinedSource(FrameSource):
             for frames in part.sequences
         ]
 
-    def read(self, numbers: Numbers) -> Values:
+    def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers, with few files open at a time."""
         frames = np.empty((len(numbers), *self.shape), np.float32)
         owners = np.searchsorted(self.starts, numbers, side="right") - 1
@@ -416,10 +415,10 @@ def check_alike(first: FrameSource, other: FrameSource) -> None:
         DataError: they differ.
     """
     if other.shape != first.shape:
-        mine, theirs = (f"{channels} x {height}x{width}" for channels, height, width in (first.shape, other.shape))
+        expected, actual = (f"{channels} x {height}x{width}" for channels, height, width in (first.shape, other.shape))
         raise DataError(
-            f"{first.where} has frames of {mine} and {other.where} of {theirs}: frames of a data set have one size; "
-            "pictures and videos are resized with size="
+            f"{first.where} has frames of {expected} and {other.where} of {actual}: frames of a data set have one "
+            "size; pictures and videos are resized with size="
         )
     if other.unit != first.unit:
         raise DataError(f"{first.where} is in {first.unit} and {other.where} in {other.unit}: convert one of them")

@@ -15,11 +15,11 @@ import torch
 
 from framecast.data.clips import SPLITS, ClipSet, Sample, Split
 from framecast.data.scaling import Scaling
-from framecast.data.sources import FrameSource, Numbers
+from framecast.data.sources import FrameSource, Indices
 from framecast.errors import DataError
 
 
-def windows_by_time(times: Numbers, length: int, interval: int, stride: int = 1) -> Numbers:
+def windows_by_time(times: Indices, length: int, interval: int, stride: int = 1) -> Indices:
     """Return all windows of ``length`` frames at exactly ``interval`` seconds, (K, length) frame numbers.
 
     Args:
@@ -33,11 +33,11 @@ def windows_by_time(times: Numbers, length: int, interval: int, stride: int = 1)
     """
     if min(length, interval, stride) < 1:
         raise DataError(f"length {length}, interval {interval} and stride {stride} must all be at least 1")
-    wanted = times[:, None] + np.arange(length, dtype=np.int64) * interval
-    numbers = np.searchsorted(times, wanted)
-    found = numbers < len(times)
-    whole = (times[np.where(found, numbers, 0)] == wanted).all(1) & found.all(1)
-    starts = np.flatnonzero(whole)
+    clip_times = times[:, None] + np.arange(length, dtype=np.int64) * interval
+    numbers = np.searchsorted(times, clip_times)
+    inside = numbers < len(times)
+    complete = (times[np.where(inside, numbers, 0)] == clip_times).all(1) & inside.all(1)
+    starts = np.flatnonzero(complete)
     if stride > 1 and len(starts):
         runs = np.cumsum(np.diff(starts, prepend=starts[0]) != 1)
         first = starts[np.searchsorted(runs, runs)]
@@ -45,7 +45,7 @@ def windows_by_time(times: Numbers, length: int, interval: int, stride: int = 1)
     return np.asarray(numbers[starts], np.int64)
 
 
-def windows_by_number(count: int, length: int, stride: int = 1, step: int = 1) -> Numbers:
+def windows_by_number(count: int, length: int, stride: int = 1, step: int = 1) -> Indices:
     """Return all windows of ``length`` frames, ``step`` apart, of ``count`` frames without gaps, (K, length)."""
     if min(length, stride, step) < 1:
         raise DataError(f"length {length}, stride {stride} and step {step} must all be at least 1")
@@ -61,7 +61,7 @@ class WindowedClips(ClipSet):
             training part has no say in how large later values may be, and cutting them would forge the truth.
     """
 
-    def __init__(self, source: FrameSource, windows: Numbers, scaling: Scaling, *, cut: bool = True) -> None:
+    def __init__(self, source: FrameSource, windows: Indices, scaling: Scaling, *, cut: bool = True) -> None:
         self.source, self.windows, self.scaling, self.cut = source, windows, scaling, cut
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ def check_shares(shares: Sequence[float]) -> Shares:
     return shares[0], shares[1], shares[2]
 
 
-def deal(sequences: Sequence[range], shares: Shares) -> Blocks:
+def assign_splits(sequences: Sequence[range], shares: Shares) -> Blocks:
     """Deal sequences of frame numbers to the splits, see the module."""
     blocks: Blocks = {split: [] for split in SPLITS}
     if len(sequences) >= WHOLE_FROM:
@@ -131,8 +131,8 @@ def _borders(count: int, shares: Shares) -> list[range]:
 
 
 def windows_in(
-    blocks: Sequence[range], times: Numbers | None, length: int, interval: int, stride: int, step: int = 1
-) -> Numbers:
+    blocks: Sequence[range], times: Indices | None, length: int, interval: int, stride: int, step: int = 1
+) -> Indices:
     """Return the windows of ``length`` frames that lie within one of the blocks, (K, length) frame numbers.
 
     Args:
@@ -143,10 +143,10 @@ def windows_in(
         stride: take every so many of the possible starts.
         step: take every so many frames, where there are no times.
     """
-    found = [np.empty((0, length), np.int64)]
+    windows = [np.empty((0, length), np.int64)]
     for block in blocks:
         if times is None:
-            found.append(block.start + windows_by_number(len(block), length, stride, step))
+            windows.append(block.start + windows_by_number(len(block), length, stride, step))
         else:
-            found.append(block.start + windows_by_time(times[block.start : block.stop], length, interval, stride))
-    return np.concatenate(found)
+            windows.append(block.start + windows_by_time(times[block.start : block.stop], length, interval, stride))
+    return np.concatenate(windows)

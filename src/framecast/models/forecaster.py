@@ -192,10 +192,10 @@ def create_model(name: str, **options: Any) -> Forecaster:
         ValueError: an option's value that the model refuses.
     """
     entry = model_entry(name)
-    known = entry.options()
+    accepted = entry.options()
     for option in options:
-        if option not in known:
-            raise UnknownNameError(f"option of model {entry.name}", option, known)
+        if option not in accepted:
+            raise UnknownNameError(f"option of model {entry.name}", option, accepted)
     model: Forecaster = entry.builder()(**options)
     model.spec = ModelSpec(entry.name, dict(options))
     return model

@@ -82,9 +82,9 @@ class OneShotForecaster(Forecaster):
                 f"this model takes {self.in_channels} channels and gives {self.out_channels}, so it cannot be fed "
                 f"with its own forecasts: ask for horizon={self.block} at most, or create it with equal channels"
             )
-        seen = self.fit_size(past)
-        forecast = self.forecast_block(seen[:, -self.context :])
+        past_frames = self.fit_size(past)
+        forecast = self.forecast_block(past_frames[:, -self.context :])
         while forecast.shape[1] < horizon:
-            frames = torch.cat([seen, forecast], 1)[:, -self.context :]
+            frames = torch.cat([past_frames, forecast], 1)[:, -self.context :]
             forecast = torch.cat([forecast, self.forecast_block(frames)], 1)
         return forecast[:, :horizon, :, : past.shape[-2], : past.shape[-1]]

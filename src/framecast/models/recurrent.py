@@ -99,8 +99,8 @@ class RecurrentForecaster(Forecaster):
             segment = range(first, min(first + length, steps))
             # Backward begins with the last segment: what it kept is used at once.
             run = self._run if segment.stop == steps or not torch.is_grad_enabled() else self._run_again
-            made, layers, memory = run(canvas, truth, segment, frames[-1], layers, memory)
-            frames += made
+            forecasts, layers, memory = run(canvas, truth, segment, frames[-1], layers, memory)
+            frames += forecasts
         height, width = clip.shape[-2:]
         return Rollout(torch.stack(frames[1:], 1)[..., :height, :width], 1, self.stack.penalty(layers))
 
@@ -118,10 +118,10 @@ class RecurrentForecaster(Forecaster):
             frames.append(frame)
         return frames, layers, memory
 
-    def _run_again(self, *given: Any) -> tuple[list[Tensor], State, Tensor | None]:
+    def _run_again(self, *arguments: Any) -> tuple[list[Tensor], State, Tensor | None]:
         """Do the same, forget all intermediate results, and compute them again in backward."""
         # No cell draws random numbers, so there is no random state to keep.
-        result = checkpoint(self._run, *given, use_reentrant=False, preserve_rng_state=False)
+        result = checkpoint(self._run, *arguments, use_reentrant=False, preserve_rng_state=False)
         assert isinstance(result, tuple)
         return result
 

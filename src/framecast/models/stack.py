@@ -93,19 +93,19 @@ class Stack(Cell):
         """Take one step through all layers: x (B, C, H, W) in, the top layer's h (B, C, H, W) out."""
         states: list[Tensor] = []
         encoded: dict[int, Tensor] = {}
-        here = 0
+        current = 0
         for (cell, scale), cell_state in zip(self._layers(), self._per_cell(state), strict=True):
-            if scale > here:
-                encoded[here] = x
+            if scale > current:
+                encoded[current] = x
                 x, memory = _down(x), _resample(_down, memory)
-            elif scale < here:
+            elif scale < current:
                 x, memory = _up(x), _resample(_up, memory)
                 if self.skip == "add":
                     x = x + encoded[scale]
             x, cell_state, memory = cell(x, cell_state, memory)
             states += cell_state
-            here = scale
-        for _ in range(here):
+            current = scale
+        for _ in range(current):
             memory = _resample(_up, memory)
         return x, tuple(states), memory
 

@@ -26,8 +26,8 @@ def watched(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]
     """Collect the output of each layer at every call while the context lasts; of several tensors the first."""
     calls: dict[str, list[Tensor]] = {name: [] for name in layers}
 
-    def keep(name: str, module: nn.Module, given: Any, output: Any) -> None:
-        del module, given
+    def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        del module, inputs
         calls[name].append(output[0] if isinstance(output, tuple) else output)
 
     handles = [layer.register_forward_hook(partial(keep, name)) for name, layer in layers.items()]

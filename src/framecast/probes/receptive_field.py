@@ -66,7 +66,7 @@ def receptive_fields(model: Forecaster, size: tuple[int, int] = (256, 256), step
 def reach(rows: Tensor, columns: Tensor) -> tuple[int, ...]:
     """Return the longer side of each field (S,), from its rows (S, H) and columns (S, W); 0 where nothing is seen."""
     places = [[axis.nonzero().flatten().tolist() for axis in axes] for axes in (rows, columns)]
-    sides = ([found[-1] - found[0] + 1 if found else 0 for found in axes] for axes in places)
+    sides = ([indices[-1] - indices[0] + 1 if indices else 0 for indices in axes] for axes in places)
     return tuple(map(max, *sides))
 
 
@@ -87,15 +87,15 @@ def measure_gradients(model: Forecaster, clips: Tensor) -> dict[str, Tensor]:
     sources = [source.detach().requires_grad_() for source in sources_of(model, clips)]
     with torch.enable_grad(), watched(model.layers()) as calls:
         run_sources(model, sources, lambda frame, number: None)
-        found = {}
+        by_layer = {}
         for name, outputs in calls.items():
             last = in_time(outputs[-1], len(clips))
             centre = last[..., last.shape[-2] // 2, last.shape[-1] // 2].sum()
             gradients = torch.autograd.grad(
                 centre, sources[::-1], retain_graph=True, allow_unused=True, materialize_grads=True
             )
-            found[name] = torch.stack([gradient.abs().sum((1, 2)).mean(0) for gradient in gradients])
-    return found
+            by_layer[name] = torch.stack([gradient.abs().sum((1, 2)).mean(0) for gradient in gradients])
+    return by_layer
 
 
 def central_support(support: Support) -> tuple[Tensor, Tensor]:
@@ -105,5 +105,5 @@ def central_support(support: Support) -> tuple[Tensor, Tensor]:
 
 def effective_side(gradient: Tensor) -> float:
     """Return the side in pixels of the effective field of a gradient (H, W); 0 where it is zero everywhere."""
-    seen = (gradient >= THRESHOLD * gradient.max()) & (gradient > 0)
-    return math.sqrt(int(seen.sum()))
+    reached = (gradient >= THRESHOLD * gradient.max()) & (gradient > 0)
+    return math.sqrt(int(reached.sum()))

@@ -110,19 +110,19 @@ class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, sources: int, size: tuple[int, int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sources, self.size = sources, size
-        self.known = WeakTensorKeyDictionary()
+        self.supports_of = WeakTensorKeyDictionary()
 
     def begin(self, frame: Tensor, source: int) -> None:
         """Declare a tensor (..., H, W) to be a source."""
         parts = [torch.zeros(self.sources, n, n, dtype=torch.bool) for n in self.size]
         for part in parts:
             part[source] = torch.eye(part.shape[1], dtype=torch.bool)
-        self.known[frame] = Support(*parts)
+        self.supports_of[frame] = Support(*parts)
 
     def supports(self, tensors: Iterable[Tensor]) -> list[Support]:
         """Return what tensors depend on; nothing, where nothing is known."""
         return [
-            self.known[t] if t in self.known else self._fill(t, torch.zeros(self.sources, dtype=torch.bool))
+            self.supports_of[t] if t in self.supports_of else self._fill(t, torch.zeros(self.sources, dtype=torch.bool))
             for t in tensors
         ]
 
@@ -135,30 +135,32 @@ class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         output = func(*args, **(kwargs or {}))
-        given = [t for t in _tensors(args) if t in self.known]
-        made = _tensors((output,))
-        if given:
-            found = self._after(func, args, given, made)
-            for tensor, support in zip(made, found, strict=True):
-                self.known[tensor] = support
+        inputs = [t for t in _tensors(args) if t in self.supports_of]
+        outputs = _tensors((output,))
+        if inputs:
+            supports = self._propagate(func, args, inputs, outputs)
+            for tensor, support in zip(outputs, supports, strict=True):
+                self.supports_of[tensor] = support
         return output
 
-    def _after(self, func: Any, args: Any, given: list[Tensor], made: list[Tensor]) -> list[Support]:
+    def _propagate(self, func: Any, args: Any, inputs: list[Tensor], outputs: list[Tensor]) -> list[Support]:
         if func in _EMPTY:
-            return self.supports([torch.empty_like(tensor) for tensor in made])
+            return self.supports([torch.empty_like(tensor) for tensor in outputs])
         if func is aten.cat.default:
             return [self._joined(*args)]
         if func is aten.slice.Tensor:
             return [self._sliced(*args)]
         rule = _RULES.get(func)
         if rule is not None:
-            maps = [t for t in given if t.ndim > 2]
-            return [_any([_apply(_taps(rule, args, made[0]), self.known[t]) for t in maps])] * len(made)
-        like = [self.known[t] for t in given]
-        if _keeps_maps(func, args, made) and all(self._broadcasts(one, tensor) for one in like for tensor in made):
-            return [_any([self._as(one, tensor) for one in like]) for tensor in made]
-        seen = torch.stack([_sources(one) for one in like]).any(0)
-        return [self._fill(tensor, seen) for tensor in made]
+            maps = [t for t in inputs if t.ndim > 2]
+            return [_any([_apply(_taps(rule, args, outputs[0]), self.supports_of[t]) for t in maps])] * len(outputs)
+        like = [self.supports_of[t] for t in inputs]
+        if _keeps_maps(func, args, outputs) and all(
+            self._broadcasts(one, tensor) for one in like for tensor in outputs
+        ):
+            return [_any([self._as(one, tensor) for one in like]) for tensor in outputs]
+        union = torch.stack([_sources(one) for one in like]).any(0)
+        return [self._fill(tensor, union) for tensor in outputs]
 
     def _broadcasts(self, support: Support, tensor: Tensor) -> bool:
         if tensor.ndim < 2:
@@ -172,10 +174,10 @@ class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _joined(self, tensors: Sequence[Tensor], dim: int = 0) -> Support:
         axis = dim % tensors[0].ndim - (tensors[0].ndim - 2)
-        found = self.supports(tensors)
+        supports = self.supports(tensors)
         parts = [
             torch.cat(part, 1) if axis == number else torch.stack(part).any(0)
-            for number, part in enumerate(zip(*found, strict=True))
+            for number, part in enumerate(zip(*supports, strict=True))
         ]
         return Support(*parts)
 
@@ -183,29 +185,29 @@ class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, x: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
     ) -> Support:
         axis = dim % x.ndim - (x.ndim - 2)
-        return Support(*(p[:, start:end:step] if axis == n else p for n, p in enumerate(self.known[x])))
+        return Support(*(p[:, start:end:step] if axis == n else p for n, p in enumerate(self.supports_of[x])))
 
 
-def _keeps_maps(func: Any, args: Any, made: list[Tensor]) -> bool:
+def _keeps_maps(func: Any, args: Any, outputs: list[Tensor]) -> bool:
     """Return whether an operation hands on every row and column of a map (..., H, W) to the same one."""
     if func in _SHAPED:
-        return args[0].shape[-2:] == made[0].shape[-2:]  # type: ignore[no-any-return]
+        return args[0].shape[-2:] == outputs[0].shape[-2:]  # type: ignore[no-any-return]
     if func in _ALONG:
         dim = args[_ALONG[func]] if len(args) > _ALONG[func] else 0
-        return dim % max(args[0].ndim, made[0].ndim) < max(args[0].ndim, made[0].ndim) - 2  # type: ignore[no-any-return]
+        return dim % max(args[0].ndim, outputs[0].ndim) < max(args[0].ndim, outputs[0].ndim) - 2  # type: ignore[no-any-return]
     # While evaluating, a batch norm is a factor and an offset for each channel.
     still = func is aten.native_batch_norm.default and not args[5]
     return still or func in _SAME or torch.Tag.pointwise in func.tags
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
-            found.append(value)
+            tensors.append(value)
         elif isinstance(value, list | tuple):
-            found += _tensors(value)
-    return found
+            tensors += _tensors(value)
+    return tensors
 
 
 def _sources(support: Support) -> Tensor:
@@ -224,46 +226,46 @@ def _apply(taps: tuple[Tensor, Tensor], support: Support) -> Support:
     return Support(*((A.float() @ part.float()) > 0 for A, part in zip(taps, support, strict=True)))
 
 
-def _taps(rule: Rule, args: Any, made: Tensor) -> tuple[Tensor, Tensor]:
+def _taps(rule: Rule, args: Any, output: Tensor) -> tuple[Tensor, Tensor]:
     """Return the taps (outputs, inputs) of rows and of columns of an operation with windows."""
-    return rule(args, made, 0), rule(args, made, 1)
+    return rule(args, output, 0), rule(args, output, 1)
 
 
-def _window(made: int, given: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
-    first = torch.arange(made)[:, None] * stride - padding
+def _window(output_size: int, input_size: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+    first = torch.arange(output_size)[:, None] * stride - padding
     reads = first + torch.arange(kernel)[None] * dilation
-    return (reads[:, :, None] == torch.arange(given)).any(1)
+    return (reads[:, :, None] == torch.arange(input_size)).any(1)
 
 
-def _convolution(args: Any, made: Tensor, axis: int) -> Tensor:
+def _convolution(args: Any, output: Tensor, axis: int) -> Tensor:
     x, weight, _, stride, padding, dilation, transposed = args[:7]
-    sizes = made.shape[-2 + axis], x.shape[-2 + axis]
+    sizes = output.shape[-2 + axis], x.shape[-2 + axis]
     window = weight.shape[-2 + axis], stride[axis], padding[axis], dilation[axis]
     if transposed:
         return _window(sizes[1], sizes[0], *window).T
     return _window(*sizes, *window)
 
 
-def _pooling(args: Any, made: Tensor, axis: int) -> Tensor:
+def _pooling(args: Any, output: Tensor, axis: int) -> Tensor:
     x, kernel, stride = args[0], args[1], (args[2] if len(args) > 2 and args[2] else args[1])
     padding, dilation = (args[3] if len(args) > 3 else (0, 0)), (args[4] if len(args) > 4 else (1, 1))
-    sizes = made.shape[-2 + axis], x.shape[-2 + axis]
+    sizes = output.shape[-2 + axis], x.shape[-2 + axis]
     return _window(*sizes, kernel[axis], stride[axis], padding[axis], dilation[axis])
 
 
-def _bilinear(args: Any, made: Tensor, axis: int) -> Tensor:
-    given, corners = args[0].shape[-2 + axis], args[2]
-    eye = torch.eye(given)[None]  # one channel per input, resampled along the last dimension
-    return F.interpolate(eye, size=made.shape[-2 + axis], mode="linear", align_corners=corners)[0].T > 0
+def _bilinear(args: Any, output: Tensor, axis: int) -> Tensor:
+    input_size, corners = args[0].shape[-2 + axis], args[2]
+    eye = torch.eye(input_size)[None]  # one channel per input, resampled along the last dimension
+    return F.interpolate(eye, size=output.shape[-2 + axis], mode="linear", align_corners=corners)[0].T > 0
 
 
-def _padding(args: Any, made: Tensor, axis: int) -> Tensor:
-    given, pads = args[0].shape[-2 + axis], [*args[1], 0, 0]
-    return _window(made.shape[-2 + axis], given, 1, 1, pads[2 * (1 - axis)], 1)
+def _padding(args: Any, output: Tensor, axis: int) -> Tensor:
+    input_size, pads = args[0].shape[-2 + axis], [*args[1], 0, 0]
+    return _window(output.shape[-2 + axis], input_size, 1, 1, pads[2 * (1 - axis)], 1)
 
 
-def _attention(args: Any, made: Tensor, axis: int) -> Tensor:
-    n, window = made.shape[-2 + axis], args[3]
+def _attention(args: Any, output: Tensor, axis: int) -> Tensor:
+    n, window = output.shape[-2 + axis], args[3]
     return _window(n, n, window, 1, window // 2, 1)
 
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from framecast.data.scaling import Scaling, scaling_from_dict
 from framecast.data.units import unit_facts
-from framecast.reporting.figures import Drawing, Row, draw_grid
+from framecast.reporting.figures import Drawing, PictureRow, draw_grid
 from framecast.reporting.pictures import (
-    Frames,
+    FrameArray,
     Painter,
     Picture,
     animation,
@@ -56,7 +56,7 @@ def clip_style(unit: str, scaling: Scaling) -> Style:
     return Style(partial(_shades, scaling), lambda error: to_picture(error / (high - low)), [], {})
 
 
-def _shades(scaling: Scaling, frame: Frames) -> Picture:
+def _shades(scaling: Scaling, frame: FrameArray) -> Picture:
     return to_picture(scaling.scale(torch.from_numpy(np.ascontiguousarray(frame))).numpy())
 
 
@@ -66,13 +66,13 @@ def time_labels(times: NDArray[Any]) -> list[str]:
     return [stamp.replace("T", " ") + " UTC" for stamp in stamps]
 
 
-def clip_legend(found: Results) -> list[tuple[str, str]]:
+def clip_legend(results: Results) -> list[tuple[str, str]]:
     """Return the colour scale of a run's frames, colour and label; empty where shades speak for themselves."""
-    return _style(found).legend
+    return _style(results).legend
 
 
-def _style(found: Results) -> Style:
-    spec = found["clip_spec"]
+def _style(results: Results) -> Style:
+    spec = results["clip_spec"]
     return clip_style(spec["unit"], scaling_from_dict(spec["scaling"]))
 
 
@@ -88,9 +88,9 @@ class ClipRows(NamedTuple):
     """
 
     number: int
-    past: Frames
-    truth: Frames
-    forecasts: dict[str, Frames]
+    past: FrameArray
+    truth: FrameArray
+    forecasts: dict[str, FrameArray]
     captions: list[str]
 
 
@@ -101,29 +101,29 @@ def clip_rows(names: list[str], folders: list[Path], results: list[Results], mos
         DataError: the examples of a folder are damaged.
     """
     loaded = [read_examples(folder) for folder in folders]
-    first, found = loaded[0], []
+    first, rows = loaded[0], []
     for number in range(min(most, len(first.get("truth", ())))):
         truth = first["truth"][number]
-        forecasts: dict[str, Frames] = {}
+        forecasts: dict[str, FrameArray] = {}
         for name, examples, run in zip(names, loaded, results, strict=True):
             if len(examples.get("truth", ())) > number and _same(examples["truth"][number], truth):
-                shown = [(name, run["model"]), *((baseline, baseline) for baseline in BASELINES_SHOWN)]
-                for label, key in shown:
+                columns = [(name, run["model"]), *((baseline, baseline) for baseline in BASELINES_SHOWN)]
+                for label, key in columns:
                     if key in examples:
                         forecasts.setdefault(label, examples[key][number])
         captions = time_labels(first["times"][number]) if "times" in first else []
-        found.append(ClipRows(number, first["past"][number], truth, forecasts, captions))
-    return found
+        rows.append(ClipRows(number, first["past"][number], truth, forecasts, captions))
+    return rows
 
 
-def clip_figures(clips: list[ClipRows], found: Results) -> list[dict[str, Any]]:
+def clip_figures(clips: list[ClipRows], results: Results) -> list[dict[str, Any]]:
     """Return pictures for the page: past, truth, each run's forecast and its absolute difference."""
-    style, figures = _style(found), []
+    style, figures = _style(results), []
     for clip in clips:
-        whole = np.concatenate([clip.past, clip.truth])
-        draw = partial(_png, columns=len(whole), paint=style.paint)
-        draw_error = partial(_png, columns=len(whole), paint=style.paint_error)
-        rows, panels = [("truth", draw(whole))], {"truth": (whole, len(clip.past))}
+        frames = np.concatenate([clip.past, clip.truth])
+        draw = partial(_png, columns=len(frames), paint=style.paint)
+        draw_error = partial(_png, columns=len(frames), paint=style.paint_error)
+        rows, panels = [("truth", draw(frames))], {"truth": (frames, len(clip.past))}
         for label, forecast in clip.forecasts.items():
             rows.append((label, draw(forecast)))
             rows.append((f"|{label} − truth|", draw_error(np.abs(forecast - clip.truth))))
@@ -145,13 +145,13 @@ def clip_figures(clips: list[ClipRows], found: Results) -> list[dict[str, Any]]:
     return figures
 
 
-def comparison_drawings(clips: list[ClipRows], found: Results) -> dict[str, Drawing]:
+def comparison_drawings(clips: list[ClipRows], results: Results) -> dict[str, Drawing]:
     """Return one figure a clip: truth, each run's forecast and its absolute difference over time."""
-    style, drawings = _style(found), {}
+    style, drawings = _style(results), {}
     for clip in clips:
         empty: list[Picture | None] = [None] * len(clip.past)
         past, truth = ([style.paint(frame) for frame in frames] for frames in (clip.past, clip.truth))
-        rows: dict[str, Row] = {"truth": [*past, *truth]}
+        rows: dict[str, PictureRow] = {"truth": [*past, *truth]}
         for label, forecast in clip.forecasts.items():
             error = np.abs(forecast - clip.truth)
             rows[label] = [*empty, *(style.paint(frame) for frame in forecast)]
@@ -161,15 +161,15 @@ def comparison_drawings(clips: list[ClipRows], found: Results) -> dict[str, Draw
             f"{step:+d}" if step > 0 else str(step) for step in steps
         ]
         title = f"Forecasts of clip {clip.number}"
-        drawings[title] = draw_grid({"": rows}, columns, title, legend=style.legend, unit=found["clip_spec"]["unit"])
+        drawings[title] = draw_grid({"": rows}, columns, title, legend=style.legend, unit=results["clip_spec"]["unit"])
     return drawings
 
 
-def _same(one: Frames, other: Frames) -> bool:
+def _same(one: FrameArray, other: FrameArray) -> bool:
     return one.shape == other.shape and np.array_equal(one, other, equal_nan=True)
 
 
-def _png(row: Frames, *, columns: int, paint: Painter) -> str:
+def _png(row: FrameArray, *, columns: int, paint: Painter) -> str:
     return _source(strip([row], least=LEAST_PIXELS, columns=columns, paint=paint))
 
 

@@ -149,12 +149,12 @@ def radar_axes(results: Sequence[Results], score: str | None = None) -> dict[str
     """
     axes = {}
     for key, label, divisor, unit in COSTS:
-        values = [found.get(key) for found in results]
+        values = [run.get(key) for run in results]
         if all(values):
             axes[f"{label} ({unit})"] = [float(value) / divisor for value in values if value]
     infos = score_infos(list(results))
     name = score or next(iter(infos))
-    scores = [found["forecasts"][found["model"]]["mean"].get(name) for found in results]
+    scores = [run["forecasts"][run["model"]]["mean"].get(name) for run in results]
     if infos[name]["best"] in ("low", "high") and all(value is not None and value > 0 for value in scores):
         low = infos[name]["best"] == "low"
         label = infos[name]["label"]
@@ -199,11 +199,11 @@ def draw_radar(names: Sequence[str], axes: Mapping[str, Sequence[float]]) -> Dra
 
 GAP = 2
 LEAST_INCHES, MOST_INCHES, CHARACTERS_PER_INCH, LEGEND_INCHES = 0.52, 0.9, 14, 0.95
-Row = Sequence[Picture | None]
+PictureRow = Sequence[Picture | None]
 
 
 def draw_grid(
-    panels: Mapping[str, Mapping[str, Row]],
+    panels: Mapping[str, Mapping[str, PictureRow]],
     columns: Sequence[str],
     title: str,
     *,
@@ -253,7 +253,7 @@ def draw_grid(
     return rendered(figure, title)
 
 
-def _sheet(rows: Sequence[Row], columns: int, height: int, width: int) -> Picture:
+def _sheet(rows: Sequence[PictureRow], columns: int, height: int, width: int) -> Picture:
     sheet = np.full((len(rows) * (height + GAP), columns * (width + GAP), 3), 255, np.uint8)
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
@@ -285,16 +285,16 @@ BOX = (214, 96, 28)
 LABELS = {"head": "output"}
 
 
-def draw_fields(found: Mapping[str, Mapping[str, tuple[NDArray[Any], int]]]) -> Drawing:
+def draw_fields(fields: Mapping[str, Mapping[str, tuple[NDArray[Any], int]]]) -> Drawing:
     """Draw the gradient of each layer's central value, with a box around what it can see by theory.
 
     Args:
-        found: model -> layer -> gradient (H, W), side of the theoretical field in pixels.
+        fields: model -> layer -> gradient (H, W), side of the theoretical field in pixels.
     """
-    columns = list(dict.fromkeys(layer for layers in found.values() for layer in layers))
+    columns = list(dict.fromkeys(layer for layers in fields.values() for layer in layers))
     rows = {
         model: [_field(*layers[layer]) if layer in layers else None for layer in columns]
-        for model, layers in found.items()
+        for model, layers in fields.items()
     }
     title = f"Receptive fields: gradients, white the strongest, black {DECADES} decades below; box: theory"
     return draw_grid({"": rows}, columns, title)
@@ -316,13 +316,13 @@ def _field(gradient: NDArray[Any], side: int) -> NDArray[np.uint8]:
     return picture
 
 
-def draw_layers(found: Mapping[str, Mapping[str, NDArray[Any]]], context: int) -> Drawing:
+def draw_layers(outputs: Mapping[str, Mapping[str, NDArray[Any]]], context: int) -> Drawing:
     """Draw maps over time, a panel a model and a row a layer, each picture from its own darkest to its brightest.
 
     What goes in and comes out is shown from 0, black, to 1, white.
 
     Args:
-        found: model -> layer -> maps (N, h, w).
+        outputs: model -> layer -> maps (N, h, w).
         context: steps that saw a true frame; the others saw the model's own.
     """
     panels = {
@@ -332,7 +332,7 @@ def draw_layers(found: Mapping[str, Mapping[str, NDArray[Any]]], context: int) -
             else shades(maps, BORDER)
             for layer, maps in layers.items()
         }
-        for model, layers in found.items()
+        for model, layers in outputs.items()
     }
     steps = max(len(row) for rows in panels.values() for row in rows.values())
     columns = [f"t={step}" if step < context else f"({step})" for step in range(steps)]

@@ -34,17 +34,17 @@ class Forecast(NamedTuple):
     times: NDArray[np.int64] | None
 
 
-def write_forecast(found: Forecast, folder: Path) -> list[Path]:
+def write_forecast(forecast: Forecast, folder: Path) -> list[Path]:
     """Write forecast.npy and forecast.gif and, with times and xarray, forecast.nc; return their paths.
 
     Raises:
         OSError: the folder cannot be written.
     """
     saved = io.BytesIO()
-    np.save(saved, found.frames)
-    files = {"forecast.npy": saved.getvalue(), "forecast.gif": _animation(found)}
-    if found.times is not None and len(found.frames) == 1:
-        content = netcdf(found.frames[0], found.times[-found.frames.shape[1] :], found.unit)
+    np.save(saved, forecast.frames)
+    files = {"forecast.npy": saved.getvalue(), "forecast.gif": _animation(forecast)}
+    if forecast.times is not None and len(forecast.frames) == 1:
+        content = netcdf(forecast.frames[0], forecast.times[-forecast.frames.shape[1] :], forecast.unit)
         if content:
             files["forecast.nc"] = content
     for name, content in files.items():
@@ -52,11 +52,11 @@ def write_forecast(found: Forecast, folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def _animation(found: Forecast) -> bytes:
-    style = clip_style(found.unit, found.scaling)
-    both = np.concatenate([found.past[0], found.frames[0]])
-    captions = time_labels(found.times) if found.times is not None else []
-    return animation({"": (both, found.past.shape[1])}, paint=style.paint, captions=captions, **style.animate)
+def _animation(forecast: Forecast) -> bytes:
+    style = clip_style(forecast.unit, forecast.scaling)
+    both = np.concatenate([forecast.past[0], forecast.frames[0]])
+    captions = time_labels(forecast.times) if forecast.times is not None else []
+    return animation({"": (both, forecast.past.shape[1])}, paint=style.paint, captions=captions, **style.animate)
 
 
 def netcdf(frames: NDArray[np.float32], times: NDArray[np.int64], unit: str) -> bytes | None:
@@ -66,11 +66,11 @@ def netcdf(frames: NDArray[np.float32], times: NDArray[np.int64], unit: str) -> 
         import xarray
     except ImportError:
         return None
-    known = unit_facts(unit)
-    name = known.variable if known.standard_name else "forecast"
-    facts: dict[str, Any] = {"units": known.cf or unit}
-    if known.standard_name:
-        facts["standard_name"] = known.standard_name
+    unit_names = unit_facts(unit)
+    name = unit_names.variable if unit_names.standard_name else "forecast"
+    facts: dict[str, Any] = {"units": unit_names.cf or unit}
+    if unit_names.standard_name:
+        facts["standard_name"] = unit_names.standard_name
     stamps = times.astype("datetime64[s]").astype("datetime64[ns]")
     variable = xarray.DataArray(frames, dims=("time", "channel", "y", "x"), coords={"time": stamps}, attrs=facts)
     if frames.shape[1] == 1:

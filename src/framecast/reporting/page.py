@@ -74,10 +74,10 @@ def _page(
     clips = clip_rows(names, folders, results, most)
     context = {
         "title": "Forecast report",
-        "runs": [_facts(name, found) for name, found in zip(names, results, strict=True)],
+        "runs": [_facts(name, run) for name, run in zip(names, results, strict=True)],
         "tables": _tables(names, results),
-        "notes": list(dict.fromkeys(note for found in results for note in found.get("notes", ()))),
-        "intervals": any(found.get("bootstrap") for found in results),
+        "notes": list(dict.fromkeys(note for run in results for note in run.get("notes", ()))),
+        "intervals": any(run.get("bootstrap") for run in results),
         "fallbacks": _fallbacks(results),
         "radar": [Markup(drawing.svg) for drawing in radar.values()],
         "curves": [Markup(drawing.svg) for drawing in curves.values()],
@@ -90,18 +90,18 @@ def _page(
     return page, curves | training | radar | comparison_drawings(clips, results[0])
 
 
-def _facts(name: str, found: Results) -> dict[str, Any]:
-    spec = found["clip_spec"]
+def _facts(name: str, results: Results) -> dict[str, Any]:
+    spec = results["clip_spec"]
     pace = f", {spec['interval'] / 60:g} min apart" if spec.get("interval") else ""
     unit = f", {spec['unit']}" if spec["unit"] != "1" else ""
     return {
         "name": name,
-        "run": found["run"],
-        "parameters": f"{found['parameters']:,}",
-        "macs": f"{found['macs'] / 1e9:,.3g} G" if "macs" in found else "–",
-        "training": f"{found['peak_bytes'] / 1e6:,.3g} MB" if "peak_bytes" in found else "–",
-        "milliseconds": f"{1000 * found['seconds_per_clip']:.1f}",
-        "data": f"{found['data']}, {found['split']}, {found['clips']:,} clips",
+        "run": results["run"],
+        "parameters": f"{results['parameters']:,}",
+        "macs": f"{results['macs'] / 1e9:,.3g} G" if "macs" in results else "–",
+        "training": f"{results['peak_bytes'] / 1e6:,.3g} MB" if "peak_bytes" in results else "–",
+        "milliseconds": f"{1000 * results['seconds_per_clip']:.1f}",
+        "data": f"{results['data']}, {results['split']}, {results['clips']:,} clips",
         "clips": f"{spec['context']} → {spec['horizon']} frames of {spec['height']}×{spec['width']}{pace}{unit}",
     }
 
@@ -110,22 +110,23 @@ def _tables(names: list[str], results: list[Results]) -> list[dict[str, Any]]:
     """Return one table for each kind of scores, of the forecasts and of the published convention."""
     infos = score_infos(results)
     kinds = list(dict.fromkeys(info["table"] for info in infos.values()))
-    alike = len({found["fingerprint"] for found in results}) == 1
+    same_clips = len({run["fingerprint"] for run in results}) == 1
     tables = []
     for block, caption in CAPTIONS.items():
         columns = forecast_columns(names, results, block)
         for kind in kinds if columns else ():
             scores = {score: info for score, info in infos.items() if info["table"] == kind}
             best = {
-                score: clear_best(columns, score, info["best"]) if alike else None for score, info in scores.items()
+                score: clear_best(columns, score, info["best"]) if same_clips else None
+                for score, info in scores.items()
             }
             rows = [
                 {
                     "name": name,
                     "model": model,
-                    "cells": [_cell(found, score, best[score] == name) for score in scores],
+                    "cells": [_cell(run, score, best[score] == name) for score in scores],
                 }
-                for name, (found, model) in columns.items()
+                for name, (run, model) in columns.items()
             ]
             tables.append(
                 {"caption": f"{kind}: {caption}", "scores": [i["label"] for i in scores.values()], "rows": rows}
@@ -145,17 +146,17 @@ def clear_best(columns: Mapping[str, tuple[Results, bool]], score: str, rule: st
         rule: "low", "high" or "one": which values are best.
     """
     reaches = {}
-    for name, (found, _) in columns.items():
-        if found["mean"].get(score) is None:
+    for name, (scores, _) in columns.items():
+        if scores["mean"].get(score) is None:
             continue
-        bounds = found.get("interval", {}).get("mean", {}).get(score)
+        bounds = scores.get("interval", {}).get("mean", {}).get(score)
         if not bounds or None in bounds:
             return None
         low, high = bounds
         reaches[name] = _badness(low, high, rule)
     for name, (_, worst) in reaches.items():
-        others = [least for other, (least, _) in reaches.items() if other != name]
-        if others and worst < min(others):
+        rivals = [least for other, (least, _) in reaches.items() if other != name]
+        if rivals and worst < min(rivals):
             return name
     return None
 
@@ -170,9 +171,9 @@ def _badness(low: float, high: float, rule: str) -> tuple[float, float]:
     return (0.0 if low <= 1 <= high else ends[0]), ends[1]
 
 
-def _cell(found: Results, score: str, best: bool) -> dict[str, Any]:
-    value = found["mean"].get(score)
-    bounds = found.get("interval", {}).get("mean", {}).get(score)
+def _cell(scores: Results, score: str, best: bool) -> dict[str, Any]:
+    value = scores["mean"].get(score)
+    bounds = scores.get("interval", {}).get("mean", {}).get(score)
     spread = "" if not bounds or None in bounds or value is None else f"{bounds[0]:.3g} to {bounds[1]:.3g}"
     return {"text": shown_score(value), "best": best, "spread": spread}
 
@@ -180,10 +181,10 @@ def _cell(found: Results, score: str, best: bool) -> dict[str, Any]:
 def _fallbacks(results: list[Results]) -> list[str]:
     """Say where a baseline had to fall back to persistence."""
     return [
-        f"{name}: {found['fallbacks']} of {run['clips']} clips had no motion to follow and got persistence."
+        f"{name}: {forecast['fallbacks']} of {run['clips']} clips had no motion to follow and got persistence."
         for run in results[:1]
-        for name, found in run["forecasts"].items()
-        if found.get("fallbacks")
+        for name, forecast in run["forecasts"].items()
+        if forecast.get("fallbacks")
     ]
 
 
@@ -192,27 +193,27 @@ def _lead_curves(
 ) -> dict[str, Drawing]:
     columns = forecast_columns(names, results, "forecasts")
     muted = [name for name, (_, model) in columns.items() if not model]
-    drawn = {}
+    drawings = {}
     across, step = _lead_axis(results)
     for score, info in scores.items():
         lines: dict[str, Line] = {}
         bands: dict[str, list[list[float]]] = {}
-        for name, (found, model) in columns.items():
-            values = found["per_lead"].get(score)
+        for name, (forecast, model) in columns.items():
+            values = forecast["per_lead"].get(score)
             if values is None:
                 continue
             lines[name] = ([step * lead for lead in range(1, len(values) + 1)], _numbers(values))
-            spread = found.get("interval", {}).get("per_lead", {}).get(score)
+            spread = forecast.get("interval", {}).get("per_lead", {}).get(score)
             if model and spread:
                 bands[name] = [_numbers(bound) for bound in zip(*spread, strict=True)]
         title, up = info["label"], BETTER[info["best"]]
-        drawn[title] = draw_curves(lines, title=title, across=across, up=up, muted=muted, bands=bands)
-    return drawn
+        drawings[title] = draw_curves(lines, title=title, across=across, up=up, muted=muted, bands=bands)
+    return drawings
 
 
 def _lead_axis(results: list[Results]) -> tuple[str, float]:
     """Return the title of the axis of lead times, and the step of a frame on it: minutes, if all runs agree on them."""
-    intervals = {found["clip_spec"].get("interval") for found in results}
+    intervals = {run["clip_spec"].get("interval") for run in results}
     seconds = intervals.pop() if len(intervals) == 1 else None
     return ("lead time (minutes)", seconds / 60) if seconds and seconds >= 60 else ("lead time (frames)", 1)
 
@@ -223,7 +224,7 @@ def _numbers(values: Any) -> list[float]:
 
 
 def _training_curves(names: list[str], folders: list[Path]) -> dict[str, Drawing]:
-    drawn = {}
+    drawings = {}
     for file, column, title in (("train", "loss", "Training loss"), ("validation", "validation_mse", "Validation MSE")):
         lines: dict[str, Line] = {}
         for name, folder in zip(names, folders, strict=True):
@@ -233,5 +234,5 @@ def _training_curves(names: list[str], folders: list[Path]) -> dict[str, Drawing
                     rows = list(csv.DictReader(content))
                 lines[name] = ([float(row["batch"]) for row in rows], [float(row[column]) for row in rows])
         if any(x for x, _ in lines.values()):
-            drawn[title] = draw_curves(lines, title=title, across="batches", up="", log=True)
-    return drawn
+            drawings[title] = draw_curves(lines, title=title, across="batches", up="", log=True)
+    return drawings

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 Picture = NDArray[np.uint8]
-Frames = NDArray[Any]
-Painter = Callable[[Frames], Picture]
+FrameArray = NDArray[Any]
+Painter = Callable[[FrameArray], Picture]
 
 PAST, FORECAST = (120, 120, 120), (214, 96, 28)
 NO_DATA = 180
@@ -21,7 +21,7 @@ BORDER, LINE = 2, 14
 PLAIN = Image.Dither.NONE
 
 
-def to_picture(frame: Frames) -> Picture:
+def to_picture(frame: FrameArray) -> Picture:
     """Turn a frame (C, H, W) in [0, 1] into a picture (H, W, 3); more than three channels show the first.
 
     Where there is no data (NaN) it is grey.
@@ -37,7 +37,9 @@ def enlarge(picture: Picture, least: int) -> Picture:
     return picture.repeat(factor, 0).repeat(factor, 1)
 
 
-def strip(rows: list[Frames], gap: int = 1, least: int = 48, *, columns: int = 0, paint: Painter = to_picture) -> bytes:
+def strip(
+    rows: list[FrameArray], gap: int = 1, least: int = 48, *, columns: int = 0, paint: Painter = to_picture
+) -> bytes:
     """Return a PNG with one row of frames per entry (T, C, H, W).
 
     Args:
@@ -66,7 +68,7 @@ def _png(pixels: Picture) -> bytes:
 
 
 def animation(
-    panels: dict[str, tuple[Frames, int]],
+    panels: dict[str, tuple[FrameArray, int]],
     milliseconds: int = 250,
     least: int = 160,
     *,
@@ -98,11 +100,9 @@ def animation(
         head = [_line(captions[step], sheet.shape[1])] if captions else []
         below = [foot(sheet.shape[1])] if foot else []
         pictures.append(Image.fromarray(np.concatenate([*head, sheet, *below])))
-    first, *others = _reduced(pictures) if kind == "PNG" else [one.quantize(64, dither=PLAIN) for one in pictures]
+    first, *more = _reduced(pictures) if kind == "PNG" else [one.quantize(64, dither=PLAIN) for one in pictures]
     content = io.BytesIO()
-    first.save(
-        content, kind, save_all=True, append_images=others, duration=milliseconds, loop=0, optimize=kind == "PNG"
-    )
+    first.save(content, kind, save_all=True, append_images=more, duration=milliseconds, loop=0, optimize=kind == "PNG")
     return content.getvalue()
 
 

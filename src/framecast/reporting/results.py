@@ -32,11 +32,11 @@ def read_results(folder: Path) -> Results:
     if not file.is_file():
         raise RunNotFoundError(f"{folder} holds no results.json: run framecast evaluate on it first")
     with reading(file, "is not what framecast evaluate writes", "evaluate again"):
-        found: Results = json.loads(file.read_text())
+        results: Results = json.loads(file.read_text())
         for needed in ("forecasts", "clip_spec", "scores"):
-            if not found[needed]:
+            if not results[needed]:
                 raise OptionError(f"{needed} is empty")
-    return found
+    return results
 
 
 def read_examples(folder: Path) -> dict[str, NDArray[Any]]:
@@ -61,31 +61,28 @@ def _examples(path: Path) -> dict[str, NDArray[Any]]:
     if valid is not None and "past" in frames:
         context = frames["past"].shape[1]
         for name, array in frames.items():
-            seen = valid[:, :context] if name == "past" else valid[:, context : context + array.shape[1]]
-            array[~np.broadcast_to(seen, array.shape)] = np.nan
+            mask = valid[:, :context] if name == "past" else valid[:, context : context + array.shape[1]]
+            array[~np.broadcast_to(mask, array.shape)] = np.nan
     return frames if times is None else {**frames, "times": times}
 
 
 def run_names(results: list[Results]) -> list[str]:
     """Call every run by its model, and by its folder too where two have the same model."""
-    models = [found["model"] for found in results]
-    return [
-        f"{found['model']} ({found['run']})" if models.count(found["model"]) > 1 else found["model"]
-        for found in results
-    ]
+    models = [run["model"] for run in results]
+    return [f"{run['model']} ({run['run']})" if models.count(run["model"]) > 1 else run["model"] for run in results]
 
 
 def forecast_columns(names: list[str], results: list[Results], block: str) -> dict[str, tuple[Results, bool]]:
     """Return forecast name -> (its scores, whether it is a model), the baselines last and once."""
     models: dict[str, tuple[Results, bool]] = {}
     baselines: dict[str, tuple[Results, bool]] = {}
-    for name, found in zip(names, results, strict=True):
-        for forecast, scores in found.get(block, {}).items():
-            if forecast == found["model"]:
+    for name, run in zip(names, results, strict=True):
+        for forecast, scores in run.get(block, {}).items():
+            if forecast == run["model"]:
                 models[name] = (scores, True)
             else:
                 # Runs of one test set share their baselines; another test set shows its own.
-                label = forecast if found["fingerprint"] == results[0]["fingerprint"] else f"{forecast} of {name}"
+                label = forecast if run["fingerprint"] == results[0]["fingerprint"] else f"{forecast} of {name}"
                 baselines.setdefault(label, (scores, False))
     return models | baselines
 
@@ -93,8 +90,8 @@ def forecast_columns(names: list[str], results: list[Results], block: str) -> di
 def score_infos(results: list[Results]) -> dict[str, dict[str, Any]]:
     """Return how each score of any of the results is shown."""
     infos: dict[str, dict[str, Any]] = {}
-    for found in results:
-        for score, info in found["scores"].items():
+    for run in results:
+        for score, info in run["scores"].items():
             infos.setdefault(score, info)
     return infos
 
@@ -106,8 +103,8 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as aligned text, the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+    for first, *more in rows:
+        cells = [cell.rjust(width) for cell, width in zip(more, widths[1:], strict=True)]
         lines.append("  ".join([first.ljust(widths[0]), *cells]))
     return "\n".join(lines)
 
@@ -115,12 +112,12 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 def row_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows of equal keys as aligned text: whole numbers with separators, others with one decimal."""
 
-    def shown(value: Any) -> str:
+    def text_of(value: Any) -> str:
         if value is None:
             return UNDEFINED
         return f"{value:,}" if isinstance(value, int) else f"{value:.1f}" if isinstance(value, float) else str(value)
 
-    return text_table([list(rows[0]), *([shown(value) for value in row.values()] for row in rows)])
+    return text_table([list(rows[0]), *([text_of(value) for value in row.values()] for row in rows)])
 
 
 def shown_score(value: float | None) -> str:
@@ -132,7 +129,7 @@ def score_table(results: Mapping[str, Any]) -> str:
     """Return the main scores of an evaluation as small text tables, one for each kind."""
     named = [
         *results["forecasts"].items(),
-        *((f"{name}, as published", found) for name, found in results.get("as_published", {}).items()),
+        *((f"{name}, as published", scores_of) for name, scores_of in results.get("as_published", {}).items()),
     ]
     kinds: dict[str, list[str]] = {}
     for score, info in results["scores"].items():
@@ -140,7 +137,7 @@ def score_table(results: Mapping[str, Any]) -> str:
             kinds.setdefault(info["table"], []).append(score)
     tables = []
     for scores in kinds.values():
-        rows = [[name, *(shown_score(found["mean"][score]) for score in scores)] for name, found in named]
+        rows = [[name, *(shown_score(scores_of["mean"][score]) for score in scores)] for name, scores_of in named]
         tables.append(text_table([["forecast", *(results["scores"][score]["label"] for score in scores)], *rows]))
     return "\n\n".join(tables)
 
@@ -153,8 +150,8 @@ def score_csv(results: Mapping[str, Any]) -> str:
     writer.writerow(["forecast", "protocol", "lead", "clips", *names])
     blocks = {"forecast": results["forecasts"], "as-published": results.get("as_published", {})}
     for protocol, block in blocks.items():
-        for name, found in block.items():
-            leads = zip(*(found["per_lead"][score] for score in names), strict=True)
-            for lead, scores in [*enumerate(leads, 1), ("mean", [found["mean"][score] for score in names])]:
+        for name, scores_of in block.items():
+            leads = zip(*(scores_of["per_lead"][score] for score in names), strict=True)
+            for lead, scores in [*enumerate(leads, 1), ("mean", [scores_of["mean"][score] for score in names])]:
                 writer.writerow([name, protocol, lead, results["clips"], *scores])
     return content.getvalue()

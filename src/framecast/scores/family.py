@@ -109,11 +109,11 @@ def masked(values: Tensor, valid: Tensor | None) -> Tensor:
 
 def plain_values(values: Tensor) -> list[Any]:
     """Return a tensor as nested lists for a file, None where it is not a number or infinite."""
-    listed = values.tolist()
+    values_list = values.tolist()
 
     def clean(item: Any) -> Any:
         if isinstance(item, list):
             return [clean(one) for one in item]
         return item if isinstance(item, int) or (item == item and abs(item) != float("inf")) else None
 
-    return clean(listed)  # type: ignore[no-any-return]
+    return clean(values_list)  # type: ignore[no-any-return]

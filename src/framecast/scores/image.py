@@ -47,8 +47,8 @@ def ssim(forecast: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor
     if valid is None:
         return similarity.mean((1, 2, 3))
     gaps = F.max_pool2d((~valid).float(), WINDOW, stride=1)
-    whole = (gaps == 0).expand_as(similarity)
-    return masked(similarity, whole).sum((1, 2, 3)) / whole.sum((1, 2, 3))
+    complete = (gaps == 0).expand_as(similarity)
+    return masked(similarity, complete).sum((1, 2, 3)) / complete.sum((1, 2, 3))
 
 
 def _blur(maps: Tensor) -> Tensor:

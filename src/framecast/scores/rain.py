@@ -60,16 +60,16 @@ def contingency_counts(
         valid: booleans (B, T, 1 or C, H, W) of what counts.
         thresholds: in mm/h.
     """
-    found: Counts = {}
-    counted = torch.ones_like(truth, dtype=torch.bool) if valid is None else valid.expand_as(truth)
-    pixels = counted.sum((2, 3, 4))
+    counts: Counts = {}
+    in_domain = torch.ones_like(truth, dtype=torch.bool) if valid is None else valid.expand_as(truth)
+    pixels = in_domain.sum((2, 3, 4))
     for threshold in thresholds:
-        forecast_event, event = (_events(rates, threshold) & counted for rates in (forecast, truth))
+        forecast_event, event = (_events(rates, threshold) & in_domain for rates in (forecast, truth))
         hits = (forecast_event & event).sum((2, 3, 4))
         false_alarms, misses = forecast_event.sum((2, 3, 4)) - hits, event.sum((2, 3, 4)) - hits
         cells = hits, false_alarms, misses, pixels - hits - false_alarms - misses
-        found |= {f"{name}_{threshold:g}": cell for name, cell in zip(CELLS, cells, strict=True)}
-    return found
+        counts |= {f"{name}_{threshold:g}": cell for name, cell in zip(CELLS, cells, strict=True)}
+    return counts
 
 
 def contingency_scores(hits: Tensor, false_alarms: Tensor, misses: Tensor, correct_negatives: Tensor) -> Counts:
@@ -88,16 +88,21 @@ def fraction_counts(
     forecast: Tensor, truth: Tensor, valid: Tensor | None = None, *, thresholds: Sequence[float], scales: Sequence[int]
 ) -> Counts:
     """Return Σ (Nf - No)² and Σ Nf² + Σ No² of event numbers in windows, (B, T) int64 each; see the module."""
-    found: Counts = {}
-    counted = torch.ones_like(truth, dtype=torch.bool) if valid is None else valid.expand_as(truth)
+    counts: Counts = {}
+    in_domain = torch.ones_like(truth, dtype=torch.bool) if valid is None else valid.expand_as(truth)
     for threshold in thresholds:
-        events = torch.stack([_events(rates, threshold) & counted for rates in (forecast, truth)])
+        events = torch.stack([_events(rates, threshold) & in_domain for rates in (forecast, truth)])
         for scale in scales:
-            ours, theirs = (masked(numbers, counted) for numbers in window_numbers(events, scale))
+            forecast_fraction, truth_fraction = (
+                masked(numbers, in_domain) for numbers in window_numbers(events, scale)
+            )
             name = f"{threshold:g}_{scale}"
-            error, *worst = (_total(numbers.square()) for numbers in (ours - theirs, ours, theirs))
-            found[f"fss_error_{name}"], found[f"fss_worst_{name}"] = error, worst[0] + worst[1]
-    return found
+            error, *worst = (
+                _total(numbers.square())
+                for numbers in (forecast_fraction - truth_fraction, forecast_fraction, truth_fraction)
+            )
+            counts[f"fss_error_{name}"], counts[f"fss_worst_{name}"] = error, worst[0] + worst[1]
+    return counts
 
 
 def window_numbers(events: Tensor, scale: int) -> Tensor:
@@ -155,16 +160,16 @@ class RainScores(ScoreFamily):
 
     def info(self) -> dict[str, ScoreInfo]:
         """Return how the scores are shown."""
-        found = {}
+        infos = {}
         for kind, (label, best, table, main) in KINDS.items():
             for threshold in self.thresholds:
-                shown = f"{label} ≥ {threshold:g} mm/h"
-                found[f"{kind}_{threshold:g}"] = ScoreInfo(shown, best, table, main)
+                title = f"{label} ≥ {threshold:g} mm/h"
+                infos[f"{kind}_{threshold:g}"] = ScoreInfo(title, best, table, main)
         for threshold in self.thresholds:
             for scale in self.scales:
-                shown = f"FSS ≥ {threshold:g}, {scale} px"
-                found[f"fss_{threshold:g}_{scale}"] = ScoreInfo(shown, "high", "Rain in windows, mm/h", False)
-        return found
+                title = f"FSS ≥ {threshold:g}, {scale} px"
+                infos[f"fss_{threshold:g}_{scale}"] = ScoreInfo(title, "high", "Rain in windows, mm/h", False)
+        return infos
 
     def counts(self, pair: Compared) -> Counts:
         """Return the counts per clip and lead time."""
@@ -176,15 +181,15 @@ class RainScores(ScoreFamily):
 
     def scores(self, counts: Counts) -> dict[str, Tensor]:
         """Return the scores of counts, NaN where undefined."""
-        found: dict[str, Tensor] = {}
+        scores: dict[str, Tensor] = {}
         for threshold in self.thresholds:
             named = contingency_scores(*(counts[f"{cell}_{threshold:g}"] for cell in CELLS))
-            found |= {f"{name}_{threshold:g}": values for name, values in named.items()}
+            scores |= {f"{name}_{threshold:g}": values for name, values in named.items()}
             for scale in self.scales:
                 name = f"{threshold:g}_{scale}"
                 error, worst = counts[f"fss_error_{name}"].double(), counts[f"fss_worst_{name}"].double()
-                found[f"fss_{name}"] = 1 - error / worst
-        return {name: found[name] for name in self.info()}
+                scores[f"fss_{name}"] = 1 - error / worst
+        return {name: scores[name] for name in self.info()}
 
     def published_scores(self, counts: Counts) -> dict[str, Tensor]:
         """Return the scores with 0 where they are undefined, as the released code has them."""

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.errors import DataError, OptionError
-from framecast.studies.plan import Plan, StudyCell
+from framecast.studies.plan import StudyCell, StudyPlan
 from framecast.studies.records import Record, Records
 
 REPLICATES = 2000
@@ -77,10 +77,10 @@ class Difference(NamedTuple):
 
 def spread(values: Sequence[float | None]) -> Spread:
     """Return mean and standard deviation (n - 1) of values over seeds; those that are undefined do not count."""
-    known = [value for value in values if value is not None]
-    if not known:
+    defined = [value for value in values if value is not None]
+    if not defined:
         return Spread(math.nan, math.nan)
-    return Spread(float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else math.nan)
+    return Spread(float(np.mean(defined)), float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan)
 
 
 def paired_interval(differences: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
@@ -93,7 +93,7 @@ def paired_interval(differences: NDArray[np.float64], seed: int = 0) -> tuple[fl
     if not seeds or not clips:
         raise OptionError(f"there are {seeds} seeds and {clips} clips: an interval needs one of each at least")
     rng = np.random.default_rng(seed)
-    by_seed, by_clip = _drawn(rng, seeds), _drawn(rng, clips)
+    by_seed, by_clip = _weights(rng, seeds), _weights(rng, clips)
     means = np.einsum("rs,sn,rn->r", by_seed, differences, by_clip, optimize=True)
     low, high = (float(bound) for bound in np.percentile(means, BOUNDS))
     if seeds > 1:
@@ -103,10 +103,10 @@ def paired_interval(differences: NDArray[np.float64], seed: int = 0) -> tuple[fl
     return low, high
 
 
-def _drawn(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+def _weights(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
     """Return weights (replicates, count) that sum to 1: how often each is among count - 1 drawn with replacement."""
-    drawn = max(1, count - 1)
-    return rng.multinomial(drawn, np.full(count, 1 / count), size=REPLICATES) / drawn
+    free = max(1, count - 1)
+    return rng.multinomial(free, np.full(count, 1 / count), size=REPLICATES) / free
 
 
 def check_alike(records: Records) -> None:
@@ -127,33 +127,33 @@ def check_alike(records: Records) -> None:
             )
 
 
-def differences(plan: Plan, records: Records, score: str) -> list[Difference]:
+def differences(plan: StudyPlan, records: Records, score: str) -> list[Difference]:
     """Return the paired difference of every model to its reference, where both have a common seed and the score."""
-    found = []
+    rows = []
     for model in plan.models.values():
         if not model.reference:
             continue
         pairs = [
-            (_clips(own, score), _clips(other, score))
+            (_clips(record, score), _clips(other, score))
             for seed in plan.seeds
-            if (own := records.get(plan.cell(model.label, seed)))
+            if (record := records.get(plan.cell(model.label, seed)))
             and (other := records.get(plan.cell(model.reference, seed)))
         ]
         if not pairs:
             continue
-        ours, theirs = (np.stack(side) for side in zip(*pairs, strict=True))
-        known = ~(np.isnan(ours) | np.isnan(theirs)).any(0)
-        if not known.any():
+        model_values, reference_values = (np.stack(side) for side in zip(*pairs, strict=True))
+        defined = ~(np.isnan(model_values) | np.isnan(reference_values)).any(0)
+        if not defined.any():
             continue
-        apart = (ours - theirs)[:, known]
-        low, high = paired_interval(apart)
-        base = float(theirs[:, known].mean())
-        found.append(
+        gaps = (model_values - reference_values)[:, defined]
+        low, high = paired_interval(gaps)
+        base = float(reference_values[:, defined].mean())
+        rows.append(
             Difference(
-                model.label, model.reference, score, float(apart.mean()), low, high, base, len(pairs), int(known.sum())
+                model.label, model.reference, score, float(gaps.mean()), low, high, base, len(pairs), int(defined.sum())
             )
         )
-    return found
+    return rows
 
 
 def _clips(record: Record, score: str) -> NDArray[np.float64]:

@@ -87,7 +87,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """A study as its file says, all names checked."""
 
     file: Path
@@ -106,9 +106,9 @@ class Plan:
     @property
     def command(self) -> str:
         """The command that runs the study, without the folders of this machine."""
-        path, here = self.file.resolve(), Path.cwd()
-        shown = path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
-        return f"framecast study {shown}"
+        path, folder = self.file.resolve(), Path.cwd()
+        relative = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+        return f"framecast study {relative}"
 
     def cells(self, only: Iterable[str] = ()) -> list[StudyCell]:
         """Return the cells seed by seed, so that an unfinished study holds all models equally often.
@@ -148,7 +148,7 @@ class Plan:
     def recipe(self, cell: StudyCell) -> dict[str, Any]:
         """Return what a cell's result depends on, as plain values: equal recipes have equal results."""
         training = {name: value for name, value in self.training_of(cell).items() if name not in FREE_ON_RESUME}
-        found = {
+        recipe = {
             "model": model_entry(cell.model.name).name,
             "model_options": cell.model.options,
             "data": self.data,
@@ -156,10 +156,10 @@ class Plan:
             "training": training,
             "evaluation": {name: value for name, value in self.evaluation.items() if name in SCORED_ALIKE},
         }
-        return json.loads(json.dumps(found, sort_keys=True))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(recipe, sort_keys=True))  # type: ignore[no-any-return]
 
 
-def read_plan(file: str | Path) -> Plan:
+def read_plan(file: str | Path) -> StudyPlan:
     """Read a study's file.
 
     Args:
@@ -174,76 +174,77 @@ def read_plan(file: str | Path) -> Plan:
     if not path.is_file():
         raise RunNotFoundError(f"there is no study {path}: give a YAML file, or a folder with a study.yaml")
     try:
-        given = yaml.safe_load(check_aliases(path.read_text()))
+        content = yaml.safe_load(check_aliases(path.read_text()))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise OptionError(f"{path} is not YAML: {error}") from error
-    return _plan(path, _mapping(path, "a study", given))
+    return _plan(path, _mapping(path, "a study", content))
 
 
-def _plan(path: Path, given: dict[str, Any]) -> Plan:
-    _known(path, "key of a study", given, KEYS)
+def _plan(path: Path, content: dict[str, Any]) -> StudyPlan:
+    _check_names(path, "key of a study", content, KEYS)
     for needed in ("name", "data", "seeds", "models"):
-        if not given.get(needed):
+        if not content.get(needed):
             raise OptionError(f"{path} has no {needed}: a study needs name, data, seeds and models")
     for option in ("data_options", "training", "evaluation", "model_options", "published"):
-        given[option] = _mapping(path, option, given.get(option))
+        content[option] = _mapping(path, option, content.get(option))
     models = {
-        label: _model(path, str(label), given, own) for label, own in _mapping(path, "models", given["models"]).items()
+        label: _model(path, str(label), content, settings)
+        for label, settings in _mapping(path, "models", content["models"]).items()
     }
     for model in models.values():
         if model.reference and model.reference not in models:
             raise UnknownNameError(f"model in {path} to be a reference", model.reference, models)
-    _known(path, "evaluation option", given["evaluation"], EVALUATION_KEYS)
-    return Plan(
+    _check_names(path, "evaluation option", content["evaluation"], EVALUATION_KEYS)
+    return StudyPlan(
         file=path,
-        name=_label(path, given["name"]),
-        about=" ".join(str(given.get("about", "")).split()),
-        data=str(given["data"]),
-        data_options=given["data_options"],
-        training=_training(path, given["training"]),
-        evaluation=given["evaluation"],
-        seeds=_seeds(path, given["seeds"]),
+        name=_label(path, content["name"]),
+        about=" ".join(str(content.get("about", "")).split()),
+        data=str(content["data"]),
+        data_options=content["data_options"],
+        training=_training(path, content["training"]),
+        evaluation=content["evaluation"],
+        seeds=_seeds(path, content["seeds"]),
         models=models,
-        published=_published(path, given["published"], models),
-        also=tuple(path.parent / str(other) for other in given.get("also") or ()),
-        out=path.parent / str(given.get("out", ".")),
+        published=_published(path, content["published"], models),
+        also=tuple(path.parent / str(other) for other in content.get("also") or ()),
+        out=path.parent / str(content.get("out", ".")),
     )
 
 
-def _model(path: Path, label: str, study: dict[str, Any], own: Any) -> StudyModel:
-    own = _mapping(path, f"models.{label}", own)
-    _known(path, f"key of models.{label}", own, MODEL_KEYS)
-    entry = model_entry(str(own.get("model", label)))
-    known = entry.options()
-    special = _mapping(path, f"models.{label}.model_options", own.get("model_options"))
-    _known(path, f"option of model {entry.name}", special, known)
-    common = {name: value for name, value in study["model_options"].items() if name in known}
-    training = _training(path, _mapping(path, f"models.{label}.training", own.get("training")))
-    reference = str(own.get("reference", study.get("reference") or ""))
-    return StudyModel(_label(path, label), str(own.get("model", label)), {**common, **special}, training,
+def _model(path: Path, label: str, study: dict[str, Any], settings: Any) -> StudyModel:
+    settings = _mapping(path, f"models.{label}", settings)
+    _check_names(path, f"key of models.{label}", settings, MODEL_KEYS)
+    entry = model_entry(str(settings.get("model", label)))
+    accepted = entry.options()
+    special = _mapping(path, f"models.{label}.model_options", settings.get("model_options"))
+    _check_names(path, f"option of model {entry.name}", special, accepted)
+    common = {name: value for name, value in study["model_options"].items() if name in accepted}
+    training = _training(path, _mapping(path, f"models.{label}.training", settings.get("training")))
+    reference = str(settings.get("reference", study.get("reference") or ""))
+    return StudyModel(_label(path, label), str(settings.get("model", label)), {**common, **special}, training,
                       "" if reference == label else reference)  # fmt: skip
 
 
-def _training(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+def _training(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Return training options with their types, such as 0.001 for the text 1e-3 that YAML makes of it."""
     from jsonargparse import ArgumentParser
 
-    _known(path, "training option", given, {option.name for option in fields(TrainingOptions)})
+    _check_names(path, "training option", content, {option.name for option in fields(TrainingOptions)})
     for name, instead in (("seed", "list seeds instead"), ("minutes", "all cells must see the clips they are to see")):
-        if name in given:
+        if name in content:
             raise OptionError(f"{path} has training.{name}, which no study can have: {instead}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(TrainingOptions)
     try:
-        values = parser.parse_object(given).as_dict()
+        values = parser.parse_object(content).as_dict()
         TrainingOptions(**values)
     except Exception as error:
         raise OptionError(f"{path}, training: {error}") from error
-    return {name: values[name] for name in given}
+    return {name: values[name] for name in content}
 
 
-def _seeds(path: Path, given: Any) -> tuple[int, ...]:
-    seeds = given if isinstance(given, list) else [given]
+def _seeds(path: Path, content: Any) -> tuple[int, ...]:
+    seeds = content if isinstance(content, list) else [content]
     for seed in seeds:
         check_count(f"seeds of {path}", seed, least=0)
     if len(set(seeds)) < len(seeds):
@@ -251,32 +252,32 @@ def _seeds(path: Path, given: Any) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def _published(path: Path, given: dict[str, Any], models: Mapping[str, StudyModel]) -> Published:
-    _known(path, "key of published", given, PUBLISHED_KEYS)
-    if given and set(given) != PUBLISHED_KEYS:
+def _published(path: Path, content: dict[str, Any], models: Mapping[str, StudyModel]) -> Published:
+    _check_names(path, "key of published", content, PUBLISHED_KEYS)
+    if content and set(content) != PUBLISHED_KEYS:
         raise OptionError(f"{path}: published needs source and values, so that a reader knows what they are")
     values = {}
-    for score, numbers in _mapping(path, "published.values", given.get("values")).items():
+    for score, numbers in _mapping(path, "published.values", content.get("values")).items():
         what = f"published.values.{score}"
         values[str(score)] = _mapping(path, what, numbers)
-        _known(path, f"model of {what}", values[str(score)], models)
+        _check_names(path, f"model of {what}", values[str(score)], models)
         for label, value in values[str(score)].items():
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise OptionError(f"{path}: {what}.{label} is {value!r} and must be a number")
-    return Published(str(given.get("source", "")), values)
+    return Published(str(content.get("source", "")), values)
 
 
-def _mapping(path: Path, what: str, given: Any) -> dict[str, Any]:
-    if given is None:
+def _mapping(path: Path, what: str, content: Any) -> dict[str, Any]:
+    if content is None:
         return {}
-    if not isinstance(given, dict):
-        raise OptionError(f"{path}: {what} is {given!r} and must be names with values, as in 'size: 32'")
-    return dict(given)
+    if not isinstance(content, dict):
+        raise OptionError(f"{path}: {what} is {content!r} and must be names with values, as in 'size: 32'")
+    return dict(content)
 
 
-def _known(path: Path, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
-    names = set(known)
-    for name in given:
+def _check_names(path: Path, kind: str, spelled: Iterable[str], accepted: Iterable[str]) -> None:
+    names = set(accepted)
+    for name in spelled:
         if name not in names:
             raise UnknownNameError(f"{kind} (in {path})", str(name), names)
 

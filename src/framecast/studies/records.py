@@ -24,7 +24,7 @@ from framecast.cost.count import create_for_shape, model_cost
 from framecast.errors import DataError
 from framecast.files import write_atomically
 from framecast.registry import model_entry
-from framecast.studies.plan import Plan, StudyCell, read_plan
+from framecast.studies.plan import StudyCell, StudyPlan, read_plan
 from framecast.training.options import training_options
 from framecast.training.run_folder import RunFolder
 from framecast.untrusted import reading
@@ -35,19 +35,19 @@ PER_CLIP = ("mse", "ssim")
 NEEDED = ("recipe", "cost", "training", "curve", "forecast", "baselines", "evaluation")
 
 
-def find_record(plan: Plan, cell: StudyCell) -> Record | None:
+def find_record(plan: StudyPlan, cell: StudyCell) -> Record | None:
     """Return the record of a cell, the study's own or one of equal recipe in a study of ``also``; None if not done.
 
     Raises:
         DataError: a record is damaged or was made with another recipe.
     """
-    own, recipe = plan.result_file(cell), plan.recipe(cell)
-    if own.is_file():
-        record = _read(own)
+    result_file, recipe = plan.result_file(cell), plan.recipe(cell)
+    if result_file.is_file():
+        record = _read(result_file)
         if record["recipe"] != recipe:
             raise DataError(
-                f"{own} was made with {_differences(record['recipe'], recipe)} in {plan.file}: restore the file, or "
-                "give the study another name and folder"
+                f"{result_file} was made with {_differences(record['recipe'], recipe)} in {plan.file}: "
+                "restore the file, or give the study another name and folder"
             )
         return record
     for folder in plan.also:
@@ -59,7 +59,7 @@ def find_record(plan: Plan, cell: StudyCell) -> Record | None:
     return None
 
 
-def run_of_record(plan: Plan, cell: StudyCell, record: Record) -> Path:
+def run_of_record(plan: StudyPlan, cell: StudyCell, record: Record) -> Path:
     """Return the run folder a record is of, in this study or in one of ``also``; it may be gone."""
     if not plan.result_file(cell).is_file():
         for folder in plan.also:
@@ -79,21 +79,21 @@ def _read(path: Path) -> Record:
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Say what two recipes differ in."""
-    told = []
+    lines = []
     for key in now:
         if isinstance(now[key], dict):
             names = sorted(before[key].keys() | now[key].keys())
-            told += [
+            lines += [
                 f"{key}.{name}={before[key].get(name)} and stands as {now[key].get(name)}"
                 for name in names
                 if before[key].get(name) != now[key].get(name)
             ]
         elif before[key] != now[key]:
-            told.append(f"{key}={before[key]} and stands as {now[key]}")
-    return ", ".join(told)
+            lines.append(f"{key}={before[key]} and stands as {now[key]}")
+    return ", ".join(lines)
 
 
-def write_record(plan: Plan, cell: StudyCell, cost: dict[str, Any], results: dict[str, Any]) -> Record:
+def write_record(plan: StudyPlan, cell: StudyCell, cost: dict[str, Any], results: dict[str, Any]) -> Record:
     """Write the record of a cell whose run folder is trained and evaluated.
 
     Args:
@@ -106,7 +106,7 @@ def write_record(plan: Plan, cell: StudyCell, cost: dict[str, Any], results: dic
     batch, timing = int(folder.read_config()["training"]["batch"]), _rows(folder.logs / "timing.csv")
     batches, clock = int(timing[-1]["batch"]) if timing else 0, _Clock(timing)
     curve = _rows(folder.logs / "validation.csv")
-    found = results["forecasts"][results["model"]]
+    forecast = results["forecasts"][results["model"]]
     record = {
         "study": plan.name,
         "model": cell.model.label,
@@ -132,12 +132,12 @@ def write_record(plan: Plan, cell: StudyCell, cost: dict[str, Any], results: dic
         }
         | {"seconds_per_clip": _short(results["seconds_per_clip"])},
         "forecast": {
-            "mean": found["mean"],
-            "per_lead": found["per_lead"],
+            "mean": forecast["mean"],
+            "per_lead": forecast["per_lead"],
             "per_clip": {
-                name: [_short(value) for value in found["per_clip"][name]]
+                name: [_short(value) for value in forecast["per_clip"][name]]
                 for name in ("clip", *PER_CLIP)
-                if name in found["per_clip"]
+                if name in forecast["per_clip"]
             },
         },
         "baselines": {
@@ -151,7 +151,7 @@ def write_record(plan: Plan, cell: StudyCell, cost: dict[str, Any], results: dic
     return record
 
 
-def save_record(plan: Plan, cell: StudyCell, record: Record) -> None:
+def save_record(plan: StudyPlan, cell: StudyCell, record: Record) -> None:
     """Write the file of a cell's record."""
     write_atomically(plan.result_file(cell), (json.dumps(record, separators=(",", ":")) + "\n").encode())
 
@@ -207,7 +207,7 @@ class Hours(NamedTuple):
         return self.training + self.evaluation
 
 
-def cell_cost(plan: Plan, cell: StudyCell, shape: Sequence[int], context: int) -> dict[str, Any]:
+def cell_cost(plan: StudyPlan, cell: StudyCell, shape: Sequence[int], context: int) -> dict[str, Any]:
     """Return what a cell costs, counted with its own recipe and batch, and the clips and batch it was counted for.
 
     Args:
@@ -218,38 +218,38 @@ def cell_cost(plan: Plan, cell: StudyCell, shape: Sequence[int], context: int) -
     """
     training = training_options(plan.training_of(cell))
     options = options_in_training(cell.model.name, cell.model.options, training)
-    counted = model_cost(
+    costs = model_cost(
         create_for_shape(cell.model.name, shape, context, options),
         training.recipe(model_entry(cell.model.name).training), shape, context,
         batch=training.batch, recompute=training.recompute,
     ).to_dict()  # fmt: skip
     order = ("parameters", "macs", "shape", "context", "batch", "saved_bytes", "peak_bytes")
-    facts = {**counted, "shape": list(shape), "context": context}
+    facts = {**costs, "shape": list(shape), "context": context}
     return {name: facts[name] for name in order}
 
 
-def complete_costs(plan: Plan, records: Records) -> Records:
+def complete_costs(plan: StudyPlan, records: Records) -> Records:
     """Return records with all counts of cost; the study's own that lacked one are written anew with it.
 
     Args:
         plan: the study.
         records: of the cells that are done.
     """
-    made: dict[str, dict[str, Any]] = {}
-    found: Records = {}
+    costs: dict[str, dict[str, Any]] = {}
+    completed: Records = {}
     for cell, record in records.items():
         cost, label = record["cost"], cell.model.label
         if "peak_bytes" not in cost:
             # Seeds of a model cost the same.
-            made[label] = made.get(label) or cell_cost(plan, cell, cost["shape"], cost["context"])
-            record = {**record, "cost": {**made[label], **cost}}
+            costs[label] = costs.get(label) or cell_cost(plan, cell, cost["shape"], cost["context"])
+            record = {**record, "cost": {**costs[label], **cost}}
             if plan.result_file(cell).is_file():
                 save_record(plan, cell, record)
-        found[cell] = record
-    return found
+        completed[cell] = record
+    return completed
 
 
-def machine_hours(plan: Plan, records: Records) -> tuple[list[Hours], list[str]]:
+def machine_hours(plan: StudyPlan, records: Records) -> tuple[list[Hours], list[str]]:
     """Return the machine hours of each model, and the names of cells of which a log lacks a sitting.
 
     Hours are those of processes: two cells that run side by side for an hour make two. A process that was killed wrote
@@ -259,24 +259,24 @@ def machine_hours(plan: Plan, records: Records) -> tuple[list[Hours], list[str]]
         plan: the study; its own log counts whole, those of the studies in ``also`` where a cell was taken from there.
         records: of the cells that are done.
     """
-    own = _log(plan.out)
-    others = {other.name: _log(other.out) for other in map(read_plan, plan.also)}
-    found: dict[str, list[Hours]] = {label: [] for label in plan.models}
+    sittings = _log(plan.out)
+    other_logs = {other.name: _log(other.out) for other in map(read_plan, plan.also)}
+    hours_by_model: dict[str, list[Hours]] = {label: [] for label in plan.models}
     short = []
     for cell in plan.cells():
-        record, rows = records.get(cell), own.pop(str(cell), [])
+        record, rows = records.get(cell), sittings.pop(str(cell), [])
         if record is not None and not plan.result_file(cell).is_file():
-            rows = rows + others.get(record["study"], {}).get(f"{record['model']}-seed{record['seed']}", [])
+            rows = rows + other_logs.get(record["study"], {}).get(f"{record['model']}-seed{record['seed']}", [])
         hours = _hours(cell.model.label, rows)
         trained = record["training"]["seconds"] / SECONDS if record is not None else 0.0
         if hours.training < trained:
             short.append(str(cell))
             hours = hours._replace(training=trained)
         if hours.total:
-            found[cell.model.label].append(hours)
-    gone = [_hours("", rows) for rows in own.values()]
-    found |= {"cells the study no longer has": gone}
-    return [add_hours(label, several) for label, several in found.items() if several], short
+            hours_by_model[cell.model.label].append(hours)
+    orphans = [_hours("", rows) for rows in sittings.values()]
+    hours_by_model |= {"cells the study no longer has": orphans}
+    return [add_hours(label, several) for label, several in hours_by_model.items() if several], short
 
 
 def add_hours(label: str, hours: Iterable[Hours]) -> Hours:
@@ -296,9 +296,9 @@ def _hours(label: str, rows: list[dict[str, str]]) -> Hours:
 def _log(folder: Path) -> dict[str, list[dict[str, str]]]:
     """Return the rows of a study's log by cell."""
     path = folder / "log.csv"
-    found: dict[str, list[dict[str, str]]] = {}
+    rows_of: dict[str, list[dict[str, str]]] = {}
     if path.is_file():
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
-                found.setdefault(row["cell"], []).append(row)
-    return found
+                rows_of.setdefault(row["cell"], []).append(row)
+    return rows_of

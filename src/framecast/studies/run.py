@@ -30,8 +30,8 @@ from framecast.api.data import data
 from framecast.api.evaluate import evaluate
 from framecast.api.train import train
 from framecast.errors import DataError, LockedError, OptionError, RunFolderError, StudyCellBusyError, check_count
-from framecast.files import held, write_atomically
-from framecast.studies.plan import Plan, StudyCell, read_plan
+from framecast.files import locked, write_atomically
+from framecast.studies.plan import StudyCell, StudyPlan, read_plan
 from framecast.studies.records import Record, cell_cost, find_record, write_record
 from framecast.studies.tables import TABLES, write_tables
 from framecast.training.run_folder import RunFolder
@@ -41,7 +41,7 @@ LOG_COLUMNS = ("command", "started", "cell", "outcome", "training_seconds", "eva
                "python", "framecast", "torch", "lightning", "numpy")  # fmt: skip
 
 
-def run_cell(plan: Plan, cell: StudyCell, threads: int = 1) -> Record:
+def run_cell(plan: StudyPlan, cell: StudyCell, threads: int = 1) -> Record:
     """Train, score and record a cell, or return its record where it is done.
 
     Args:
@@ -54,68 +54,68 @@ def run_cell(plan: Plan, cell: StudyCell, threads: int = 1) -> Record:
         DataError: the run folder or the record is of another recipe than the study's.
         KeyboardInterrupt: Ctrl-C was pressed; the state of the training is saved.
     """
-    with _alone(plan, cell):
+    with _exclusively(plan, cell):
         done = find_record(plan, cell)
         if done is not None:
             return done
-        spent = {"training": 0.0, "evaluation": 0.0}
+        seconds = {"training": 0.0, "evaluation": 0.0}
         began, outcome = datetime.now(UTC), "failed"
         try:
-            record = _run(plan, cell, threads, spent)
+            record = _run(plan, cell, threads, seconds)
             outcome = "done"
         except KeyboardInterrupt:
             outcome = "interrupted"
             raise
         finally:
-            _log(plan, cell, began, outcome, spent, threads)
+            _log(plan, cell, began, outcome, seconds, threads)
     return record
 
 
-def _run(plan: Plan, cell: StudyCell, threads: int, spent: dict[str, float]) -> Record:
+def _run(plan: StudyPlan, cell: StudyCell, threads: int, seconds: dict[str, float]) -> Record:
     folder, options = plan.run_folder(cell), plan.training_of(cell)
     state = _state(plan, cell)
-    here: dict[str, Any] = {"threads": threads, "progress": False}
+    process_options: dict[str, Any] = {"threads": threads, "progress": False}
     if not state["trained"]:
         if not RunFolder(folder).saved_checkpoints():
             # A run that was stopped before its first training state holds nothing to go on with.
             shutil.rmtree(folder, ignore_errors=True)
-        with _timed(spent, "training"):
+        with _timed(seconds, "training"):
             if folder.exists():
-                train(out=folder, resume=True, **here)
+                train(out=folder, resume=True, **process_options)
             else:
                 train(
                     cell.model.name, plan.data, out=folder, model_options=cell.model.options,
-                    data_options=plan.data_options, **{**options, **here},
+                    data_options=plan.data_options, **{**options, **process_options},
                 )  # fmt: skip
         _write_state(plan, cell, {**state, "trained": True})
-    with _timed(spent, "evaluation"):
-        results = evaluate(folder, **plan.evaluation, per_clip=True, bootstrap=0, examples=4, **here)
+    with _timed(seconds, "evaluation"):
+        results = evaluate(folder, **plan.evaluation, per_clip=True, bootstrap=0, examples=4, **process_options)
     spec = data(plan.data, **plan.data_options).spec
-    counted = cell_cost(plan, cell, (spec.length, spec.channels, spec.height, spec.width), spec.context)
-    return write_record(plan, cell, counted, results)
+    costs = cell_cost(plan, cell, (spec.length, spec.channels, spec.height, spec.width), spec.context)
+    return write_record(plan, cell, costs, results)
 
 
 @contextmanager
-def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     began = time.monotonic()
     try:
         yield
     finally:
-        spent[stage] = time.monotonic() - began
+        seconds[stage] = time.monotonic() - began
 
 
-def _beside(plan: Plan, cell: StudyCell, ending: str) -> Path:
+def _sibling(plan: StudyPlan, cell: StudyCell, ending: str) -> Path:
     folder = plan.run_folder(cell)
     return folder.with_name(folder.name + ending)
 
 
-def _state(plan: Plan, cell: StudyCell) -> dict[str, Any]:
+def _state(plan: StudyPlan, cell: StudyCell) -> dict[str, Any]:
     """Return whether the run is trained, and write down the recipe of one that starts.
 
     Raises:
         DataError: the run was started with another recipe, or the file that says so is damaged.
     """
-    path, recipe = _beside(plan, cell, ".json"), plan.recipe(cell)
+    path, recipe = _sibling(plan, cell, ".json"), plan.recipe(cell)
     if path.is_file() and plan.run_folder(cell).exists():
         with reading(path, remedy=f"delete it and {plan.run_folder(cell)} to begin again"):
             state: dict[str, Any] = json.loads(path.read_text())
@@ -131,21 +131,23 @@ def _state(plan: Plan, cell: StudyCell) -> dict[str, Any]:
     return state
 
 
-def _write_state(plan: Plan, cell: StudyCell, state: dict[str, Any]) -> None:
-    write_atomically(_beside(plan, cell, ".json"), json.dumps(state, indent=1).encode())
+def _write_state(plan: StudyPlan, cell: StudyCell, state: dict[str, Any]) -> None:
+    write_atomically(_sibling(plan, cell, ".json"), json.dumps(state, indent=1).encode())
 
 
 @contextmanager
-def _alone(plan: Plan, cell: StudyCell) -> Iterator[None]:
+def _exclusively(plan: StudyPlan, cell: StudyCell) -> Iterator[None]:
     """Hold the cell's lock, which the system frees when the process ends, however it ends."""
     try:
-        with held(_beside(plan, cell, ".lock")):
+        with locked(_sibling(plan, cell, ".lock")):
             yield
     except LockedError as error:
         raise StudyCellBusyError(f"another process works on {cell}: {error}") from error
 
 
-def _log(plan: Plan, cell: StudyCell, began: datetime, outcome: str, spent: dict[str, float], threads: int) -> None:
+def _log(
+    plan: StudyPlan, cell: StudyCell, began: datetime, outcome: str, seconds: dict[str, float], threads: int
+) -> None:
     """Add a row to the study's log."""
     versions: dict[str, str] = {}
     with suppress(RunFolderError):  # a cell may fail for this very file; the row is written all the same
@@ -156,8 +158,8 @@ def _log(plan: Plan, cell: StudyCell, began: datetime, outcome: str, spent: dict
         "started": began.isoformat(timespec="seconds"),
         "cell": str(cell),
         "outcome": outcome,
-        "training_seconds": f"{spent['training']:.1f}",
-        "evaluation_seconds": f"{spent['evaluation']:.1f}",
+        "training_seconds": f"{seconds['training']:.1f}",
+        "evaluation_seconds": f"{seconds['evaluation']:.1f}",
         "threads": threads,
         "machine": f"{platform.platform()}, {os.cpu_count()} cores",
         **versions,
@@ -187,7 +189,7 @@ class Outcome(NamedTuple):
 
     tables: Path | None
     done: list[str]
-    left: list[str]
+    remaining: list[str]
     failed: dict[str, str]
 
 
@@ -234,11 +236,11 @@ def study(
         one = plan.cell(*_one(cell))
         run_cell(plan, one, share)
         return Outcome(None, [str(one)], [], failed)
-    left = [one for one in plan.cells(only) if find_record(plan, one) is None]
-    if left and not tables:
+    remaining = [one for one in plan.cells(only) if find_record(plan, one) is None]
+    if remaining and not tables:
         data(plan.data, **plan.data_options)  # data that is not there fails every cell alike: say so at once
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
-        failed = _Crew(plan, jobs, share, deadline).work(left)
+        failed = _CellRunner(plan, jobs, share, deadline).work(remaining)
     return _outcome(plan, failed)
 
 
@@ -251,7 +253,7 @@ def _one(cell: Sequence[str]) -> tuple[str, int]:
     return label, int(rest[0])
 
 
-def _outcome(plan: Plan, failed: dict[str, str]) -> Outcome:
+def _outcome(plan: StudyPlan, failed: dict[str, str]) -> Outcome:
     records = {one: find_record(plan, one) for one in plan.cells()}
     present = {one: record for one, record in records.items() if record is not None}
     write_tables(plan, present)
@@ -260,7 +262,7 @@ def _outcome(plan: Plan, failed: dict[str, str]) -> Outcome:
 
 
 @contextmanager
-def _heard() -> Iterator[None]:
+def _interruptible() -> Iterator[None]:
     """Hear Ctrl-C, and a kill like it, also where a shell put us in the background, which deafens us and our cells."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -275,10 +277,10 @@ def _heard() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class _Crew:
+class _CellRunner:
     """Runs cells, some at a time, each in a process."""
 
-    def __init__(self, plan: Plan, jobs: int, threads: int, deadline: float | None) -> None:
+    def __init__(self, plan: StudyPlan, jobs: int, threads: int, deadline: float | None) -> None:
         self.plan, self.jobs, self.threads, self.deadline = plan, jobs, threads, deadline
         self.running: dict[StudyCell, subprocess.Popen[bytes]] = {}
         self.failed: dict[str, str] = {}
@@ -286,7 +288,7 @@ class _Crew:
 
     def work(self, cells: list[StudyCell]) -> dict[str, str]:
         """Run all cells and return why those that failed did."""
-        with _heard():
+        with _interruptible():
             self._work(list(cells))
         return self.failed
 
@@ -310,9 +312,9 @@ class _Crew:
 
     def _start(self, cell: StudyCell) -> None:
         arguments = [str(self.plan.file), "--cell", cell.model.label, str(cell.seed), "--threads", str(self.threads)]
-        said = self._said(cell)
-        said.parent.mkdir(parents=True, exist_ok=True)
-        with said.open("wb") as file:
+        log_path = self._log_path(cell)
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("wb") as file:
             # A session of its own: Ctrl-C reaches the cell once, through us.
             self.running[cell] = subprocess.Popen(
                 [sys.executable, "-m", "framecast", "study", *arguments],
@@ -340,11 +342,11 @@ class _Crew:
             elif self.stopping and code in (130, -signal.SIGINT):
                 log.warning("%s: interrupted, to be continued", cell)
             else:
-                lines = self._said(cell).read_text(errors="replace").strip().splitlines()
+                lines = self._log_path(cell).read_text(errors="replace").strip().splitlines()
                 self.failed[str(cell)] = lines[-1] if lines else f"ended with code {code}"
-                log.warning("%s: failed: %s (all it said: %s)", cell, self.failed[str(cell)], self._said(cell))
+                log.warning("%s: failed: %s (all it said: %s)", cell, self.failed[str(cell)], self._log_path(cell))
 
-    def _said(self, cell: StudyCell) -> Path:
+    def _log_path(self, cell: StudyCell) -> Path:
         folder = self.plan.run_folder(cell)
         return folder.with_name(f"{folder.name}.log")
 

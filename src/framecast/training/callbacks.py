@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from framecast.errors import RunFolderError, WeightsError
 from framecast.files import read_checked, write_atomically, write_checked
 from framecast.training.distributed import Peers, mean_over_ranks, random_states, restore_random_states
-from framecast.training.nonfinite import FiniteGuard
+from framecast.training.nonfinite import NonFiniteGuard
 from framecast.training.order import ShuffledBatches
 from framecast.training.run_folder import RunFolder
 from framecast.training.task import ForecastTask
@@ -82,7 +82,7 @@ def newest_checkpoint(folder: RunFolder) -> tuple[Path, list[str]]:
     raise WeightsError(f"{folder.checkpoints} holds no training state to resume from{detail}")
 
 
-class Log(lightning.Callback):
+class CsvLog(lightning.Callback):
     """Writes the log as CSV: what repeats exactly in train.csv and validation.csv, the clock in timing.csv."""
 
     TRAIN = ("batch", "epoch", "loss", "lr")
@@ -138,6 +138,11 @@ class Log(lightning.Callback):
             scores = [repr(float(trainer.callback_metrics[name])) for name in self.VALIDATION[2:]]
             _add(self.folder.logs / "validation.csv", (self.done, max(0, self.done - 1) // self.per_epoch, *scores))
 
+    @property
+    def state_key(self) -> str:
+        """Return the key in checkpoints, the same since the first release."""
+        return "Log"
+
     def state_dict(self) -> dict[str, Any]:
         """Return the losses not yet written and how far the log is."""
         self._share()
@@ -153,10 +158,10 @@ class Progress(TQDMProgressBar):
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         """Return what stands behind the bar."""
-        shown: dict[str, Any] = super().get_metrics(trainer, pl_module)
-        shown.pop("v_num", None)
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
         loss = trainer.callback_metrics.get("loss")
-        return shown if loss is None else {"loss": f"{float(loss):.4g}", **shown}
+        return metrics if loss is None else {"loss": f"{float(loss):.4g}", **metrics}
 
 
 def _add(path: Path, row: tuple[Any, ...]) -> None:
@@ -170,15 +175,15 @@ def _cut(path: Path, columns: tuple[str, ...], done: int) -> None:
     if done and path.exists():
         with reading(path, "is no log of a training", "restore it, or delete it", RunFolderError):
             # A row may be torn if the writer was killed within it; it is after the checkpoint anyway.
-            written = list(csv.reader(path.read_text().splitlines()))[1:]
-            rows = [row for row in written if len(row) == len(columns) and int(row[0]) <= done]
-    kept = io.StringIO()
-    csv.writer(kept, lineterminator="\n").writerows([columns, *rows])
+            lines = list(csv.reader(path.read_text().splitlines()))[1:]
+            rows = [row for row in lines if len(row) == len(columns) and int(row[0]) <= done]
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([columns, *rows])
     # Whole or not there: the next resume needs these rows if this one is killed.
-    write_atomically(path, kept.getvalue().encode())
+    write_atomically(path, buffer.getvalue().encode())
 
 
-class Keeper(lightning.Callback):
+class Checkpointer(lightning.Callback):
     """Saves training states, keeps the best weights, and ends the run in order on Ctrl-C and SIGTERM.
 
     A training state is written after a batch, or after the validation that follows it, always between two
@@ -187,7 +192,7 @@ class Keeper(lightning.Callback):
     """
 
     def __init__(
-        self, folder: RunFolder, batches: ShuffledBatches, guard: FiniteGuard, *, save_every: int,
+        self, folder: RunFolder, batches: ShuffledBatches, guard: NonFiniteGuard, *, save_every: int,
         validate_every: int, accumulate: int, minutes: float | None,
     ) -> None:  # fmt: skip
         self.folder, self.batches, self.guard = folder, batches, guard
@@ -197,7 +202,7 @@ class Keeper(lightning.Callback):
         self.done = 0
         self.validated = -1
         self.interrupted = False
-        self._asked = False
+        self._stop_requested = False
         self._random: list[list[torch.Tensor]] = []
         self._handlers: dict[int, Any] = {}
 
@@ -211,7 +216,7 @@ class Keeper(lightning.Callback):
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         # The first Ctrl-C ends the run in order; a second one is the usual KeyboardInterrupt. SIGTERM may come twice,
         # to a group of processes and from the one that started them.
-        self._asked = True
+        self._stop_requested = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -237,7 +242,7 @@ class Keeper(lightning.Callback):
         if self.done % self.accumulate:
             return
         late = time.monotonic() - self._began > self.seconds
-        self.interrupted, late = self._peers.any_of(self._asked, late)
+        self.interrupted, late = self._peers.any_of(self._stop_requested, late)
         if self.interrupted or late:
             trainer.should_stop = True
         validation_follows = self.done % self.validate_every == 0
@@ -283,7 +288,7 @@ class Keeper(lightning.Callback):
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Give the signals back, and hear of one that came after the last batch."""
         self._give_back()
-        (self.interrupted,) = self._peers.any_of(self._asked)
+        (self.interrupted,) = self._peers.any_of(self._stop_requested)
 
     def _give_back(self) -> None:
         for number, handler in self._handlers.items():
@@ -300,7 +305,7 @@ class Keeper(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add what Lightning does not keep."""
-        random = self._peers.gathered(random_states(pl_module.device))
+        random = self._peers.gather(random_states(pl_module.device))
         checkpoint["framecast"] = {
             "batches": self.done, "validated": self.validated, "best": self.best, "random": random,
         }  # fmt: skip
@@ -309,9 +314,9 @@ class Keeper(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Continue with the batch after the last one done."""
-        kept = checkpoint["framecast"]
-        self.done = self.batches.start = kept["batches"]
-        self.validated, self.best, self._random = kept["validated"], kept["best"], kept["random"]
+        saved = checkpoint["framecast"]
+        self.done = self.batches.start = saved["batches"]
+        self.validated, self.best, self._random = saved["validated"], saved["best"], saved["random"]
 
 
 def _main_thread() -> bool:

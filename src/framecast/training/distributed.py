@@ -45,7 +45,7 @@ class Peers:
         dist.all_reduce(numbers, dist.ReduceOp.MAX, self._hosts)
         return [bool(number) for number in numbers]
 
-    def gathered(self, value: Any) -> list[Any]:
+    def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, in the order of their numbers."""
         if self._hosts is None:
             return [value]
@@ -68,14 +68,14 @@ def meet_peers() -> None:
     """
     if not (dist.is_available() and dist.is_torchelastic_launched()) or dist.is_initialized():
         return
-    told = os.environ
-    if told.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or told["GROUP_WORLD_SIZE"] != "1":
+    environment = os.environ
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or environment["GROUP_WORLD_SIZE"] != "1":
         dist.init_process_group()
         return
-    number, count = int(told["RANK"]), int(told["WORLD_SIZE"])
-    shared = dist.TCPStore(told["MASTER_ADDR"], int(told["MASTER_PORT"]), count, is_master=False)  # type: ignore[attr-defined]
-    own = dist.PrefixStore(f"attempt {told['TORCHELASTIC_RESTART_COUNT']}", shared)  # type: ignore[attr-defined]
-    dist.init_process_group(store=own, rank=number, world_size=count)
+    number, count = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    shared = dist.TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), count, is_master=False)  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"attempt {environment['TORCHELASTIC_RESTART_COUNT']}", shared)  # type: ignore[attr-defined]
+    dist.init_process_group(store=store, rank=number, world_size=count)
 
 
 def is_first_process() -> bool:
@@ -95,8 +95,8 @@ def launched_shape() -> tuple[int, int] | None:
     """Return (processes on this machine, machines) if torchrun started this process, else None."""
     if not (dist.is_available() and dist.is_torchelastic_launched()):
         return None
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
-    return here, int(os.environ["WORLD_SIZE"]) // here
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    return local, int(os.environ["WORLD_SIZE"]) // local
 
 
 def own_device(device: torch.device) -> torch.device:

@@ -21,9 +21,9 @@ from framecast.data.clips import ClipData, ClipSpec
 from framecast.errors import DataError, OutOfMemoryError, PeerLostError, is_out_of_memory
 from framecast.models.forecaster import Forecaster
 from framecast.registry import Training
-from framecast.training.callbacks import CheckedCheckpoints, Keeper, Log, Progress, best_score
+from framecast.training.callbacks import CheckedCheckpoints, Checkpointer, CsvLog, Progress, best_score
 from framecast.training.distributed import launched_shape, meet_peers, peer_is_lost
-from framecast.training.nonfinite import FiniteGuard
+from framecast.training.nonfinite import NonFiniteGuard
 from framecast.training.options import TrainingOptions
 from framecast.training.order import EveryClipOnce, ShuffledBatches
 from framecast.training.run_folder import RunFolder
@@ -131,8 +131,8 @@ def fit(
         batches = ShuffledBatches(
             len(data["train"]), options.batch, total, options.seed, trainer.global_rank, trainer.world_size
         )
-        guard = FiniteGuard(options.on_nonfinite, options.skip_limit, options.accumulate)
-        keeper = Keeper(
+        guard = NonFiniteGuard(options.on_nonfinite, options.skip_limit, options.accumulate)
+        checkpointer = Checkpointer(
             folder,
             batches,
             guard,
@@ -143,16 +143,16 @@ def fit(
         )
         trainer.callbacks += [  # type: ignore[attr-defined]
             guard,
-            Log(folder, options.log_every, probe.per_epoch),
-            keeper,
+            CsvLog(folder, options.log_every, probe.per_epoch),
+            checkpointer,
         ]
         train, validation = training_loaders(data, options, batches, pin=trainer.strategy.root_device.type == "cuda")
-        with _alone(start, folder, trainer.is_global_zero):
+        with _exclusively(start, folder, trainer.is_global_zero):
             state = _begin(start, folder, data, model, trainer.is_global_zero)
             failed = None
             try:
                 trainer.fit(task, train, validation, ckpt_path=state)
-                if len(validation) and keeper.validated != keeper.done and not keeper.interrupted:
+                if len(validation) and checkpointer.validated != checkpointer.done and not checkpointer.interrupted:
                     trainer.validate(task, validation, verbose=False)
             except (RuntimeError, MemoryError) as error:
                 failed = _explained(error, model, data, options, folder)
@@ -161,23 +161,23 @@ def fit(
             # Raised here and not above, so that nothing holds the memory of the step that failed.
             if failed is not None:
                 raise failed
-            if trainer.is_global_zero and not (math.isfinite(keeper.best) and folder.weights.exists()):
-                keeper.keep_weights(task, None)
+            if trainer.is_global_zero and not (math.isfinite(checkpointer.best) and folder.weights.exists()):
+                checkpointer.keep_weights(task, None)
             score = trainer.strategy.broadcast(best_score(folder) if trainer.is_global_zero else None)
-    if keeper.interrupted:
+    if checkpointer.interrupted:
         raise KeyboardInterrupt(
-            f"stopped after batch {keeper.done} of {total}: go on with --resume --out {folder.path}"
+            f"stopped after batch {checkpointer.done} of {total}: go on with --resume --out {folder.path}"
         )
-    return Run(folder.path, keeper.done, keeper.done == total, score)
+    return Run(folder.path, checkpointer.done, checkpointer.done == total, score)
 
 
-def _alone(start: Mapping[str, Any] | Path, folder: RunFolder, first: bool) -> AbstractContextManager[None]:
+def _exclusively(start: Mapping[str, Any] | Path, folder: RunFolder, first: bool) -> AbstractContextManager[None]:
     """Hold the folder, by the first process for all of this training; a folder of something else stays as it is."""
     if not first:
         return nullcontext()
     if isinstance(start, Mapping):
         folder.check_free()
-    return folder.held()
+    return folder.locked()
 
 
 def _begin(
@@ -243,8 +243,8 @@ def _processes(options: TrainingOptions) -> dict[str, Any]:
     launched = launched_shape()
     if launched is None:
         return {"devices": options.devices}
-    here, machines = launched
-    return {"devices": here if options.devices == "auto" else options.devices, "num_nodes": machines}
+    local, machines = launched
+    return {"devices": local if options.devices == "auto" else options.devices, "num_nodes": machines}
 
 
 def training_loaders(
@@ -271,10 +271,14 @@ def training_loaders(
             f"there are {len(clips)} clips to validate with and {batches.ranks} processes, one of which would have "
             "none: use more validation clips or fewer processes"
         )
-    own = EveryClipOnce(len(clips), batches.rank, batches.ranks)
+    validation_share = EveryClipOnce(len(clips), batches.rank, batches.ranks)
     share = max(1, options.batch // batches.ranks)
     validation = DataLoader(
-        clips, batch_size=share, sampler=own, generator=torch.Generator().manual_seed(options.seed), **common
+        clips,
+        batch_size=share,
+        sampler=validation_share,
+        generator=torch.Generator().manual_seed(options.seed),
+        **common,
     )
     return train, validation
 

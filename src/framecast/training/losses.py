@@ -70,9 +70,9 @@ def squared_plus_edges(forecast: Tensor, truth: Tensor, valid: Tensor | None = N
     steps = _steps(torch.cat([forecast, truth]).flatten(0, 1)).square()
     for side in WINDOWS:
         strength = (F.avg_pool2d(steps, side, side // 2, padding=side // 2) + FAINT).sqrt()
-        ours, theirs = strength.chunk(2)
+        forecast_edges, truth_edges = strength.chunk(2)
         share = steps[0, 0].numel() / (2 * strength[0, 0].numel())
-        total = total + share * (ours - theirs).square().sum((1, 2, 3)).sum()
+        total = total + share * (forecast_edges - truth_edges).square().sum((1, 2, 3)).sum()
     return total
 
 

@@ -1,7 +1,7 @@
 """Non-finite numbers: a step whose loss or gradient is NaN or infinite never reaches the weights.
 
-Whether a step is finite is found out on the device, and the optimiser leaves out a step that is not on the device too.
-The host hears of it one step later, or before anything is saved or validated, so no step waits for it.
+Whether a step is finite is decided on the device, and the optimiser skips a step that is not there too.
+The host reads the flag one step later, or before anything is saved or validated, so no step waits for it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Step:
     clips: list[Tensor] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
     norm: Tensor | None = None
-    found: Tensor | None = None
+    nonfinite: Tensor | None = None
     arrived: Any = None
 
 
-class FiniteGuard(lightning.Callback):
+class NonFiniteGuard(lightning.Callback):
     """Leaves out steps with a non-finite loss or gradient, and ends the run at the first or after too many of them.
 
     Args:
@@ -49,7 +49,7 @@ class FiniteGuard(lightning.Callback):
         self.accumulate, self.in_a_row = accumulate, 0
         self._step = Step(0)
         self._before: list[Tensor] = []
-        self._told: Step | None = None
+        self._pending: Step | None = None
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
@@ -79,18 +79,18 @@ class FiniteGuard(lightning.Callback):
             step.norm = torch.nn.utils.get_total_norm(gradients)
             norms = [step.norm.float()]
         numbers = torch.stack([*(loss.float() for loss in step.losses), *norms])
-        step.found = in_any_rank((~numbers.isfinite()).any().float())
+        step.nonfinite = in_any_rank((~numbers.isfinite()).any().float())
         means = _running_means(pl_module)
         for mean, before in zip(means, self._before, strict=True):
-            mean.copy_(torch.where(step.found > 0, before, mean))
-        found = step.found
-        told, self._told = self._told, _sent_to_host(step)
+            mean.copy_(torch.where(step.nonfinite > 0, before, mean))
+        nonfinite = step.nonfinite
+        previous, self._pending = self._pending, _sent_to_host(step)
         if optimizer.param_groups[0].get("fused"):
-            optimizer.found_inf = found  # type: ignore[attr-defined]
-            self._hear(told)
+            optimizer.found_inf = nonfinite  # type: ignore[attr-defined]
+            self._read_flag(previous)
         else:
             # Optimisers that cannot leave out a step on the device are not stepped: one wait a step.
-            self._hear(told)
+            self._read_flag(previous)
             if self.settle():
                 optimizer.zero_grad()
 
@@ -100,15 +100,15 @@ class FiniteGuard(lightning.Callback):
         Raises:
             NonFiniteError: it was not finite, and no more may be left out.
         """
-        told, self._told = self._told, None
-        return self._hear(told)
+        previous, self._pending = self._pending, None
+        return self._read_flag(previous)
 
-    def _hear(self, step: Step | None) -> bool:
-        if step is None or step.found is None:
+    def _read_flag(self, step: Step | None) -> bool:
+        if step is None or step.nonfinite is None:
             return False
         if step.arrived is not None:
             step.arrived.synchronize()
-        if not step.found.numpy():
+        if not step.nonfinite.numpy():
             self.in_a_row = 0
             return False
         self.in_a_row += 1
@@ -123,8 +123,13 @@ class FiniteGuard(lightning.Callback):
         return True
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Hear of the last step."""
+        """Read the flag of the last step."""
         self.settle()
+
+    @property
+    def state_key(self) -> str:
+        """Return the key in checkpoints, the same since the first release."""
+        return "FiniteGuard"
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many steps in a row were left out."""
@@ -143,14 +148,14 @@ def _running_means(module: nn.Module) -> list[Tensor]:
 
 def _sent_to_host(step: Step) -> Step:
     """Have the host told of a step, without waiting for it."""
-    assert step.found is not None
-    if step.found.device.type == "cuda":
-        found, step.found = step.found, torch.empty((), pin_memory=True)
-        step.found.copy_(found, non_blocking=True)
+    assert step.nonfinite is not None
+    if step.nonfinite.device.type == "cuda":
+        nonfinite, step.nonfinite = step.nonfinite, torch.empty((), pin_memory=True)
+        step.nonfinite.copy_(nonfinite, non_blocking=True)
         step.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         step.arrived.record()
-    elif step.found.device.type != "cpu":
-        step.found = step.found.cpu()
+    elif step.nonfinite.device.type != "cpu":
+        step.nonfinite = step.nonfinite.cpu()
     return step
 
 
@@ -158,9 +163,10 @@ def _message(step: Step) -> str:
     """Return which step it was and what it learned from, over all processes."""
     clips = [number.tolist() for number in step.clips]
     losses = [float(loss) for loss in step.losses]
-    parts = Peers().gathered((clips, losses))
-    seen = sorted({clip for part, _ in parts for numbers in part for clip in numbers})
-    lost = ", ".join(f"{loss:.6g}" for _, part in parts for loss in part)
+    parts = Peers().gather((clips, losses))
+    clip_numbers = sorted({clip for part, _ in parts for numbers in part for clip in numbers})
+    loss_texts = ", ".join(f"{loss:.6g}" for _, part in parts for loss in part)
     norm = "" if step.norm is None else f" and a gradient of norm {float(step.norm):.6g}"
     batches = f"batch {step.batches[0]}" + (f" to {step.batches[-1]}" if len(step.batches) > 1 else "")
-    return f"step {step.number} ({batches}) has a loss of {lost}{norm} from training clips {', '.join(map(str, seen))}"
+    listed_clips = ", ".join(map(str, clip_numbers))
+    return f"step {step.number} ({batches}) has a loss of {loss_texts}{norm} from training clips {listed_clips}"

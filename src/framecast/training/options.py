@@ -119,8 +119,8 @@ class TrainingOptions:
 
     def recipe(self, defaults: Training) -> Training:
         """Return the model's recipe with the options that were given."""
-        own = {name: getattr(self, name) for name in asdict(defaults)}
-        recipe = replace(defaults, **{name: value for name, value in own.items() if value is not None})
+        values = {name: getattr(self, name) for name in asdict(defaults)}
+        recipe = replace(defaults, **{name: value for name, value in values.items() if value is not None})
         return replace(recipe, clip_norm=recipe.clip_norm or None)
 
     def total_batches(self, per_epoch: int) -> int:
@@ -136,21 +136,21 @@ class TrainingOptions:
         return min(per_epoch, self.total_batches(per_epoch))
 
 
-def training_options(given: Mapping[str, Any]) -> TrainingOptions:
+def training_options(values: Mapping[str, Any]) -> TrainingOptions:
     """Make options from keyword arguments.
 
     Raises:
         UnknownNameError: there is no such option; the message has the nearest spelling.
         ValueError: an impossible value.
     """
-    known = {option.name for option in fields(TrainingOptions)}
-    for name in given:
-        if name not in known:
-            raise UnknownNameError("training option", name, known)
-    return TrainingOptions(**given)
+    names = {option.name for option in fields(TrainingOptions)}
+    for name in values:
+        if name not in names:
+            raise UnknownNameError("training option", name, names)
+    return TrainingOptions(**values)
 
 
-def resumed_options(saved: Mapping[str, Any], given: TrainingOptions) -> TrainingOptions:
+def resumed_options(saved: Mapping[str, Any], options: TrainingOptions) -> TrainingOptions:
     """Return the options of a run that continues: the saved ones, but computed where ``given`` says.
 
     Raises:
@@ -158,11 +158,11 @@ def resumed_options(saved: Mapping[str, Any], given: TrainingOptions) -> Trainin
     """
     before, default = training_options(saved), TrainingOptions()
     for option in fields(TrainingOptions):
-        new = getattr(given, option.name)
+        new = getattr(options, option.name)
         changed = new not in (getattr(default, option.name), getattr(before, option.name))
         if changed and option.name not in FREE_ON_RESUME:
             raise OptionError(
                 f"a resumed run keeps {option.name}={getattr(before, option.name)} and got {new}: leave it out, or "
                 "start another run with init_from=<this one>"
             )
-    return replace(before, **{name: getattr(given, name) for name in FREE_ON_RESUME})
+    return replace(before, **{name: getattr(options, name) for name in FREE_ON_RESUME})

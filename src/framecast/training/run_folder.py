@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from framecast.errors import LockedError, RunExistsError, RunFolderError, RunNotFoundError
-from framecast.files import held, remove_leftovers, write_atomically
+from framecast.files import locked, remove_leftovers, write_atomically
 from framecast.models.forecaster import Forecaster
 from framecast.untrusted import check_aliases, reading
 from framecast.weights.saving import save_weights
@@ -71,7 +71,7 @@ class RunFolder:
             )
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Keep other processes from training into this folder; the hold ends with the process, however it ends.
 
         Raises:
@@ -79,7 +79,7 @@ class RunFolder:
         """
         with ExitStack() as stack:
             try:
-                stack.enter_context(held(self.lock))
+                stack.enter_context(locked(self.lock))
             except LockedError as error:
                 raise RunFolderError(
                     f"{self.path} is being trained by {error}, says {self.lock}: wait until it has ended, stop it, or "
@@ -90,7 +90,7 @@ class RunFolder:
     def _holds_more_than_a_killed_start(self) -> bool:
         begun = {self.provenance, self.checkpoints, self.initial, self.lock}
         return any(
-            path not in begun and not any(path.match(f".{known.name}.*.tmp") for known in (*begun, self.config))
+            path not in begun and not any(path.match(f".{file.name}.*.tmp") for file in (*begun, self.config))
             for path in self.path.rglob("*")
         )
 
@@ -113,13 +113,13 @@ class RunFolder:
         with reading(self.config, remedy="restore it", kind=RunFolderError):
             config = yaml.safe_load(check_aliases(self.config.read_text()))
         kinds = {"model": str, "model_options": dict, "data": str, "data_options": dict, "training": dict}
-        found: dict[str, Any] = config if isinstance(config, dict) else {}
-        wrong = [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]
+        mapping: dict[str, Any] = config if isinstance(config, dict) else {}
+        wrong = [name for name, kind in kinds.items() if not isinstance(mapping.get(name), kind)]
         if wrong:
             raise RunFolderError(
                 f"{self.config} is not a framecast configuration: {', '.join(wrong)} is missing or of another type"
             )
-        return found
+        return mapping
 
     def read_provenance(self) -> dict[str, Any]:
         """Return what the run was started with: fingerprint of the data, versions by library, machine.
@@ -151,10 +151,10 @@ class RunFolder:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for library in LIBRARIES:
         try:
-            found[library] = version(library)
+            versions[library] = version(library)
         except PackageNotFoundError:
-            found[library] = "unknown"
-    return found
+            versions[library] = "unknown"
+    return versions

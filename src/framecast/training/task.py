@@ -92,9 +92,9 @@ class ForecastTask(lightning.LightningModule):
         forecast = self.model(frames[:, :context], self.clips.horizon)
         truth = frames[:, context:]
         valid = batch["valid"][:, context:] if "valid" in batch else None
-        for place, loss, shown in ((0, self.loss, forecast), (2, LOSSES["mse"], forecast.clamp(0, 1))):
-            self._sums[place] += loss.total(shown, truth, valid)
-            self._sums[place + 1] += loss.count(shown, valid)
+        for place, loss, values in ((0, self.loss, forecast), (2, LOSSES["mse"], forecast.clamp(0, 1))):
+            self._sums[place] += loss.total(values, truth, valid)
+            self._sums[place + 1] += loss.count(values, valid)
         self._frame = truth[0, 0].numel()
         if batch_idx == 0:
             self._show(frames[0], forecast[0])

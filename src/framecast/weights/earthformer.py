@@ -163,9 +163,9 @@ def translate(entry: ModelEntry, tensors: Mapping[str, Tensor], config: Mapping[
     options = _options(config)
     model = build_earthformer(**options)
     modules = dict(model.named_modules())
-    ours: dict[str, Tensor] = {}
-    taken: dict[str, set[int]] = {}
-    for name, own in named_tensors(model).items():
+    translated: dict[str, Tensor] = {}
+    used_rows: dict[str, set[int]] = {}
+    for name, parameter in named_tensors(model).items():
         parts = []
         for key, rows in _sources(name, modules, options):
             if key not in tensors:
@@ -174,12 +174,12 @@ def translate(entry: ModelEntry, tensors: Mapping[str, Tensor], config: Mapping[
             chosen = list(range(len(tensor)) if rows is None else rows)
             if max(chosen) >= len(tensor):
                 raise WeightsError(f"{key!r} has {len(tensor)} rows and config asks for {max(chosen) + 1}")
-            taken.setdefault(key, set()).update(chosen)
+            used_rows.setdefault(key, set()).update(chosen)
             parts.append(tensor[chosen])
         joined = torch.cat(parts)
         # Position tables differ in their dimensions only; other shapes are checked when they are fitted.
-        ours[name] = joined.reshape(own.shape) if joined.numel() == own.numel() else joined
-    return Translation(options, ours, _unused(tensors, taken))
+        translated[name] = joined.reshape(parameter.shape) if joined.numel() == parameter.numel() else joined
+    return Translation(options, translated, _unused(tensors, used_rows))
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,34 +187,34 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in config:
         if key not in DEFAULTS and not IGNORED.fullmatch(key):
             raise UnknownNameError("argument of CuboidTransformerModel", key, DEFAULTS)
-    given = {**DEFAULTS, **config}
+    settings = {**DEFAULTS, **config}
     for key in FIXED:
-        _check(key, given[key], [DEFAULTS[key]])
-    _check("z_init_method", given["z_init_method"], list(QUERIES))
-    _check("initial_downsample_type", given["initial_downsample_type"], list(ENTRIES))
-    _check("dec_use_inter_ffn", given["dec_use_inter_ffn"], [given["enc_use_inter_ffn"]])
+        _check(key, settings[key], [DEFAULTS[key]])
+    _check("z_init_method", settings["z_init_method"], list(QUERIES))
+    _check("initial_downsample_type", settings["initial_downsample_type"], list(ENTRIES))
+    _check("dec_use_inter_ffn", settings["dec_use_inter_ffn"], [settings["enc_use_inter_ffn"]])
     for key in ("enc_attn_patterns", "dec_self_attn_patterns", "dec_cross_attn_patterns"):
-        if given[key] is None:
+        if settings[key] is None:
             raise OptionError(f"{key} is None and only patterns with a name are supported, such as 'axial'")
-    context, *size, in_channels = given["input_shape"]
-    horizon, *_, out_channels = given["target_shape"]
+    context, *size, in_channels = settings["input_shape"]
+    horizon, *_, out_channels = settings["target_shape"]
     options = {"context": context, "horizon": horizon, "size": size}
     options |= {"in_channels": in_channels, "out_channels": out_channels}
-    options |= {ours: given[key] for key, ours in OPTIONS.items()}
-    options["queries"] = QUERIES[given["z_init_method"]]
-    if given["num_global_vectors"]:
-        options |= {ours: given[key] for key, ours in VECTOR_OPTIONS.items()}
-        update = "update" if given["dec_self_update_global"] else "read"
-        options["decoder_vectors"] = update if given["use_dec_self_global"] else "none"
-    if given["initial_downsample_type"] == "conv":
-        scale = given["initial_downsample_scale"]
+    options |= {option: settings[key] for key, option in OPTIONS.items()}
+    options["queries"] = QUERIES[settings["z_init_method"]]
+    if settings["num_global_vectors"]:
+        options |= {option: settings[key] for key, option in VECTOR_OPTIONS.items()}
+        update = "update" if settings["dec_self_update_global"] else "read"
+        options["decoder_vectors"] = update if settings["use_dec_self_global"] else "none"
+    if settings["initial_downsample_type"] == "conv":
+        scale = settings["initial_downsample_scale"]
         if not isinstance(scale, int):
             raise OptionError(f"initial_downsample_scale is {scale!r} and only one number is supported")
-        options |= {"entry_scale": scale, "entry_convs": given["initial_downsample_conv_layers"]}
-        return options | {"exit_convs": given["final_upsample_conv_layers"]}
+        options |= {"entry_scale": scale, "entry_convs": settings["initial_downsample_conv_layers"]}
+        return options | {"exit_convs": settings["final_upsample_conv_layers"]}
     stack = "initial_downsample_stack_conv_"
-    units = given[stack + "dim_list"] or [given["base_units"]] * given[stack + "num_layers"]
-    scales, convs = given[stack + "downscale_list"], given[stack + "num_conv_list"]
+    units = settings[stack + "dim_list"] or [settings["base_units"]] * settings[stack + "num_layers"]
+    scales, convs = settings[stack + "downscale_list"], settings[stack + "num_conv_list"]
     return options | {"entry_stages": list(zip(units, scales, convs, strict=True))}
 
 
@@ -274,16 +274,16 @@ def _cross_rows(layer: CuboidCrossAttention) -> dict[str, Rows]:
     }
 
 
-def _unused(tensors: Mapping[str, Tensor], taken: Mapping[str, set[int]]) -> list[str]:
+def _unused(tensors: Mapping[str, Tensor], used_rows: Mapping[str, set[int]]) -> list[str]:
     """Return the released tensors, and rows of those in use, that ours do without."""
     unused = []
     for key, tensor in tensors.items():
-        left = sorted(set(range(len(tensor))) - taken.get(key, set()))
-        if key.endswith(".relative_position_index") or not left:
+        unused_rows = sorted(set(range(len(tensor))) - used_rows.get(key, set()))
+        if key.endswith(".relative_position_index") or not unused_rows:
             continue
-        if key not in taken and not DEAD.fullmatch(key):
+        if key not in used_rows and not DEAD.fullmatch(key):
             raise WeightsError(f"the released weights hold {key!r}, which Earthformer of this config does not know")
-        unused.append(f"{key}[{_ranges(left)}]" if key in taken else key)
+        unused.append(f"{key}[{_ranges(unused_rows)}]" if key in used_rows else key)
     return unused
 
 

@@ -41,7 +41,7 @@ def trajgru_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor
     del layer, depth
     project, bias = released.take("project.weight"), released.take("project.bias")
     channels = bias.shape[0] // 3
-    added, own = bias[: 2 * channels], bias[2 * channels :]
+    added, candidate = bias[: 2 * channels], bias[2 * channels :]
     inputs = released.bias("_conv_x2h")
     return {
         **released.conv("features", "_conv_x2f", "_conv_h2f"),
@@ -49,7 +49,7 @@ def trajgru_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor
         "gates.weight": released.kernel("_conv_x2h"),
         "gates.bias": torch.cat([inputs[: 2 * channels] + added, inputs[2 * channels :]]),
         "project.weight": project.reshape(3 * channels, -1, channels).mT.reshape(project.shape),
-        "candidate_bias": own[:, None, None],
+        "candidate_bias": candidate[:, None, None],
     }
 
 
@@ -84,8 +84,8 @@ def predrnnpp_rule(released: Released, layer: int, depth: int) -> dict[str, Tens
     names = {"gates": "_conv_x_h_c", "zigzag": "_conv_x_c_m", "zigzag_project": "_conv_m"}
     names |= {"output": "_conv_o", "project": "_conv_c_m"}
     cell: dict[str, Tensor] = {}
-    for ours, theirs in names.items():
-        cell |= released.conv(f"cell.{ours}" if layer == 1 else ours, theirs)
+    for name, source in names.items():
+        cell |= released.conv(f"cell.{name}" if layer == 1 else name, source)
     if layer == 1:
         return cell | released.conv("highway", "_conv_x", "_conv_z")
     released.drop(*_tensors("_conv_x", "_conv_z"))
@@ -119,8 +119,8 @@ def motionrnn_rule(released: Released, layer: int, depth: int) -> dict[str, Tens
         released.drop(*_tensors(*MOTION.values(), "_conv_u", "_conv_r"))
         return inner
     tensors = {f"layer.{name}": tensor for name, tensor in inner.items()}
-    for ours, theirs in MOTION.items():
-        tensors |= released.conv(f"motion.{ours}", theirs)
+    for target, source in MOTION.items():
+        tensors |= released.conv(f"motion.{target}", source)
     for kind in ("weight", "bias"):
         gates = [released.take(f"{gate}.{kind}") for gate in ("_conv_u", "_conv_r")]
         tensors[f"motion.gates.{kind}"] = torch.cat(gates)
@@ -185,10 +185,10 @@ def modernn_rule(released: Released, layer: int, depth: int) -> dict[str, Tensor
     """Return the tensors of one MoDeRNN layer; what gates x is a function of h, and the reverse."""
     del layer, depth
     tensors = released.conv("gates", "_conv_x2h", "_conv_h2h")
-    for ours, source in (("gate_x", "H"), ("gate_h", "X")):
+    for name, source in (("gate_x", "H"), ("gate_h", "X")):
         convs = [f"conv{size}{size}_{source}" for size in (3, 5, 7)]
-        tensors |= {f"{ours}.weight{c[4]}": released.take(f"{c}.weight") for c in convs}
-        tensors[f"{ours}.bias"] = released.bias(*convs) / len(convs)
+        tensors |= {f"{name}.weight{c[4]}": released.take(f"{c}.weight") for c in convs}
+        tensors[f"{name}.bias"] = released.bias(*convs) / len(convs)
     return tensors
 
 
@@ -218,9 +218,9 @@ class Released:
         """Return the sum of the biases of convolutions whose results are only ever added."""
         return torch.stack([self.take(f"{conv}.bias") for conv in convs]).sum(0)
 
-    def conv(self, ours: str, *convs: str) -> dict[str, Tensor]:
+    def conv(self, name: str, *convs: str) -> dict[str, Tensor]:
         """Return our convolution of that name: joined kernels, added biases."""
-        return {f"{ours}.weight": self.kernel(*convs), f"{ours}.bias": self.bias(*convs)}
+        return {f"{name}.weight": self.kernel(*convs), f"{name}.bias": self.bias(*convs)}
 
     def model(self) -> Released:
         """Return the tensors of the whole model, where a layer shares one with others."""
@@ -311,25 +311,25 @@ def translate(entry: ModelEntry, tensors: Mapping[str, Tensor], config: Mapping[
     column = "rnns.lstms" if any(key.startswith("rnns.lstms.") for key in tensors) else "rnns.lstm"
     used: set[str] = set()
     unused: list[str] = []
-    whole = Released(tensors, "", used, unused)
-    ours = whole.conv("embed", "embed.conv_embed") | whole.conv("head", "fc.conv_fc")
+    outer = Released(tensors, "", used, unused)
+    translated = outer.conv("embed", "embed.conv_embed") | outer.conv("head", "fc.conv_fc")
     depth = max(layers) + 1
     for layer in range(depth):
         released = Released(tensors, f"{column}.{layer}.", used, unused)
-        ours |= {f"stack.cells.{layer}.{name}": t for name, t in RULES[cell](released, layer, depth).items()}
-    left = sorted(set(tensors) - used)
-    if left:
+        translated |= {f"stack.cells.{layer}.{name}": t for name, t in RULES[cell](released, layer, depth).items()}
+    unread = sorted(set(tensors) - used)
+    if unread:
         raise WeightsError(
-            f"the released weights hold {len(left)} tensors {entry.title} does not know, first {left[0]!r}"
+            f"the released weights hold {len(unread)} tensors {entry.title} does not know, first {unread[0]!r}"
         )
     options = {
-        "hidden": ours["embed.weight"].shape[0],
-        "in_channels": ours["embed.weight"].shape[1],
-        "out_channels": ours["head.weight"].shape[0],
+        "hidden": translated["embed.weight"].shape[0],
+        "in_channels": translated["embed.weight"].shape[1],
+        "out_channels": translated["head.weight"].shape[0],
         "layers": depth,
     }
     if cell in KERNEL_OF:
         options["kernel"] = tensors[f"{column}.0.{KERNEL_OF[cell]}.weight"].shape[-1]
     if cell in OPTIONS_OF:
         options |= OPTIONS_OF[cell](Released(tensors, f"{column}.0.", used, unused))
-    return Translation(options, ours, unused)
+    return Translation(options, translated, unused)

@@ -67,28 +67,28 @@ def translate(entry: ModelEntry, tensors: Mapping[str, Tensor], config: Mapping[
         raise UnknownNameError("model of sources 'simvp' and 'openstl'", entry.name, TRANSLATORS)
     kind, rules = TRANSLATORS[entry.name]
     tensors = {key.removeprefix("model."): tensor for key, tensor in tensors.items()}
-    ours = _renamed(tensors, FRAME | rules, entry.title)
+    translated = _renamed(tensors, FRAME | rules, entry.title)
     try:
-        options = _frame(ours) | (_incep_u(ours) if kind == "IncepU" else _gsta(ours))
+        options = _frame(translated) | (_incep_u(translated) if kind == "IncepU" else _gsta(translated))
     except KeyError as error:
         raise WeightsError(f"the released weights lack what becomes {error}: check the model's name") from error
     options["context"] = options["horizon"] = options.pop("outer") // options["hid_S"]
     if kind == "IncepU":
         shuffled = any(re.match(r"dec\.dec\.\d+\.conv\.conv\.0\.", key) for key in tensors)
         options["form"] = "openstl" if shuffled else "official"
-    return Translation(options | _configured(kind, options, config or {}), ours, [])
+    return Translation(options | _configured(kind, options, config or {}), translated, [])
 
 
 def _renamed(tensors: Mapping[str, Tensor], rules: Rules, title: str) -> dict[str, Tensor]:
     first_half = _count(tensors, "hid.enc.")
-    ours: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         name = re.sub(r"^hid\.dec\.(\d+)", lambda match: f"hid.enc.{first_half + int(match[1])}", key)
-        found = [re.sub(pattern, new, name, count=1) for pattern, new in rules.items() if re.match(pattern, name)]
-        if not found:
+        matches = [re.sub(pattern, new, name, count=1) for pattern, new in rules.items() if re.match(pattern, name)]
+        if not matches:
             raise WeightsError(f"the released weights hold {key!r}, which {title} does not know: check its name")
-        ours[found[0]] = tensor
-    return ours
+        renamed[matches[0]] = tensor
+    return renamed
 
 
 def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
@@ -96,56 +96,58 @@ def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
     return len({key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)})
 
 
-def _frame(ours: Mapping[str, Tensor]) -> dict[str, Any]:
-    hidden, channels, _, kernel = ours["encoder.0.conv.weight"].shape
+def _frame(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    hidden, channels, _, kernel = tensors["encoder.0.conv.weight"].shape
     return {
         "in_channels": channels,
-        "out_channels": ours["head.weight"].shape[0],
+        "out_channels": tensors["head.weight"].shape[0],
         "hid_S": hidden,
-        "N_S": _count(ours, "encoder."),
+        "N_S": _count(tensors, "encoder."),
         "spatio_kernel_enc": kernel,
-        "spatio_kernel_dec": ours["decoder.0.conv.weight"].shape[-1],
+        "spatio_kernel_dec": tensors["decoder.0.conv.weight"].shape[-1],
     }
 
 
-def _incep_u(ours: Mapping[str, Tensor]) -> dict[str, Any]:
-    inner, outer = ours["translator.0.squeeze.weight"].shape[:2]
-    branches = _count(ours, "translator.0.branches.")
-    kernels = [ours[f"translator.0.branches.{branch}.0.weight"] for branch in range(branches)]
+def _incep_u(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    inner, outer = tensors["translator.0.squeeze.weight"].shape[:2]
+    branches = _count(tensors, "translator.0.branches.")
+    kernels = [tensors[f"translator.0.branches.{branch}.0.weight"] for branch in range(branches)]
     return {
         "outer": outer,
         "hid_T": 2 * inner,
-        "N_T": _count(ours, "translator.") // 2,
+        "N_T": _count(tensors, "translator.") // 2,
         "groups": inner // kernels[0].shape[1],
         "incep_ker": [kernel.shape[-1] for kernel in kernels],
     }
 
 
-def _gsta(ours: Mapping[str, Tensor]) -> dict[str, Any]:
-    wide, outer = ours["translator.0.expand.weight"].shape[:2]
+def _gsta(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    wide, outer = tensors["translator.0.expand.weight"].shape[:2]
     return {
         "outer": outer,
-        "hid_T": ours["translator.1.norm1.weight"].shape[0],
-        "N_T": _count(ours, "translator."),
+        "hid_T": tensors["translator.1.norm1.weight"].shape[0],
+        "N_T": _count(tensors, "translator."),
         "mlp_ratio": wide / outer,
     }
 
 
 def _configured(kind: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that only the config knows, after comparing the others."""
-    told = dict(config)
-    for name in told:
+    settings = dict(config)
+    for name in settings:
         if name not in ARGUMENTS:
             raise UnknownNameError("argument of the released constructor", name, ARGUMENTS)
     for shape in ("shape_in", "in_shape"):
-        if shape in told:
-            told["context"], told["in_channels"] = told[shape][:2]
-    if (named := str(told.get("model_type", kind))).lower() != kind.lower():
+        if shape in settings:
+            settings["context"], settings["in_channels"] = settings[shape][:2]
+    if (named := str(settings.get("model_type", kind))).lower() != kind.lower():
         raise WeightsError(f"the config says model_type={named!r} and the model has {kind}: check its name")
     if options.get("groups") == 1:
-        told.pop("groups", None)  # the released block replaces groups that do not divide the channels by 1
-    for name in told.keys() & options.keys() - set(ONLY_IN_CONFIG):
-        said, ours = told[name], options[name]
-        if (list(said) if isinstance(ours, list) else said) != ours:
-            raise WeightsError(f"the config says {name}={said} and the tensors {ours}: use the config they came with")
-    return {name: told[name] for name in ONLY_IN_CONFIG if name in told and kind == "gSTA"}
+        settings.pop("groups", None)  # the released block replaces groups that do not divide the channels by 1
+    for name in settings.keys() & options.keys() - set(ONLY_IN_CONFIG):
+        setting, option = settings[name], options[name]
+        if (list(setting) if isinstance(option, list) else setting) != option:
+            raise WeightsError(
+                f"the config says {name}={setting} and the tensors {option}: use the config they came with"
+            )
+    return {name: settings[name] for name in ONLY_IN_CONFIG if name in settings and kind == "gSTA"}

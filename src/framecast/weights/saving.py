@@ -30,11 +30,11 @@ from framecast.untrusted import reading
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and lasting buffers by name; one that several modules share appears once."""
     lasting = model.state_dict(keep_vars=True)
-    seen: set[int] = set()
+    visited: set[int] = set()
     tensors: dict[str, Tensor] = {}
     for name, tensor in lasting.items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
+        if id(tensor) not in visited:
+            visited.add(id(tensor))
             tensors[name] = tensor
     return tensors
 
@@ -62,14 +62,14 @@ def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> No
     Raises:
         WeightsError: a tensor is missing, unknown or of another shape; the message names the first.
     """
-    own = named_tensors(model)
-    missing = [name for name in own if name not in tensors]
-    unknown = [name for name in tensors if name not in own]
+    parameters = named_tensors(model)
+    missing = [name for name in parameters if name not in tensors]
+    unknown = [name for name in tensors if name not in parameters]
     if missing or unknown:
         parts = [f"{len(missing)} missing, first {missing[0]!r}"] if missing else []
         parts += [f"{len(unknown)} unknown, first {unknown[0]!r}"] if unknown else []
         raise WeightsError(f"{where} does not fit the model: tensors {'; '.join(parts)}: check its name and options")
-    for name, tensor in own.items():
+    for name, tensor in parameters.items():
         if tensor.shape != tensors[name].shape:
             raise WeightsError(
                 f"{where} does not fit the model: {name!r} is {tuple(tensors[name].shape)} in the file and "
@@ -139,10 +139,10 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     envelope = _envelope(path, metadata)
-    found = _digest(envelope["header"], tensors)
-    if found != envelope["sha256"]:
+    digest = _digest(envelope["header"], tensors)
+    if digest != envelope["sha256"]:
         raise WeightsError(
-            f"{path} is damaged: its content has sha256 {found} and should have {envelope['sha256']}: fetch it again"
+            f"{path} is damaged: its content has sha256 {digest} and should have {envelope['sha256']}: fetch it again"
         )
     with reading(path, "has a damaged header", "fetch it again", WeightsError):
         return dict(json.loads(envelope["header"])), tensors

@@ -114,12 +114,12 @@ def test_what_a_file_only_claims_takes_no_memory(name: str, tmp_path: Path) -> N
     path = FORMATS[name].make(tmp_path)
     MADE[name](path)
     before = run_apart(lambda number: number, 1, 0, path)
-    tally = run_apart(lambda number: FORMATS[name].read(path), 1, None, tmp_path)
-    assert tally.outcomes == {"refused": 1}, tally
-    assert tally.peak - before.peak < MOST_GROWTH
+    result = run_apart(lambda number: FORMATS[name].read(path), 1, None, tmp_path)
+    assert result.outcomes == {"refused": 1}, result
+    assert result.peak - before.peak < MOST_GROWTH
     # Whatever else the tests before have taken.
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    assert tally.peak < max(MOST_AT_ALL, held + MOST_GROWTH)
+    assert result.peak < max(MOST_AT_ALL, held + MOST_GROWTH)
 
 
 def test_every_format_has_a_file_that_claims_too_much() -> None:

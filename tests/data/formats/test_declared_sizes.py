@@ -41,9 +41,9 @@ def test_what_a_file_only_claims_is_not_allocated(name: str, tmp_path: Path) -> 
     CLAIMS[name][1](path)
     assert name in ("PNG", "Zarr", "Zarr of one chunk") or path.stat().st_size < 128 * 1024
     before = run_apart(lambda number: number, 1, 0, path)
-    tally = run_apart(lambda number: _open(path), 1, None, path)
-    assert tally.outcomes == {"refused": 1}, tally
-    assert tally.peak - before.peak < MOST_GROWTH
+    result = run_apart(lambda number: _open(path), 1, None, path)
+    assert result.outcomes == {"refused": 1}, result
+    assert result.peak - before.peak < MOST_GROWTH
 
 
 def test_sizes_in_radolan_and_idx_headers(tmp_path: Path) -> None:

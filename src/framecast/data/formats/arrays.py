@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from framecast.data.formats.hdf5 import check_own, check_self_contained, open_hdf5
 from framecast.data.formats.times import TIME_NAMES, read_times
-from framecast.data.packing import Packing, packing_from_attributes
-from framecast.data.sources import FrameSource, Numbers, PerProcess, ReadOptions, Values, check_times, read_in_runs
+from framecast.data.packing import Packing, Values, packing_from_attributes
+from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions, check_times, read_in_runs
 from framecast.data.units import check_unit, one_spelling
 from framecast.errors import DataError, MissingExtraError
 from framecast.untrusted import check_frames, check_npz, check_size, reading
@@ -39,7 +39,7 @@ class StoredArray(FrameSource):
 
     def __init__(self, where: str, opener: Callable[[], Any], axes: str, packing: Packing) -> None:
         self.where, self.axes, self.packing = where, axes, packing
-        self.times: Numbers | None = None
+        self.times: Indices | None = None
         self._array: PerProcess[Any] = PerProcess(opener)
         array = self._array.get()
         sizes = dict(zip(axes, array.shape, strict=True))
@@ -55,7 +55,7 @@ class StoredArray(FrameSource):
         """The frames of each clip of the array."""
         return [range(start, start + self.length) for start in range(0, self.count, self.length)]
 
-    def read(self, numbers: Numbers) -> Values:
+    def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""
         return read_in_runs(numbers, self._run, self.length)
 
@@ -65,10 +65,10 @@ class StoredArray(FrameSource):
         check_size(where, len(range(*frames.indices(self.length))), *self.shape, itemsize=4)
         with reading(where, remedy="the file is damaged"):
             stored = np.asarray(self._array.get()[tuple(chosen.get(axis, slice(None)) for axis in self.axes)])
-        kept = self.axes.replace("N", "")
-        if "C" not in kept:
-            stored, kept = stored[..., None], kept + "C"
-        return self.packing.unpack(np.transpose(stored, [kept.index(axis) for axis in "TCHW"]))
+        axes = self.axes.replace("N", "")
+        if "C" not in axes:
+            stored, axes = stored[..., None], axes + "C"
+        return self.packing.unpack(np.transpose(stored, [axes.index(axis) for axis in "TCHW"]))
 
     def close(self) -> None:
         """Close the file."""
@@ -113,14 +113,14 @@ def open_hdf5_array(path: Path, options: ReadOptions) -> FrameSource:
     """
     with open_hdf5(path) as file:
         check_self_contained(file, path)
-        found: dict[str, Any] = {}
-        file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-        name = choose_variable({key: item.ndim for key, item in found.items()}, options, str(path))
-        attributes = dict(found[name].attrs)
-        times, stamps = None, _time_name({key: item.shape for key, item in found.items()}, options)
+        arrays: dict[str, Any] = {}
+        file.visititems(lambda name, item: arrays.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+        name = choose_variable({key: item.ndim for key, item in arrays.items()}, options, str(path))
+        attributes = dict(arrays[name].attrs)
+        times, stamps = None, _time_name({key: item.shape for key, item in arrays.items()}, options)
         if stamps:
-            check_size(f"{path}, dataset {stamps!r}", *found[stamps].shape, itemsize=found[stamps].dtype.itemsize)
-            times = read_times(found[stamps][()], dict(found[stamps].attrs), f"{path}, dataset {stamps!r}")
+            check_size(f"{path}, dataset {stamps!r}", *arrays[stamps].shape, itemsize=arrays[stamps].dtype.itemsize)
+            times = read_times(arrays[stamps][()], dict(arrays[stamps].attrs), f"{path}, dataset {stamps!r}")
     where = f"{path}, dataset {name!r}"
     if options.unit is None:
         check_unit(name, one_spelling(attributes.get("units", "")), where)
@@ -128,7 +128,7 @@ def open_hdf5_array(path: Path, options: ReadOptions) -> FrameSource:
 
 
 def array_source(
-    where: str, opener: Callable[[], Any], options: ReadOptions, attributes: Mapping[str, Any], times: Numbers | None
+    where: str, opener: Callable[[], Any], options: ReadOptions, attributes: Mapping[str, Any], times: Indices | None
 ) -> StoredArray:
     """Make a source of an array, its axes named by the options or guessed.
 
@@ -350,10 +350,10 @@ def _metadata(file: Path) -> dict[str, Any]:
 
 def metadata_digest(path: Path) -> str:
     """Return a hash of the metadata of a Zarr's arrays, which has no checksum of its own."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in sorted(path.glob("*/zarr.json")):
-        found.update(file.parent.name.encode() + file.read_bytes())
-    return found.hexdigest()
+        digest.update(file.parent.name.encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def check_seal(path: Path) -> None:
@@ -363,8 +363,8 @@ def check_seal(path: Path) -> None:
         DataError: it is, or its metadata cannot be read.
     """
     attributes = _metadata(path / "zarr.json").get("attributes")
-    made = attributes.get(SEAL) if isinstance(attributes, dict) else None
-    if made is not None and made != metadata_digest(path):
+    seal = attributes.get(SEAL) if isinstance(attributes, dict) else None
+    if seal is not None and seal != metadata_digest(path):
         raise DataError(
             f"{path}: the metadata of its arrays has changed since it was made: make it again, or, if you changed it "
             f"on purpose, delete the attribute {SEAL} of its zarr.json"

@@ -28,7 +28,8 @@ from framecast.data.formats.arrays import (
 )
 from framecast.data.formats.hdf5 import check_self_contained, open_hdf5
 from framecast.data.formats.times import TIME_NAMES, read_times
-from framecast.data.sources import FrameSource, Numbers, PerProcess, ReadOptions, Values, check_times, read_in_runs
+from framecast.data.packing import Values
+from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions, check_times, read_in_runs
 from framecast.data.units import check_unit
 from framecast.errors import DataError, MissingExtraError
 from framecast.untrusted import check_frames, check_size, reading
@@ -115,17 +116,17 @@ class CFSource(FrameSource):
     def _read_as(self) -> str:
         return ", ".join(f"{name} = {axis!r}" for name, axis in self.axes.items())
 
-    def _times(self, dataset: xarray.Dataset) -> Numbers | None:
+    def _times(self, dataset: xarray.Dataset) -> Indices | None:
         name = self.axes["time"]
         if name not in dataset.coords:
             return None
         stamps = dataset[name]
         check_size(f"{self.path}, coordinate {name!r}", *stamps.shape, itemsize=8)
-        kept = kept_index(
+        cached = kept_index(
             f"times of {name} in {_facts(self.path, name)}",
             lambda: {"times": read_times(stamps.values, stamps.attrs, f"{self.path}, coordinate {name!r}")},
         )
-        return check_times(kept["times"], f"{self.path}, coordinate {name!r}")
+        return check_times(cached["times"], f"{self.path}, coordinate {name!r}")
 
     def _row_note(self, dataset: xarray.Dataset) -> list[str]:
         if self.axes["y"] not in dataset.coords:
@@ -136,21 +137,21 @@ class CFSource(FrameSource):
         first, last = float(rows[0]), float(rows[-1])
         return ["row 0 is the southernmost: maps are shown upside down"] if first < last else []
 
-    def read(self, numbers: Numbers) -> Values:
+    def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""
         return read_in_runs(numbers, self._run, self.count)
 
     def _run(self, sequence: int, frames: slice) -> Values:
         del sequence
-        wanted = [self.axes["time"], *([self.axes["channel"]] if "channel" in self.axes else []), self.axes["y"],
+        order = [self.axes["time"], *([self.axes["channel"]] if "channel" in self.axes else []), self.axes["y"],
                   self.axes["x"]]  # fmt: skip
         variable = self._dataset.get()[self.variable]
         where = f"{self.where}, {self._named(frames)}"
         check_size(where, len(range(*frames.indices(self.count))), *self.shape, itemsize=4)
         with reading(where, remedy="the file is damaged"):
             chosen = variable.isel({self.axes["time"]: frames})
-            dropped = {dim: 0 for dim in chosen.dims if dim not in wanted}
-            stored = chosen.isel(dropped).transpose(*wanted).values
+            dropped = {dim: 0 for dim in chosen.dims if dim not in order}
+            stored = chosen.isel(dropped).transpose(*order).values
         return self.packing.unpack(stored if "channel" in self.axes else stored[:, None])
 
     def _named(self, frames: slice) -> str:
@@ -162,11 +163,13 @@ class CFSource(FrameSource):
     def coordinates(self) -> dict[str, tuple[Any, dict[str, Any]]]:
         """Return the coordinates of the axes y and x, with their attributes, where the file has them."""
         dataset = self._dataset.get()
-        known = {axis: dataset.coords[self.axes[axis]] for axis in ("y", "x") if self.axes[axis] in dataset.coords}
+        axis_coordinates = {
+            axis: dataset.coords[self.axes[axis]] for axis in ("y", "x") if self.axes[axis] in dataset.coords
+        }
         return {
-            axis: (found.values, {key: value for key, value in found.attrs.items() if isinstance(value, str)})
-            for axis, found in known.items()
-            if found.ndim == 1 and found.dtype.kind in "uif"
+            axis: (coordinate.values, {key: value for key, value in coordinate.attrs.items() if isinstance(value, str)})
+            for axis, coordinate in axis_coordinates.items()
+            if coordinate.ndim == 1 and coordinate.dtype.kind in "uif"
         }
 
     def close(self) -> None:
@@ -196,29 +199,29 @@ def _find_axes(variable: xarray.DataArray, options: ReadOptions, where: str) -> 
     for option, name in named.items():
         if name is not None and name not in dims:
             raise DataError(f"{where} has no axis {name!r} for {option}=: its axes are {', '.join(dims)}")
-    found = {option: name for option, name in named.items() if name is not None}
+    axes = {option: name for option, name in named.items() if name is not None}
     for option in AXES:
-        if option not in found:
-            free = [dim for dim in dims if dim not in found.values() and _is_axis(variable, dim, option)]
+        if option not in axes:
+            free = [dim for dim in dims if dim not in axes.values() and _is_axis(variable, dim, option)]
             if len(free) == 1:
-                found[option] = free[0]
-    rest = [dim for dim in dims if dim not in found.values()]
+                axes[option] = free[0]
+    rest = [dim for dim in dims if dim not in axes.values()]
     for option in ("x", "y"):
-        if option not in found and rest and rest[-1] == dims[-1 if option == "x" else -2]:
-            found[option] = rest.pop()
-    if "time" not in found and rest and (len(rest) == 1 or options.time == "none"):
-        found["time"] = rest.pop(0)
-    missing = [option for option in ("time", "y", "x") if option not in found]
+        if option not in axes and rest and rest[-1] == dims[-1 if option == "x" else -2]:
+            axes[option] = rest.pop()
+    if "time" not in axes and rest and (len(rest) == 1 or options.time == "none"):
+        axes["time"] = rest.pop(0)
+    missing = [option for option in ("time", "y", "x") if option not in axes]
     if missing:
         raise DataError(f"{where} has axes {', '.join(dims)}: which is {missing[0]}? Name it with {missing[0]}=")
     long = [dim for dim in rest if variable.sizes[dim] > 1]
-    if "channel" not in found and long:
+    if "channel" not in axes and long:
         likely = [dim for dim in long if dim.lower() in CHANNELS] or long
-        found["channel"] = likely[0]
+        axes["channel"] = likely[0]
         long.remove(likely[0])
-    if [dim for dim in long if dim not in found.values()]:
+    if [dim for dim in long if dim not in axes.values()]:
         raise DataError(f"{where} has axes {', '.join(dims)}, more than time, channel, y and x: select one of {long}")
-    return found
+    return axes
 
 
 def _is_axis(variable: xarray.DataArray, dim: str, option: str) -> bool:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 from torch.nn import functional as F
 
-from framecast.data.sources import FrameSource, Numbers, PerProcess, ReadOptions, Values
+from framecast.data.packing import Values
+from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions
 from framecast.errors import DataError
 from framecast.untrusted import check_size, reading
 
@@ -58,10 +59,10 @@ class PictureFolder(FrameSource):
         for file in self.files[:: len(self.files) // MOST_HEADERS + 1]:
             sizes.add(_opened(file, _facts)[0])
         if len(sizes) > 1:
-            found = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
-            raise DataError(f"{self.where} holds pictures of {found}: frames have one size; resize with size=")
+            listing = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
+            raise DataError(f"{self.where} holds pictures of {listing}: frames have one size; resize with size=")
 
-    def read(self, numbers: Numbers) -> Values:
+    def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""
         return np.stack([self._frame(self.files[number]) for number in numbers.tolist()])
 
@@ -84,7 +85,7 @@ class Gif(FrameSource):
         self.count, self.shape = len(frames), frames.shape[1:]
         self.complete = options.nodata is None
 
-    def read(self, numbers: Numbers) -> Values:
+    def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""
         return np.asarray(self._frames.get()[numbers])
 
@@ -99,12 +100,12 @@ def open_gif(path: Path, options: ReadOptions) -> FrameSource:
 
 
 def _gif(path: Path, options: ReadOptions) -> Values:
-    listed: list[Values] = []
+    values_of_frames: list[Values] = []
     with reading(path, "cannot be read as a GIF"), Image.open(path, formats=["GIF"]) as image:
         for frame in ImageSequence.Iterator(image):
-            _check_gif(path, len(listed) + 1, frame)
-            listed.append(_values(frame, options.channels or 3, options))
-        frames = np.stack(listed)
+            _check_gif(path, len(values_of_frames) + 1, frame)
+            values_of_frames.append(_values(frame, options.channels or 3, options))
+        frames = np.stack(values_of_frames)
     # A GIF has a palette of colours, also where all of them are grey.
     grey = options.channels is None and np.array_equal(frames[:, :1].repeat(3, 1), frames, equal_nan=True)
     return frames[:, :1] if grey else frames

@@ -134,17 +134,17 @@ def radolan_time(path: str | Path) -> int:
         DataError: the header cannot be read.
     """
     path = Path(path)
-    header = check_header(_unpacked(path, first=LONGEST_HEADER), str(path), whole=False)
+    header = check_header(_unpacked(path, first=LONGEST_HEADER), str(path), complete=False)
     return header.time + 60 * header.ahead
 
 
-def check_header(content: bytes, where: str, *, whole: bool = True) -> Header:
+def check_header(content: bytes, where: str, *, complete: bool = True) -> Header:
     """Parse the header of a composite and check that its lengths agree with each other and with the content.
 
     Args:
         content: the file, unpacked.
         where: the file's name for messages.
-        whole: the content is the whole file, not its beginning only.
+        complete: the content is the whole file, not its beginning only.
 
     Raises:
         DataError: no end of the header, an unknown or missing token, no composite of rain, or lengths that disagree.
@@ -170,7 +170,7 @@ def check_header(content: bytes, where: str, *, whole: bool = True) -> Header:
             f"{where} declares {header.declared} bytes (BY) and a header of {header.length} with a grid of "
             f"{header.rows}x{header.columns} (GP) makes {size}: the product's size is wrong, do not use the file"
         )
-    if whole and len(content) != size:
+    if complete and len(content) != size:
         raise DataError(
             f"{where} has {len(content)} bytes and declares {size}: it was cut or changed on the way, fetch it again"
         )
@@ -183,7 +183,7 @@ def _parse(text: str, where: str, length: int) -> Header:
         raise DataError(f"{where} begins with {text[:20]!r}, which is no RADOLAN header")
     if start["site"] != COMPOSITE:
         raise DataError(f"{where} is of the radar site {start['site']}, not a composite ({COMPOSITE}): use a composite")
-    found: dict[str, str] = {}
+    tokens: dict[str, str] = {}
     position = start.end()
     while position < len(text):
         token = next((match for match in (token.match(text, position) for token in TOKENS) if match), None)
@@ -192,22 +192,22 @@ def _parse(text: str, where: str, length: int) -> Header:
                 f"{where} has an unknown token in its header at {text[position : position + 12]!r}: "
                 "it is damaged or of a format newer than this reader"
             )
-        found.update(token.groupdict())
+        tokens.update(token.groupdict())
         position = token.end()
-    missing = [name for name in NEEDED if name not in found]
+    missing = [name for name in NEEDED if name not in tokens]
     if missing:
         raise DataError(f"{where} has a header without {', '.join(missing)}: it is damaged")
-    rows, columns = (int(number) for number in found["GP"].split("x"))
+    rows, columns = (int(number) for number in tokens["GP"].split("x"))
     try:
         moment = datetime.strptime(start["stamp"] + start["month"], "%d%H%M%m%y").replace(tzinfo=UTC)
     except ValueError as error:
         raise DataError(f"{where} has the date {start['stamp']} {start['month']} in its header: {error}") from error
-    minutes = int(found["INT"]) * (1440 if found.get("U") == "1" else 1)
+    minutes = int(tokens["INT"]) * (1440 if tokens.get("U") == "1" else 1)
     if not minutes:
         raise DataError(f"{where} adds up rain over 0 minutes (INT): its header is damaged")
     return Header(
-        start["product"], int(moment.timestamp()), int(found.get("VV", 0)), rows, columns,
-        float("1" + found["PR"]), minutes, int(found["BY"]), length,
+        start["product"], int(moment.timestamp()), int(tokens.get("VV", 0)), rows, columns,
+        float("1" + tokens["PR"]), minutes, int(tokens["BY"]), length,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.data.sources import Numbers
+from framecast.data.sources import Indices
 from framecast.errors import DataError
 
 TIME_NAMES = ("time", "times", "timestamp", "timestamps", "valid_time", "date", "dates", "datetime")
@@ -43,13 +43,13 @@ class Steps(NamedTuple):
     shorter: int
 
 
-def look_at_steps(times: Numbers) -> Steps:
+def step_statistics(times: Indices) -> Steps:
     """Find the most common step of rising times, the smallest of equally common ones, and what deviates."""
     if len(times) < 2:
         return Steps(None, 1.0, 0, 0, 0)
     steps = np.diff(times)
-    found, counts = np.unique(steps, return_counts=True)
-    interval = int(found[counts.argmax()])
+    distinct, counts = np.unique(steps, return_counts=True)
+    interval = int(distinct[counts.argmax()])
     return Steps(
         interval,
         float((steps == interval).mean()),
@@ -59,7 +59,7 @@ def look_at_steps(times: Numbers) -> Steps:
     )
 
 
-def snap_times(times: Numbers, interval: int, tolerance: int) -> Numbers:
+def snap_times(times: Indices, interval: int, tolerance: int) -> Indices:
     """Move times that are within ``tolerance`` seconds of a multiple of ``interval`` onto it.
 
     Raises:
@@ -71,7 +71,7 @@ def snap_times(times: Numbers, interval: int, tolerance: int) -> Numbers:
     return np.where(np.abs(nearest - times) <= tolerance, nearest, times)
 
 
-def read_times(stored: NDArray[Any], attributes: Mapping[str, Any], where: str) -> Numbers:
+def read_times(stored: NDArray[Any], attributes: Mapping[str, Any], where: str) -> Indices:
     """Turn stored time stamps into seconds.
 
     Args:
@@ -88,7 +88,7 @@ def read_times(stored: NDArray[Any], attributes: Mapping[str, Any], where: str) 
     if stored.dtype.kind == "M":
         if np.isnat(stored).any():
             raise DataError(f"{where}: {int(np.isnat(stored).sum())} time stamps are missing (NaT): drop these frames")
-        return _whole(stored.astype("datetime64[ns]").astype(np.int64) / 1e9, where)
+        return _rounded(stored.astype("datetime64[ns]").astype(np.int64) / 1e9, where)
     if stored.dtype.kind in "SUO":
         return np.array([_from_text(text, where) for text in stored.tolist()], np.int64)
     if stored.dtype.kind not in "iuf":
@@ -97,20 +97,22 @@ def read_times(stored: NDArray[Any], attributes: Mapping[str, Any], where: str) 
         raise DataError(f"{where}: {int((~np.isfinite(stored)).sum())} time stamps are NaN or infinite: drop them")
     if attributes.get("units"):
         step, start = _cf_unit(attributes, where)
-        return _whole(stored.astype(np.float64) * step, where) + start
-    return _from_numbers(_whole(stored.astype(np.float64), where), where)
+        return _rounded(stored.astype(np.float64) * step, where) + start
+    return _from_numbers(_rounded(stored.astype(np.float64), where), where)
 
 
-def _whole(seconds: NDArray[np.float64], where: str) -> Numbers:
-    whole = np.rint(seconds)
-    if len(seconds) and np.abs(whole).max() > _FARTHEST_SECONDS:
-        raise DataError(f"{where}: {int((np.abs(whole) > _FARTHEST_SECONDS).sum())} time stamps are missing: drop them")
-    if len(seconds) and np.abs(whole - seconds).max() > 0.01:
+def _rounded(seconds: NDArray[np.float64], where: str) -> Indices:
+    rounded = np.rint(seconds)
+    if len(seconds) and np.abs(rounded).max() > _FARTHEST_SECONDS:
+        raise DataError(
+            f"{where}: {int((np.abs(rounded) > _FARTHEST_SECONDS).sum())} time stamps are missing: drop them"
+        )
+    if len(seconds) and np.abs(rounded - seconds).max() > 0.01:
         raise DataError(
             f"{where}: time stamps are finer than a second, which clips do not tell: give time='none' to take the "
             "frames as equally spaced"
         )
-    return whole.astype(np.int64)
+    return rounded.astype(np.int64)
 
 
 def _from_text(text: Any, where: str) -> int:
@@ -128,7 +130,7 @@ def _from_text(text: Any, where: str) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
-def _from_numbers(numbers: Numbers, where: str) -> Numbers:
+def _from_numbers(numbers: Indices, where: str) -> Indices:
     if not len(numbers) or (numbers.min() >= 0 and numbers.max() <= _LATEST_SECONDS):
         return numbers
     digits = {len(str(number)) for number in (numbers.min(), numbers.max())}
@@ -146,15 +148,15 @@ def _cf_unit(attributes: Mapping[str, Any], where: str) -> tuple[float, int]:
     words = unit.decode("ascii", "replace") if isinstance(unit, bytes) else str(unit)
     calendar = attributes.get("calendar", "standard")
     calendar = calendar.decode("ascii", "replace") if isinstance(calendar, bytes) else str(calendar)
-    found = re.fullmatch(r"\s*(\w+)\s+since\s+(.+?)\s*", words)
-    name = found.group(1).lower() if found else ""
+    match = re.fullmatch(r"\s*(\w+)\s+since\s+(.+?)\s*", words)
+    name = match.group(1).lower() if match else ""
     name = name if name in _UNITS else name.removesuffix("s")
-    if found is None or name not in _UNITS or calendar.lower() not in _STANDARD:
+    if match is None or name not in _UNITS or calendar.lower() not in _STANDARD:
         raise DataError(
             f"{where}: units {words!r} with calendar {calendar!r} cannot be read: use 'seconds since 1970-01-01' or "
             "minutes, hours, days in the standard calendar"
         )
-    start = re.sub(r"\s*(UTC|GMT|Z)$", "", found.group(2))
+    start = re.sub(r"\s*(UTC|GMT|Z)$", "", match.group(2))
     # Years such as 0001 and hours such as 0:0:0 are common in the wild.
     parts = re.fullmatch(r"(\d+)-(\d+)-(\d+)(?:[ T]+(\d+):(\d+)(?::(\d+)(?:\.\d*)?)?)?(?:\s*([+-]\d+:?\d*))?", start)
     try:

@@ -22,7 +22,7 @@ from framecast.data.formats.pictures import resize_frames
 from framecast.data.packing import Packing
 from framecast.data.sources import FrameSource, ReadOptions
 from framecast.errors import DataError, MissingExtraError
-from framecast.files import written_beside
+from framecast.files import replacing
 from framecast.untrusted import check_frames, check_size, most_bytes, reading
 
 CACHE_FACTOR = 16
@@ -67,7 +67,7 @@ def decode_into_cache(path: Path, size: tuple[int, int] | None = None, channels:
     target = cached_video(path, size, channels)
     if _is_whole(target):
         return target
-    with written_beside(target) as file:
+    with replacing(target) as file:
         _write_frames(file, _decoded(path, size, channels), path)
     return target
 

@@ -37,8 +37,9 @@ from framecast.data.clips import ClipData, Split, data_root, missing_files
 from framecast.data.formats.arrays import is_zarr
 from framecast.data.formats.hdf5 import check_pixels, open_hdf5
 from framecast.data.grid import Method, Space
+from framecast.data.packing import Values
 from framecast.data.radar import Crop, cut_clips, make_grid, prepare_source, radar_archive, radar_folder, rain_scaling
-from framecast.data.sources import FrameSource, Numbers, PerProcess, Values
+from framecast.data.sources import FrameSource, Indices, PerProcess
 from framecast.errors import DataError, DatasetNotFoundError
 from framecast.untrusted import reading
 
@@ -59,7 +60,7 @@ class RydlSource(FrameSource):
         if not self.path.is_file():
             raise DatasetNotFoundError(f"there is no file {path}: give RainNet's RYDL.hdf5")
         index = kept_index(file_facts(self.path), self._list)
-        self.times: Numbers = index["times"]
+        self.times: Indices = index["times"]
         self.count = len(self.times)
         self._file = PerProcess(partial(h5py.File, str(self.path), "r"))
         with open_hdf5(self.path) as file:
@@ -70,15 +71,17 @@ class RydlSource(FrameSource):
             keys = sorted(file)
         wrong = [key for key in keys if not (len(key) == KEY_LENGTH and key.isdigit())]
         if wrong or not keys:
-            found = f"the key {wrong[0]!r}" if wrong else "no keys"
-            raise DataError(f"{self.path} has {found} at its root where times YYYYMMDDHHMM are expected: it is no RYDL")
+            keys_text = f"the key {wrong[0]!r}" if wrong else "no keys"
+            raise DataError(
+                f"{self.path} has {keys_text} at its root where times YYYYMMDDHHMM are expected: it is no RYDL"
+            )
         stamps = [f"{key[:4]}-{key[4:6]}-{key[6:8]}T{key[8:10]}:{key[10:]}" for key in keys]
         try:
             return {"times": np.array(stamps, "datetime64[s]").astype(np.int64)}
         except ValueError as error:
             raise DataError(f"{self.path} has a key that is no time: {error}") from error
 
-    def read(self, numbers: Numbers) -> Values:
+    def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""
         return np.stack([self._frame(_key(int(self.times[number]))) for number in numbers])
 
@@ -107,7 +110,7 @@ SOURCE = (
     "https://zenodo.org, doi:10.5281/zenodo.3629951 (RYDL.hdf5), or https://opendata.dwd.de, below "
     "climate_environment/CDC/grids_germany/5_minutes/radolan/reproc/2017_002/bin (RADKLIM, unpacked)"
 )
-LAYOUT = """  german-radar/RYDL.hdf5
+FOLDER_TREE = """  german-radar/RYDL.hdf5
 or one file a map, in any folders below:
   german-radar/**/raa01-ry_10000-YYMMDDHHMM-dwd---bin[.gz]
   german-radar/**/YW2017.002_YYYYMMDD_HHMM
@@ -158,12 +161,14 @@ def open_german_radar(
     rules = make_grid(size, crop, method, space), rain_scaling(scaling)
     source = prepare_source(_german_source(data_root("german-radar", root)), *rules, nodata)
     years = _years(source.times)
-    (first, last), (hold, held), test = (_span(pair) for pair in (train_years, validation_years, test_years))
-    validation = (years >= hold) & (years <= held) & (years >= first) & (years <= last)
+    (first, last), (validation_first, validation_last), test = (
+        _span(pair) for pair in (train_years, validation_years, test_years)
+    )
+    validation = (years >= validation_first) & (years <= validation_last) & (years >= first) & (years <= last)
     tested = (years >= test[0]) & (years <= test[1])
     if test[0] <= last and test[1] >= first:
         raise DataError(f"test_years {test} and train_years {(first, last)} overlap: a test must be of other years")
-    parts: dict[Split, Numbers] = {
+    parts: dict[Split, Indices] = {
         "train": np.flatnonzero((years >= first) & (years <= last) & ~validation),
         "validation": np.flatnonzero(validation),
         "test": np.flatnonzero(tested),
@@ -181,10 +186,10 @@ def _german_source(root: Path) -> FrameSource:
     try:
         return radar_folder(root)
     except DatasetNotFoundError as error:
-        raise missing_files(["German radar files"], root, SOURCE, LAYOUT) from error
+        raise missing_files(["German radar files"], root, SOURCE, FOLDER_TREE) from error
 
 
-def _years(times: Numbers | None) -> Numbers:
+def _years(times: Indices | None) -> Indices:
     assert times is not None
     return times.astype("datetime64[s]").astype("datetime64[Y]").astype(np.int64) + 1970
 

@@ -29,7 +29,7 @@ from framecast.data.formats.arrays import is_zarr
 from framecast.data.formats.hdf5 import check_pixels, number, open_hdf5, text
 from framecast.data.grid import Method, Space
 from framecast.data.radar import Crop, cut_clips, make_grid, prepare_source, radar_archive, rain_scaling
-from framecast.data.sources import FolderSource, Frame, FrameSource, Numbers
+from framecast.data.sources import FolderSource, Frame, FrameSource, Indices
 from framecast.errors import DataError
 
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -89,18 +89,18 @@ def _times(file: h5py.File, path: Any) -> tuple[int, int]:
 
 def _seconds(stamp: str, path: Any) -> int:
     # Month names by hand: strptime would follow the machine's language.
-    found = STAMP.fullmatch(stamp)
-    if not found or found[2] not in MONTHS:
+    match = STAMP.fullmatch(stamp)
+    if not match or match[2] not in MONTHS:
         raise DataError(f"{path} has the time {stamp!r} and it should be like 26-AUG-2010;00:05:00.000")
-    day, year, hour, minute, second = (int(found[group]) for group in (1, 3, 4, 5, 6))
+    day, year, hour, minute, second = (int(match[group]) for group in (1, 3, 4, 5, 6))
     try:
-        return timegm(datetime(year, MONTHS.index(found[2]) + 1, day, hour, minute, second).timetuple())
+        return timegm(datetime(year, MONTHS.index(match[2]) + 1, day, hour, minute, second).timetuple())
     except ValueError as error:
         raise DataError(f"{path} has the time {stamp!r}: {error}") from error
 
 
 SOURCE = "https://dataplatform.knmi.nl (5-minute precipitation accumulations)"
-LAYOUT = "  knmi/**/RAD_NL25_RAP_5min_YYYYMMDDHHMM.h5"
+FOLDER_TREE = "  knmi/**/RAD_NL25_RAP_5min_YYYYMMDDHHMM.h5"
 
 
 def open_knmi(
@@ -152,11 +152,11 @@ def _frames(root: Path) -> FrameSource:
         return radar_archive(root)
     files = sorted(root.rglob("RAD_NL*.h5")) if root.is_dir() else []
     if not files:
-        raise missing_files(["KNMI radar files"], root, SOURCE, LAYOUT)
+        raise missing_files(["KNMI radar files"], root, SOURCE, FOLDER_TREE)
     return FolderSource(files, read_knmi, knmi_time)
 
 
-def _blocks(count: int, blocks: Sequence[float]) -> dict[Split, Numbers]:
+def _blocks(count: int, blocks: Sequence[float]) -> dict[Split, Indices]:
     """Deal frames to the splits in their order."""
     total = sum(blocks)
     if len(blocks) != len(SPLITS) or min(blocks) < 0 or not total:

@@ -31,7 +31,7 @@ from framecast.data.clips import SPLITS, ClipData, ClipSet, ClipSpec, Split, che
 from framecast.data.formats.pictures import natural_order
 from framecast.data.formats.video import cached_video, decode_into_cache, open_video
 from framecast.data.scaling import MinMax
-from framecast.data.sources import JoinedSource, Numbers, ReadOptions
+from framecast.data.sources import Indices, JoinedSource, ReadOptions
 from framecast.data.windows import WindowedClips, windows_by_number
 from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError, check_count
 
@@ -44,7 +44,7 @@ STRIDE = 10
 ENDING = "_uncomp.avi"
 LEARN, TEST = range(1, 17), range(17, 26)
 SOURCE = "https://www.csc.kth.se/cvap/actions/ (walking.zip, jogging.zip, running.zip, ... and 00sequences.txt)"
-LAYOUT = """  kth/
+FOLDER_TREE = """  kth/
     00sequences.txt            or segment lists, given as segments=
     walking/person01_walking_d1_uncomp.avi ...
     jogging/...
@@ -113,13 +113,13 @@ def open_kth(
     folder = data_root("kth", root)
     videos = {path.name.removesuffix(ENDING): path for path in folder.rglob(f"person*{ENDING}")}
     if not videos:
-        raise missing_files(["personPP_action_dD_uncomp.avi"], folder, SOURCE, LAYOUT)
+        raise missing_files(["personPP_action_dD_uncomp.avi"], folder, SOURCE, FOLDER_TREE)
     runs = [run for run in read_segments(_lists(folder, segments)) if run.action in actions]
-    wanted = sorted({run.video for run in runs} & videos.keys())
+    listed_videos = sorted({run.video for run in runs} & videos.keys())
     notes = _absent(runs, videos)
-    if not wanted:
-        raise missing_files([f"videos of {', '.join(actions)} that the lists name"], folder, SOURCE, LAYOUT)
-    source = _decode([videos[name] for name in wanted], size, progress)
+    if not listed_videos:
+        raise missing_files([f"videos of {', '.join(actions)} that the lists name"], folder, SOURCE, FOLDER_TREE)
+    source = _decode([videos[name] for name in listed_videos], size, progress)
     names = [Path(part.where).name.removesuffix(ENDING) for part in source.parts]
     starts = dict(zip(names, source.starts.tolist(), strict=False))
     counts = {name: part.count for name, part in zip(names, source.parts, strict=True)}
@@ -127,7 +127,7 @@ def open_kth(
     if cut:
         notes.append(f"{len(cut)} runs end beyond the last frame of their video and are cut, first {cut[0].video}")
         log.warning("KTH: %s", notes[-1])
-    chosen: dict[Split, list[Numbers]] = {split: [np.empty((0, context + horizon), np.int64)] for split in SPLITS}
+    chosen: dict[Split, list[Indices]] = {split: [np.empty((0, context + horizon), np.int64)] for split in SPLITS}
     for run in runs:
         split = split_of(run.person, validation_persons)
         chosen[split].append(starts[run.video] + windows_of(run, context + horizon))
@@ -147,7 +147,7 @@ def split_of(person: int, validation_persons: Sequence[int]) -> Split:
     return "validation" if person in validation_persons else "train"
 
 
-def windows_of(run: Segment, length: int) -> Numbers:
+def windows_of(run: Segment, length: int) -> Indices:
     """Return the windows of a run, (K, length) frame numbers of its video counted from 0."""
     stride = STRIDES.get(run.action, STRIDE)
     return run.first - 1 + windows_by_number(run.last - run.first + 1, length, stride)
@@ -156,25 +156,25 @@ def windows_of(run: Segment, length: int) -> Numbers:
 def clamp(runs: Sequence[Segment], counts: dict[str, int]) -> tuple[list[Segment], list[Segment]]:
     """Cut runs at the last frame of their video; return all that is left, and the runs that were cut."""
     cut = [run for run in runs if run.last > counts[run.video]]
-    kept = [run._replace(last=min(run.last, counts[run.video])) for run in runs]
-    return [run for run in kept if run.first <= run.last], cut
+    clamped = [run._replace(last=min(run.last, counts[run.video])) for run in runs]
+    return [run for run in clamped if run.first <= run.last], cut
 
 
-def _lists(folder: Path, given: str | Path | Sequence[str | Path] | None) -> list[Path]:
+def _lists(folder: Path, paths: str | Path | Sequence[str | Path] | None) -> list[Path]:
     """Return the files that name the runs."""
-    if given is not None:
-        files = [Path(given)] if isinstance(given, str | Path) else [Path(file) for file in given]
+    if paths is not None:
+        files = [Path(paths)] if isinstance(paths, str | Path) else [Path(file) for file in paths]
         files = [file if file.is_file() else folder / file for file in files]
         absent = [str(file) for file in files if not file.is_file()]
         if absent:
-            raise missing_files(absent, folder, SOURCE, LAYOUT)
+            raise missing_files(absent, folder, SOURCE, FOLDER_TREE)
         return files
     official = sorted(folder.rglob("00sequences.txt"))
     lists = sorted(folder.rglob("*_data_list*.txt"))
-    found = official[:1] or [file for file in lists if file.with_stem(f"{file.stem}_trimmed") not in lists]
-    if not found:
-        raise missing_files(["00sequences.txt"], folder, SOURCE, LAYOUT)
-    return found
+    chosen = official[:1] or [file for file in lists if file.with_stem(f"{file.stem}_trimmed") not in lists]
+    if not chosen:
+        raise missing_files(["00sequences.txt"], folder, SOURCE, FOLDER_TREE)
+    return chosen
 
 
 def read_segments(files: Sequence[Path]) -> list[Segment]:
@@ -189,9 +189,9 @@ def read_segments(files: Sequence[Path]) -> list[Segment]:
         if not file.is_file():
             raise DatasetNotFoundError(f"there is no list {file}: give 00sequences.txt or segment lists")
         for number, line in enumerate(file.read_text("ascii", "replace").splitlines(), 1):
-            found = _LINE.fullmatch(line)
-            if found:
-                runs |= dict.fromkeys(_runs(found.group(1).lower(), found.group(5), f"{file}, line {number}"))
+            match = _LINE.fullmatch(line)
+            if match:
+                runs |= dict.fromkeys(_runs(match.group(1).lower(), match.group(5), f"{file}, line {number}"))
     if not runs:
         raise DataError(f"{', '.join(map(str, files))}: no line names a run, such as person01_walking_d1 1-75, 152-225")
     return list(runs)

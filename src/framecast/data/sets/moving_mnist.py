@@ -117,7 +117,7 @@ def resize_digits(digits: Digits, size: int) -> Digits:
     return np.asarray(small[:, 0].round().clamp(0, 255).byte().numpy())
 
 
-Frames = NDArray[np.uint8]
+ByteFrames = NDArray[np.uint8]
 Path2d = list[tuple[float, float]]
 RuleName = Literal["authors", "srivastava"]
 
@@ -198,7 +198,7 @@ class GeneratedClips(ClipSet):
             raise IndexError(f"clip {index} of {self.count}")
         return _sample(self.draw(index), index)
 
-    def draw(self, index: int) -> Frames:
+    def draw(self, index: int) -> ByteFrames:
         """Return the frames of clip ``index``, (T, H, W) uint8."""
         rng = np.random.default_rng([*self.seed, index])
         side, edge = self.digits.shape[-1], math.ceil(self.motion.margin) + 1
@@ -218,7 +218,7 @@ class StoredClips(ClipSet):
 
     def __init__(self, path: Path, start: int, stop: int, length: int) -> None:
         self.path, self.start, self.stop, self.length = path, start, stop, length
-        self._clips: Frames | None = None
+        self._clips: ByteFrames | None = None
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -237,11 +237,11 @@ class StoredClips(ClipSet):
         return {**self.__dict__, "_clips": None}
 
 
-def _sample(frames: Frames, index: int) -> Sample:
+def _sample(frames: ByteFrames, index: int) -> Sample:
     return {"frames": torch.from_numpy(frames)[:, None].float().div_(255), "index": index}
 
 
-def open_stored(path: Path) -> Frames:
+def open_stored(path: Path) -> ByteFrames:
     """Open an npy file of clips (T, N, H, W) uint8 without reading it into memory.
 
     Raises:
@@ -256,8 +256,8 @@ def open_stored(path: Path) -> Frames:
     with reading(path, "cannot be read as npy", "it is truncated or another format"):
         clips = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(clips, np.ndarray) or clips.ndim != 4 or clips.dtype != np.uint8:
-        found = f"{clips.dtype} {clips.shape}" if isinstance(clips, np.ndarray) else "an archive"
-        raise DataError(f"{path} holds {found}; Moving MNIST files hold uint8 (time, clip, height, width)")
+        content = f"{clips.dtype} {clips.shape}" if isinstance(clips, np.ndarray) else "an archive"
+        raise DataError(f"{path} holds {content}; Moving MNIST files hold uint8 (time, clip, height, width)")
     if clips.shape[0] > clips.shape[1]:
         raise DataError(
             f"{path} is {clips.shape} and must be (time, clip, height, width): more frames than clips looks like "

@@ -28,12 +28,12 @@ from tqdm import tqdm
 from framecast.data.cache import kept_index
 from framecast.data.catalogue import describe_files, open_parts
 from framecast.data.clips import SPLITS, ClipData, ClipSet, ClipSpec, Split, check_lengths
-from framecast.data.formats.times import look_at_steps, snap_times
+from framecast.data.formats.times import snap_times, step_statistics
 from framecast.data.grid import Grid
 from framecast.data.scaling import SCALINGS, MinMax, Scaling, scaling_from_dict
-from framecast.data.sources import FrameSource, GriddedSource, JoinedSource, Numbers, ReadOptions, check_alike
+from framecast.data.sources import FrameSource, GriddedSource, Indices, JoinedSource, ReadOptions, check_alike
 from framecast.data.units import unit_facts
-from framecast.data.windows import Blocks, Shares, WindowedClips, check_shares, deal, windows_in
+from framecast.data.windows import Blocks, Shares, WindowedClips, assign_splits, check_shares, windows_in
 from framecast.errors import DataError, UnknownNameError, check_count
 
 PIECE_BYTES = 32 * 1024 * 1024
@@ -56,15 +56,15 @@ def find_limits(source: FrameSource, blocks: Sequence[range], facts: str | None 
             kept, and found again without reading.
     """
 
-    def limits() -> dict[str, Numbers]:
+    def limits() -> dict[str, Indices]:
         return {"limits": np.array(_limits(source, blocks))}
 
     if facts is None:
         return Limits(*limits()["limits"].tolist())
     # A chunk that was written anew in its place may leave all dates as they were: so look at some frames, too.
     frames = [number for block in blocks[:1] for number in sorted({block[0], block[len(block) // 2], block[-1]})]
-    seen = zlib.crc32(source.read(np.array(frames, np.int64)).tobytes()) if frames else 0
-    numbers = " ".join(f"{block.start}-{block.stop}" for block in blocks) + f" {seen}"
+    checksum = zlib.crc32(source.read(np.array(frames, np.int64)).tobytes()) if frames else 0
+    numbers = " ".join(f"{block.start}-{block.stop}" for block in blocks) + f" {checksum}"
     return Limits(*kept_index(f"limits of {facts} in {numbers}", limits)["limits"].tolist())
 
 
@@ -79,7 +79,7 @@ def _limits(source: FrameSource, blocks: Sequence[range]) -> Limits:
     return Limits(low, high) if low <= high else Limits(np.nan, np.nan)
 
 
-def pieces_of(source: FrameSource, blocks: Sequence[range]) -> Iterator[Numbers]:
+def pieces_of(source: FrameSource, blocks: Sequence[range]) -> Iterator[Indices]:
     """Yield the frame numbers of the blocks in pieces of few bytes, none over a border of sequences."""
     most = max(1, PIECE_BYTES // (4 * int(np.prod(source.shape))))
     for block in blocks:
@@ -163,7 +163,7 @@ def open_own(
     read_options = ReadOptions(variable, time, y, x, channel, axes, channels, _pair(size), nodata, unit)
     path, notes = Path(path), list[str]()
     box = _box(crop)
-    share_of = _dealt(path, read_options, box, check_shares(shares), notes)
+    share_of = _assign_shares(path, read_options, box, check_shares(shares), notes)
     seconds = _interval(share_of, interval, tolerance, notes)
     length = context + horizon
     windows = {
@@ -204,10 +204,10 @@ def _box(crop: Sequence[int] | None) -> Box | None:
     return crop[0], crop[1], crop[2], crop[3]
 
 
-def _dealt(
+def _assign_shares(
     path: Path, read_options: ReadOptions, crop: Box | None, shares: Shares, notes: list[str]
 ) -> dict[Split, _Share]:
-    """Open the files and deal their frames to the splits."""
+    """Open the files and assign_splits their frames to the splits."""
     folders = {
         split: next((path / name for name in names if (path / name).is_dir()), None)
         for split, names in SPLIT_FOLDERS.items()
@@ -215,19 +215,19 @@ def _dealt(
     if folders["train"] is None or folders["test"] is None:
         source = _opened(path, read_options, crop)
         notes += _notes_of(source)
-        return {split: _Share(source, blocks) for split, blocks in deal(source.sequences, shares).items()}
+        return {split: _Share(source, blocks) for split, blocks in assign_splits(source.sequences, shares).items()}
     sources = {split: _opened(folder, read_options, crop) for split, folder in folders.items() if folder}
     for source in sources.values():
         check_alike(sources["train"], source)
     notes += [f"the folders {', '.join(sources)} are the splits", *_notes_of(sources["train"])]
-    dealt = {split: _Share(source, source.sequences) for split, source in sources.items()}
-    if "validation" not in dealt:
+    shares_by_split = {split: _Share(source, source.sequences) for split, source in sources.items()}
+    if "validation" not in shares_by_split:
         learn = shares[0] + shares[1]
-        parts: Blocks = deal(sources["train"].sequences, (shares[0] / learn, shares[1] / learn, 0.0))
-        dealt["train"] = _Share(sources["train"], parts["train"])
-        dealt["validation"] = _Share(sources["train"], parts["validation"])
+        parts: Blocks = assign_splits(sources["train"].sequences, (shares[0] / learn, shares[1] / learn, 0.0))
+        shares_by_split["train"] = _Share(sources["train"], parts["train"])
+        shares_by_split["validation"] = _Share(sources["train"], parts["validation"])
         notes.append("there is no folder validation: these clips are taken from the training ones")
-    return {split: dealt[split] for split in SPLITS}
+    return {split: shares_by_split[split] for split in SPLITS}
 
 
 def _opened(path: Path, read_options: ReadOptions, crop: Box | None) -> FrameSource:
@@ -241,24 +241,24 @@ def _notes_of(source: FrameSource) -> list[str]:
     return [*source.notes, *([f"{clips} sequences: no clip spans two of them"] if clips > 1 else [])]
 
 
-def _interval(share_of: dict[Split, _Share], wanted: int | None, tolerance: int, notes: list[str]) -> int | None:
+def _interval(share_of: dict[Split, _Share], interval: int | None, tolerance: int, notes: list[str]) -> int | None:
     """Return the seconds between frames, or None where there are no time stamps; snap the stamps if asked."""
     sources = list({id(share.source): share.source for share in share_of.values()}.values())
     if sources[0].times is None:
-        if wanted is not None:
-            raise DataError(f"interval is {wanted} s and the frames have no time stamps: give step instead")
+        if interval is not None:
+            raise DataError(f"interval is {interval} s and the frames have no time stamps: give step instead")
         if sources[0].interval is None:
             notes.append("there are no time stamps: frames are taken as equally spaced, and gaps cannot be seen")
         return None
-    steps = look_at_steps(_stamps(sources[0]))
-    seconds = wanted or steps.interval
+    steps = step_statistics(_stamps(sources[0]))
+    seconds = interval or steps.interval
     if seconds is None:
         raise DataError("there is one frame only: a clip needs several")
     check_count("interval", seconds)
     for source in sources if tolerance else []:
         assert source.times is not None
         source.times = snap_times(source.times, seconds, tolerance)
-        steps = look_at_steps(_stamps(source))
+        steps = step_statistics(_stamps(source))
     notes.append(f"{steps.share:.1%} of the steps in time are {steps.interval} s")
     if steps.gaps:
         notes.append(f"{steps.gaps} gaps in time, the longest {steps.longest} s: no clip spans one")
@@ -287,10 +287,10 @@ def _scaling(option: str | Mapping[str, Any], train: _Share, path: Path, notes: 
         return scaling_from_dict(dict(option))
     if option not in ("auto", "none", *SCALINGS):
         raise UnknownNameError("scaling", option, ("auto", "none", *SCALINGS))
-    known = unit_facts(first.unit).scaling
-    if option == "auto" and known in SCALINGS:
-        notes.append(f"scaling {known}, for values in {first.unit}")
-        return SCALINGS[known]()
+    unit_scaling = unit_facts(first.unit).scaling
+    if option == "auto" and unit_scaling in SCALINGS:
+        notes.append(f"scaling {unit_scaling}, for values in {first.unit}")
+        return SCALINGS[unit_scaling]()
     if option not in ("auto", "none", "min-max"):
         return SCALINGS[option]()
     if option == "auto" and first.pixels:

@@ -33,8 +33,9 @@ from numpy.typing import NDArray
 
 from framecast.data.clips import ClipData, ClipSpec, Split, check_lengths, data_root, missing_files
 from framecast.data.formats.hdf5 import check_own, check_small, open_hdf5
+from framecast.data.packing import Values
 from framecast.data.scaling import MinMax
-from framecast.data.sources import ArraySource, Numbers, Values, check_times
+from framecast.data.sources import ArraySource, Indices, check_times
 from framecast.data.windows import WindowedClips, windows_by_time
 from framecast.errors import DataError, UnknownNameError, check_count
 
@@ -47,7 +48,7 @@ FILES = {
     "BJ16_M32x32_T30_InOut.h5": "6592f29581f0ed5fc930d2c7f40f8e6f",
 }
 SOURCE = "https://1drv.ms/f/s!Akh6N7xv3uVmhOhDKwx3bm5zpHkDOQ (linked by github.com/lucktroy/DeepST)"
-LAYOUT = "  taxibj/\n" + "\n".join(f"    {name}" for name in FILES)
+FOLDER_TREE = "  taxibj/\n" + "\n".join(f"    {name}" for name in FILES)
 CHANNELS = {"in": slice(0, 1), "out": slice(1, 2), "both": slice(0, 2)}
 
 
@@ -55,7 +56,7 @@ class Flow(NamedTuple):
     """The whole days of one file: frames (N, 2, H, W), times, slots a day, and days that were dropped."""
 
     frames: Values
-    times: Numbers
+    times: Indices
     slots: int
     dropped: int
 
@@ -114,10 +115,10 @@ def open_taxibj(
             f"{folder}: {len(windows)} clips of {length} frames on whole days are too few for {tests} test clips: give "
             "all files, or lower test_days"
         )
-    train, held = _learning(windows[:-tests], int(windows[-tests, 0]), share, gap=not as_published)
+    train, held_out = _learning(windows[:-tests], int(windows[-tests, 0]), share, gap=not as_published)
     fitted = frames[:-tests] if as_published else frames[: int(train.max()) + 1]
     scaling = _fit(fitted, folder)
-    chosen: dict[Split, Numbers] = {"train": train, "validation": held, "test": windows[-tests:]}
+    chosen: dict[Split, Indices] = {"train": train, "validation": held_out, "test": windows[-tests:]}
     if as_published:
         frames = _eight_bits(frames, scaling)
         chosen = {split: numbers[:, ::-1] for split, numbers in chosen.items()}
@@ -135,13 +136,13 @@ def open_taxibj(
     )
 
 
-def _learning(windows: Numbers, border: int, share: float, *, gap: bool) -> tuple[Numbers, Numbers]:
+def _learning(windows: Indices, border: int, share: float, *, gap: bool) -> tuple[Indices, Indices]:
     """Split the clips before the test set into training and validation; with a gap no two splits share a frame."""
     if gap:
         windows = windows[windows[:, -1] < border]
-    held = round(share * len(windows))
-    train, validation = (windows[:-held], windows[-held:]) if held else (windows, windows[:0])
-    if gap and held:
+    held_out = round(share * len(windows))
+    train, validation = (windows[:-held_out], windows[-held_out:]) if held_out else (windows, windows[:0])
+    if gap and held_out:
         train = train[train[:, -1] < validation[0, 0]]
     if not len(train):
         raise DataError("no clip is left to learn from: lower test_days or validation, or give more files")
@@ -168,9 +169,9 @@ def _notes(flows: Sequence[Flow], names: Sequence[str], folder: Path, as_publish
         for name, flow in zip(names, flows, strict=True)
     ]
     for name in names:
-        found = hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest()
-        if name in FILES and found != FILES[name]:
-            notes.append(f"{name} has md5 {found}, and the published file {FILES[name]}")
+        checksum = hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest()
+        if name in FILES and checksum != FILES[name]:
+            notes.append(f"{name} has md5 {checksum}, and the published file {FILES[name]}")
     if as_published:
         notes.append("as published: newest frame first, 8 bits, test clips share frames with training clips")
     return notes
@@ -179,7 +180,7 @@ def _notes(flows: Sequence[Flow], names: Sequence[str], folder: Path, as_publish
 def _read_all(folder: Path, names: Sequence[str]) -> list[Flow]:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise missing_files(missing, folder, SOURCE, LAYOUT)
+        raise missing_files(missing, folder, SOURCE, FOLDER_TREE)
     flows = [read_flow(folder / name) for name in names]
     for name, flow in zip(names, flows, strict=True):
         if flow.frames.shape[1:] != flows[0].frames.shape[1:] or flow.slots != flows[0].slots:
@@ -215,13 +216,13 @@ def read_flow(path: Path) -> Flow:
         raise DataError(f"{path}: slots run from {slots.min(initial=0)} to {per_day} and must divide a day from 1 on")
     times = check_times(days * DAY + (slots - 1) * (DAY // per_day), str(path))
     names, counts = np.unique(days, return_counts=True)
-    whole = np.isin(days, names[counts == per_day])
-    if not whole.any():
+    complete = np.isin(days, names[counts == per_day])
+    if not complete.any():
         raise DataError(f"{path}: no day has all of its {per_day} slots")
-    return Flow(np.maximum(frames[whole], 0), times[whole], per_day, int((counts != per_day).sum()))
+    return Flow(np.maximum(frames[complete], 0), times[complete], per_day, int((counts != per_day).sum()))
 
 
-def _dates(dates: NDArray[Any], path: Path) -> tuple[Numbers, Numbers]:
+def _dates(dates: NDArray[Any], path: Path) -> tuple[Indices, Indices]:
     """Return days since 1970 and slots of dates yyyymmddSS."""
     words = [date.decode("ascii", "replace") if isinstance(date, bytes) else str(date) for date in dates.tolist()]
     wrong = [word for word in words if len(word) != 10 or not word.isdecimal()]

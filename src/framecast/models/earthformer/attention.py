@@ -68,24 +68,24 @@ class Cuboid(NamedTuple):
 
     def cut(self, x: Tensor) -> Tensor:
         """Return the boxes (B, N, V, C) of tokens (B, T, H, W, C), padded to whole boxes."""
-        return self._boxes(extend(x, self._whole(x.shape[1:4]), self.padding))
+        return self._boxes(extend(x, self._padded_shape(x.shape[1:4]), self.padding))
 
     def join(self, boxes: Tensor, shape: Sequence[int]) -> Tensor:
         """Return the tokens (B, T, H, W, C) of the boxes (B, N, V, C): undo ``cut``.
 
         Padding "nearest" is undone by the nearest token, too, which need not be the one it came from.
         """
-        whole, samples, units = self._whole(shape), boxes.shape[0], boxes.shape[-1]
-        counts = (n // b for n, b in zip(whole, self.size, strict=True))
+        padded, samples, units = self._padded_shape(shape), boxes.shape[0], boxes.shape[-1]
+        counts = (n // b for n, b in zip(padded, self.size, strict=True))
         order = (0, 4, 1, 5, 2, 6, 3, 7) if self.dilated else (0, 1, 4, 2, 5, 3, 6, 7)
-        x = boxes.reshape(samples, *counts, *self.size, units).permute(order).reshape(samples, *whole, units)
+        x = boxes.reshape(samples, *counts, *self.size, units).permute(order).reshape(samples, *padded, units)
         if any(self.shift):
             x = torch.roll(x, self.shift, (1, 2, 3))
         return stretch(x, shape) if self.padding == "nearest" else x[:, : shape[0], : shape[1], : shape[2]]
 
-    def kept(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
+    def padding_mask(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
         """Return booleans (N, V): the tokens of the boxes that ``join`` keeps."""
-        number = torch.arange(math.prod(self._whole(shape)), dtype=torch.float32, device=device)
+        number = torch.arange(math.prod(self._padded_shape(shape)), dtype=torch.float32, device=device)
         boxes = number.view(1, -1, self.volume, 1)
         return torch.isin(boxes[0, ..., 0].contiguous(), self.join(boxes, shape).contiguous())
 
@@ -95,18 +95,18 @@ class Cuboid(NamedTuple):
         Tokens that a shift brought together from opposite ends differ; ignored padding, labelled -1, sees
         padding only.
         """
-        whole = self._whole(shape)
-        ignored = self.padding == "ignore" and whole != tuple(shape)
+        padded = self._padded_shape(shape)
+        ignored = self.padding == "ignore" and padded != tuple(shape)
         if not (ignored or any(self.shift)):
             return None
-        label = torch.zeros(1, *whole, 1, dtype=torch.long, device=device)
-        for axis, (n, s) in enumerate(zip(whole, self.shift, strict=True)):
+        label = torch.zeros(1, *padded, 1, dtype=torch.long, device=device)
+        for axis, (n, s) in enumerate(zip(padded, self.shift, strict=True)):
             wrapped = torch.arange(n, device=device) < s
             label = label + (wrapped.long() << axis).view(-1, *[1] * (3 - axis))
         labels = self._boxes(label)[0, ..., 0]
-        return labels.masked_fill(~self.kept(shape, device), -1) if ignored else labels
+        return labels.masked_fill(~self.padding_mask(shape, device), -1) if ignored else labels
 
-    def _whole(self, shape: Sequence[int]) -> Shape:
+    def _padded_shape(self, shape: Sequence[int]) -> Shape:
         t, h, w = (-(-n // b) * b for n, b in zip(shape, self.size, strict=True))
         return t, h, w
 
@@ -229,14 +229,14 @@ class CuboidSelfAttention(nn.Module):
         super().__init__()
         self.settings, self.cuboid, self.updates = settings, cuboid.fit(shape), vectors and updates
         pairs = _meetings(self.cuboid, shape, self.cuboid, shape, settings.resize_positions)
-        self.alone = not vectors and int(pairs.sum(-1).max()) == 1
+        self.single_token = not vectors and int(pairs.sum(-1).max()) == 1
         separate = vectors and settings.separate_vectors
-        parts = (1 if self.alone else 3) + (0 if not separate else 3 if self.updates else 1)
+        parts = (1 if self.single_token else 3) + (0 if not separate else 3 if self.updates else 1)
         self.norm = nn.LayerNorm(units)
         self.from_tokens = nn.Linear(units, parts * units, bias=False)
         self.to_tokens = nn.Linear(units, units)
         self.dropout = nn.Dropout(settings.projection_dropout)
-        if not self.alone:
+        if not self.single_token:
             self.bias = RelativeBias(settings.heads, cuboid.size, pairs.any(0))
         if vectors:
             parts = 2 if not self.updates else 6 if separate and settings.vector_self_attention else 3
@@ -248,33 +248,35 @@ class CuboidSelfAttention(nn.Module):
     def forward(self, x: Tensor, vectors: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return tokens (B, T, H, W, C) and vectors (B, K, C) with what attention adds to them."""
         shape, settings = x.shape[1:4], self.settings
-        if self.alone:
+        if self.single_token:
             return x + self.dropout(self.to_tokens(self.from_tokens(self.norm(x)))), vectors
         cuboid = self.cuboid.fit(shape)
         labels = cuboid.labels(shape, x.device)
         bias = _score_bias(self.bias, labels, labels, cuboid.volume, cuboid.volume)
         query, key, value, *more = _heads(self.from_tokens(cuboid.cut(self.norm(x))), settings.heads, x)
-        others = None
+        vector_triple = None
         if vectors is not None:
-            told = _heads(self.from_vectors(self.vector_norm(vectors)), settings.heads, x)
-            others = _to_boxes(more[0] if settings.separate_vectors else query, told[0], told[1])
+            vector_heads = _heads(self.from_vectors(self.vector_norm(vectors)), settings.heads, x)
+            vector_triple = _to_boxes(more[0] if settings.separate_vectors else query, vector_heads[0], vector_heads[1])
             if self.updates:
-                heard = more[1:] if settings.separate_vectors else (key, value)
-                vectors = vectors + self._update(told, heard[0], heard[1], labels)
-        out = _attend((query, key, value), others, bias, settings.attention_dropout * self.training)
+                vector_tokens = more[1:] if settings.separate_vectors else (key, value)
+                vectors = vectors + self._update(vector_heads, vector_tokens[0], vector_tokens[1], labels)
+        out = _attend((query, key, value), vector_triple, bias, settings.attention_dropout * self.training)
         return x + self.dropout(self.to_tokens(cuboid.join(_merge(out), shape))), vectors
 
-    def _update(self, told: list[Tensor], key: Tensor, value: Tensor, labels: Tensor | None) -> Tensor:
+    def _update(self, vector_heads: list[Tensor], key: Tensor, value: Tensor, labels: Tensor | None) -> Tensor:
         """Return (B, K, C): what the vectors read from the tokens of all boxes and from each other."""
-        others = bias = None
+        token_triple = bias = None
         if labels is not None:
             bias = torch.zeros(labels.shape, device=key.device).masked_fill(labels < 0, -math.inf)
-            bias = bias.flatten().expand(told[2].shape[-2], -1)
+            bias = bias.flatten().expand(vector_heads[2].shape[-2], -1)
         if self.settings.vector_self_attention:
-            k, v, q = (told[4], told[5], told[3]) if self.settings.separate_vectors else told
-            others = q, k, v
-        own = told[2], key.transpose(1, 2).flatten(2, 3), value.transpose(1, 2).flatten(2, 3)
-        out = _attend(own, others, bias, self.settings.attention_dropout * self.training)
+            k, v, q = (
+                (vector_heads[4], vector_heads[5], vector_heads[3]) if self.settings.separate_vectors else vector_heads
+            )
+            token_triple = q, k, v
+        vector_triple = vector_heads[2], key.transpose(1, 2).flatten(2, 3), value.transpose(1, 2).flatten(2, 3)
+        out = _attend(vector_triple, token_triple, bias, self.settings.attention_dropout * self.training)
         return self.dropout(self.to_vectors(_merge(out)))  # type: ignore[no-any-return]
 
 
@@ -291,12 +293,12 @@ class CuboidCrossAttention(nn.Module):
         self.cuboid = cuboid._replace(size=(shape[0], height, width))
         self.memory = cuboid._replace(size=(frames, height, width))
         pairs = _meetings(self.cuboid, shape, self.memory, (frames, *shape[1:]), settings.resize_positions)
-        self.alone = not vectors and int(pairs.sum(-1).max()) == 1
+        self.single_token = not vectors and int(pairs.sum(-1).max()) == 1
         separate = vectors and settings.separate_vectors
-        self.from_memory = nn.Linear(units, (1 if self.alone else 2) * units, bias=False)
+        self.from_memory = nn.Linear(units, (1 if self.single_token else 2) * units, bias=False)
         self.to_tokens = nn.Linear(units, units)
         self.dropout = nn.Dropout(settings.projection_dropout)
-        if not self.alone:
+        if not self.single_token:
             self.norm = nn.LayerNorm(units)
             self.from_tokens = nn.Linear(units, (2 if separate else 1) * units, bias=False)
             self.bias = RelativeBias(settings.heads, (shape[0] + frames, height, width), pairs.any(0))
@@ -306,28 +308,28 @@ class CuboidCrossAttention(nn.Module):
     def forward(self, x: Tensor, vectors: Tensor | None, memory: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return tokens (B, T, H, W, C) with what they read from memory (B, T', H, W, C), and the vectors."""
         shape, settings = x.shape[1:4], self.settings
-        if self.alone:
+        if self.single_token:
             return x + self.dropout(self.to_tokens(self.from_memory(memory)).expand_as(x)), vectors
         queries = _heads(self.from_tokens(self.cuboid.cut(self.norm(x))), settings.heads, x)
         key, value = _heads(self.from_memory(self.memory.cut(memory)), settings.heads, x)
-        others = None
+        vector_triple = None
         if vectors is not None:
             project = self.from_vectors if settings.separate_vectors else self.from_memory
-            others = _to_boxes(queries[-1], *_heads(project(vectors), settings.heads, x))
+            vector_triple = _to_boxes(queries[-1], *_heads(project(vectors), settings.heads, x))
         labels = self.cuboid.labels(shape, x.device), self.memory.labels(memory.shape[1:4], x.device)
         bias = _score_bias(self.bias, *labels, self.cuboid.volume, self.memory.volume)
-        out = _attend((queries[0], key, value), others, bias, settings.attention_dropout * self.training)
+        out = _attend((queries[0], key, value), vector_triple, bias, settings.attention_dropout * self.training)
         return x + self.dropout(self.to_tokens(self.cuboid.join(_merge(out), shape))), vectors
 
 
-def check_choice(option: str, value: str, known: Iterable[str]) -> None:
+def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
     """Refuse a name that is not in a table.
 
     Raises:
         UnknownNameError: the message lists the table and the nearest spelling.
     """
-    if value not in known:
-        raise UnknownNameError(option, value, known)
+    if value not in choices:
+        raise UnknownNameError(option, value, choices)
 
 
 def _heads(joined: Tensor, heads: int, x: Tensor) -> list[Tensor]:
@@ -347,15 +349,15 @@ def _to_boxes(query: Tensor, key: Tensor, value: Tensor) -> Triple:
     return query, *(t[:, None].expand(-1, boxes, -1, -1, -1) for t in (key, value))  # type: ignore[return-value]
 
 
-def _attend(own: Triple, others: Triple | None, bias: Tensor | None, dropout: float) -> Tensor:
+def _attend(triple: Triple, second: Triple | None, bias: Tensor | None, dropout: float) -> Tensor:
     """Return (..., heads, V, d): attention to own and other keys at once, each by its own queries.
 
     Where the queries differ, both lie side by side in 2d channels, and a key has zeros for the other kind.
     """
-    query, key, value = own
+    query, key, value = triple
     width = query.shape[-1]
-    if others is not None:
-        other_query, other_key, other_value = others
+    if second is not None:
+        other_query, other_key, other_value = second
         if other_query is not query:
             query = torch.cat([query, other_query], -1)
             key, other_key = F.pad(key, (0, width)), F.pad(other_key, (width, 0))
@@ -380,7 +382,7 @@ def _score_bias(
 def _meetings(queries: Cuboid, shape: Sequence[int], keys: Cuboid, key_shape: Sequence[int], any_size: bool) -> Tensor:
     """Return booleans (N, V, V'): the kept queries and the keys that meet in each box; all if ``any_size``."""
     with COUNTED:
-        pairs = queries.kept(shape)[:, :, None].expand(-1, -1, keys.volume)
+        pairs = queries.padding_mask(shape)[:, :, None].expand(-1, -1, keys.volume)
         labels, key_labels = queries.labels(shape), keys.labels(key_shape)
     if labels is not None and key_labels is not None:
         pairs = pairs & (labels[:, :, None] == key_labels[:, None])

@@ -275,8 +275,8 @@ class DecoderLevel(nn.Module):
         x = x if self.positions is None else x + self.positions(height, width)
         for step, cross in enumerate(self.crosses, len(self.selves) - len(self.crosses)):
             if step >= 0:
-                x, told = self.selves[step](x, vectors if self.reads else None)
-                vectors = told if self.updates else vectors
+                x, new_vectors = self.selves[step](x, vectors if self.reads else None)
+                vectors = new_vectors if self.updates else vectors
             x, _ = cross(x, vectors if self.cross_reads else None, memory)
         return x
 

@@ -106,8 +106,8 @@ def level_boxes(
     """Return the cuts of each level by the name of its pattern."""
     names = [names] * len(shapes) if isinstance(names, str) else names
     check_levels(option, names, len(shapes))
-    found = (_pattern(name, table, shape) for name, shape in zip(names, shapes, strict=True))
-    return [[cuboid._replace(padding=padding) for cuboid in cuboids] for cuboids in found]
+    patterns = (_pattern(name, table, shape) for name, shape in zip(names, shapes, strict=True))
+    return [[cuboid._replace(padding=padding) for cuboid in cuboids] for cuboids in patterns]
 
 
 def _pattern(name: str, table: dict[str, Pattern], shape: Shape) -> list[Cuboid]:
