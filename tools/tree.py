@@ -1,6 +1,6 @@
-"""Print the annotated tree of the repository from the files' own first lines, or write it into the README.
+"""Write docs/tree.md: the annotated tree of the repository, from the files' own first lines.
 
-Run: python tools/readme_tree.py [--write]
+Run: python tools/tree.py [--check]
 """
 
 from __future__ import annotations
@@ -11,15 +11,24 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- tree -->\n```text\n", "```\n<!-- end of tree -->"
+PAGE = ROOT / "docs/tree.md"
+HEAD = """# The whole repository
+
+Made by `python tools/tree.py` from the first sentence of every module. How it is cut, and why:
+[structure](why/structure.md).
+
+```text
+"""
 FOLDERS = {
     "src/framecast/data/sets/digits": "5,000 MNIST digits with provenance and licence",
     "benchmarks": "timings and memory, as ratios within one run; results of make torture",
     "docs": "the documentation; docs/why holds half-page decisions",
     "recipes": "one file a data set, for framecast train --config, and one for SLURM",
-    "studies": "what framecast study was told, and what came out: configurations, results, tables, logs",
+    "studies": "configurations of studies with their results, tables and logs",
+    "tests": "laws over the registry, parity with the released models, bad input; in folders as the package's",
+    "tests/samples": "the small models, runs, files and studies that tests share",
+    "tests/reference": "outputs and gradients of the released models",
     "tests/torture": "what is promised when something fails, and checks that try to break it (make torture)",
-    "tests": "laws over the registry, parity with the released models, bad input",
     "tools": "makers and checks that are not part of the package",
 }
 
@@ -62,16 +71,14 @@ def _first_sentence(path: Path) -> str:
     return " ".join(doc.split("\n\n")[0].split()).rstrip(".")
 
 
-def main() -> None:
-    """Print or write."""
-    if "--write" not in sys.argv:
-        print(tree(), end="")
-        return
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    start, stop = text.index(BEGIN) + len(BEGIN), text.index(END)
-    readme.write_text(text[:start] + tree() + text[stop:])
+def main() -> int:
+    """Write the page, or say whether it is true."""
+    page = f"{HEAD}{tree()}```\n"
+    if "--check" in sys.argv:
+        return int(page != PAGE.read_text())
+    PAGE.write_text(page)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
