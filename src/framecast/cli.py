@@ -1,4 +1,4 @@
-"""The command line: every verb is a Python function of the same name and options; one file, so that all read alike."""
+"""The command line: every verb calls the Python function of the same name and options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The five-minute tour: train a small MS-LSTM on moving digits, score it, forecast unseen frames, report."""
+"""The demo: train a small MS-LSTM on moving digits, score it, forecast unseen frames and write a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors framecast raises on purpose: each says what is wrong, where, and how to mend it."""
+"""The errors that framecast raises: each says what is wrong, where, and how to mend it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, flushed to disk, then renamed into place.
+"""Atomic files: written to a temporary file, flushed to disk, then renamed into place.
 
 A checked file is one line of header, ``framecast <kind> <sha256 of the rest>``, and the content. Reading it
 verifies the hash, so a flipped bit or a cut is an error and never a silently different model.

@@ -28,7 +28,7 @@ def resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:
 
 
 def canonical_name(name: str) -> str:
-    """Return a name as tables have it: "MS_LSTM" is "ms-lstm"."""
+    """Return the spelling of a name in the tables: "MS_LSTM" is "ms-lstm"."""
     return name.lower().replace("_", "-")
 
 
@@ -138,7 +138,7 @@ class BaselineEntry:
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A format of files, told by their names.
+    """A file format, recognised by the file's name.
 
     Attributes:
         pattern: of a file's name in lower case, as ``fnmatch`` takes it; of several that fit, the first one counts.

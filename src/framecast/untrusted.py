@@ -1,4 +1,4 @@
-"""Where files of others come in: whatever fails in them is told as our error, and sizes are checked before use.
+"""Untrusted files: any failure to read one is an error of ours, and declared sizes are checked before use.
 
 A parser of a foreign format fails in as many ways as its authors thought of, and some more. So whoever opens a file
 does it within ``reading``. A header may declare any size: ``check_size`` refuses one above the limit before

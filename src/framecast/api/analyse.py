@@ -1,4 +1,4 @@
-"""Analyse: the paper's formulas beside what is counted, receptive fields, and what every layer puts out."""
+"""Analyse: the paper's formulas of cost beside counts, receptive fields, and the outputs of layers."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def cost_answer(request: CostRequest, progress: Callable[[str], None] = lambda _
 
     Args:
         request: what is asked.
-        progress: is told what is being done, where it takes long.
+        progress: called with a line of text at each long step.
 
     Raises:
         UnknownNameError: no such model, option or data set.

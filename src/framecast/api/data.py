@@ -1,4 +1,4 @@
-"""What a verb is given, turned into what it works on: data, a model's weights, a device, options."""
+"""Resolve the arguments of verbs: data by name or path, a model's weights, a device, options."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def report(
             has the figures as SVG and PNG.
         scores: names of scores in the results to draw per lead time, such as ["ssim"]; the first one is an axis of the
             radar chart of several runs. None draws the main ones.
-        clips: example clips to show, at most; as many were kept as ``evaluate`` was told.
+        clips: example clips to show, at most; ``evaluate`` keeps as many as its option ``examples``.
         figures: write the folder beside the page too.
 
     Returns:

@@ -1,7 +1,7 @@
 """The contract of a cell: one recurrent layer's single time step, and nothing else.
 
 A cell knows its input, its own state and, in the zigzag family, the memory that wanders through all
-layers. It never learns where it stands in a stack, which step it is, or how it is trained.
+layers. It does not know its place in a stack, the time step, or how it is trained.
 
 Letters, as in the papers' equations (σ is the logistic function, ∗ a convolution, ⊙ the product by
 element; every convolution is "same" padded with zeros):

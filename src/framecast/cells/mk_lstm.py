@@ -1,4 +1,4 @@
-"""MK-LSTM: two cell memories that see the world through a 3x3 and a 5x5 kernel (the cell of MS-LSTM).
+"""MK-LSTM: two cell memories, one with a 3x3 and one with a 5x5 kernel (the cell of MS-LSTM).
 
     (i₃, f₃, g₃, o₃) = W₃ ∗ [x, h]            3x3
     (i₅, f₅, g₅, o₅) = W₅ ∗ [x, h]            5x5

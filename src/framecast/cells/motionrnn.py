@@ -1,4 +1,4 @@
-"""MotionRNN: behind each MIM layer but the last, what it shows is moved along learnt flows.
+"""MotionRNN: the output of each MIM layer but the last is warped along learnt flows.
 
 MotionGRU works at half the resolution, on E = W_e ∗ h̃ (2x2, stride 2, C/4 channels) of the MIM layer's h̃,
 with nine flows F (transient, 18 channels) and their trend D; its other kernels are 1x1:

@@ -1,4 +1,4 @@
-"""PredRNN: beside its own memory, every layer updates one memory that zigzags through the whole stack.
+"""PredRNN: besides its own memory, every layer updates one memory that zigzags through the whole stack.
 
     (i, f, g, o) = W ∗ [x, h]
     ΔC = σ(i) ⊙ tanh(g)       c' = σ(f) ⊙ c + ΔC

@@ -118,7 +118,7 @@ def largest_batches(
         options: the model's options.
         device: where to compute.
         threads: threads of the processor; None leaves torch's choice.
-        progress: is told what is being done.
+        progress: called with a line of text at each measurement.
 
     Raises:
         UnknownNameError: no such model or option.

@@ -1,4 +1,4 @@
-"""Measure training steps and forecasts in a process of their own, whose memory peak is theirs alone.
+"""Measure training steps and forecasts in a separate process, so that its peak of memory is theirs alone.
 
 A crash there, or one for lack of memory, is reported and takes nothing else down. The process imports all that
 ``framecast train`` imports; what it holds then is its base. ``cheaper_ways`` says what would make a training cheaper on

@@ -1,4 +1,4 @@
-"""Count the memory of one training step: every tensor from its making to its end, without computing anything.
+"""Count the memory of a training step: every tensor from allocation to release, without computing anything.
 
 The step runs on tensors that know their shape and hold no numbers. Each storage is entered when an operation makes it
 and struck out when nothing refers to it any more, in backward too, so what is computed again there is seen as it comes

@@ -201,7 +201,7 @@ def make_cost_table(
         threads: threads of the processor; None leaves torch's choice.
         out: a .csv to keep the rows in, or an .md to write the table to, whose rows are kept in a .csv beside it;
             rows found there are not made again.
-        progress: is told about each row.
+        progress: called with a line of text for each row.
 
     Raises:
         UnknownNameError: no such model or data set.

@@ -1,4 +1,4 @@
-"""What a conversion reads: loose files, archives of files and archives of archives, cut into pieces of work.
+"""Archives that a conversion reads: files, tar archives and nested archives, divided into units of work.
 
 A piece of work is read from its beginning to its end by one process: a batch of loose files, one archive, or a
 run of frames of anything that ``own`` reads. Archives are never unpacked to where they say: only plain files, by
@@ -130,7 +130,7 @@ def _own_work(path: Path, options: ReadOptions) -> list[Work]:
 
 
 def frames_of(work: Work) -> Iterator[Item]:
-    """Yield every frame of a piece of work; what cannot be read is an item with a problem, never an end.
+    """Yield every frame of a unit of work; a frame that cannot be read is an item with a problem.
 
     Raises:
         MissingExtraError: the files need a package that is not installed.

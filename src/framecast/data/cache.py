@@ -1,4 +1,4 @@
-"""Indexes of large archives, kept between runs: listing hundreds of thousands of frames is slow, their times are few.
+"""The cache of time indexes: listing hundreds of thousands of frames is slow, so their times are kept between runs.
 
 An index is an .npz behind a line with its checksum, in the cache folder, named after what it was made from. It is
 remade when the archive's path, size or date of change differ, or when it is damaged, and it is only a short cut: where

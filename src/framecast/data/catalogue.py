@@ -1,4 +1,4 @@
-"""Data by name or by path: what there is, and which reader opens what."""
+"""The catalogue: list, describe and open data sets by name and files by path."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def open_data(name: str | Path, **options: Any) -> ClipData:
 
 
 def resolve_name(name: str | Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the registry's name and the options, the absolute path of one's own frames among them.
+    """Return the registry's name and the options, with the path of user-supplied frames made absolute.
 
     Raises:
         UnknownNameError: neither a name nor an existing path.

@@ -1,4 +1,4 @@
-"""Look at data before a training does: what would hurt it, told with the way to mend it.
+"""Check data before training: find what would harm it and say how to mend it.
 
 Levels: an *error* makes a training useless or impossible, a *warning* probably hurts, a *note* is good to know.
 """

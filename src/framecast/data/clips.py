@@ -1,4 +1,4 @@
-"""Clips: what one is, and what a data set offers, three splits of clips and the facts they share.
+"""Clips: what a clip is, and a data set as three splits of clips with the facts they share.
 
 A clip is a run of frames (T, C, H, W) in the model's range [0, 1], at equal steps in time. Clip i of a split is always
 the same clip, whatever worker or rank asks for it.

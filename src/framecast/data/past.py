@@ -1,4 +1,4 @@
-"""The past that a forecast starts from: arrays, files, or the latest frames of a source with time stamps."""
+"""The past frames a forecast starts from: an array, a file, or the latest frames of a series with time stamps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rain radar: folders of files of one map each, and what the radar data sets share.
+"""Rain radar: folders with one map per file, and what the radar data sets share.
 
 Files are read in any format of ``framecast.registry.FORMATS`` that holds one frame. Data sets share the grid, the
 scaling, the treatment of missing data and clips by time.

@@ -1,4 +1,4 @@
-"""Sources of frames: frames by number, whatever they come from, in physical units and NaN where there is no data.
+"""Frame sources: frames by index, whatever the format, in physical units, NaN where there is no data.
 
 A source opens its files on first use in each process, so that worker processes never share a handle.
 """
@@ -190,7 +190,7 @@ class PerProcess(Generic[T]):
         return self._content
 
     def close(self) -> None:
-        """Close what this process has opened; it is opened again when it is asked for."""
+        """Close what this process has opened; it is opened again on demand."""
         if self._content is not None and self._owner == os.getpid():
             close = getattr(self._content, "close", None)
             if close is not None:
@@ -347,7 +347,7 @@ NOTED = 20
 
 
 class JoinedSource(FrameSource):
-    """Sources one after the other: one sequence where their times go on, else each its own.
+    """Sources joined in order: one sequence where their times continue, otherwise one each.
 
     Args:
         parts: the sources.
@@ -377,7 +377,7 @@ class JoinedSource(FrameSource):
 
     @property
     def sequences(self) -> list[range]:
-        """One sequence where time goes on over all parts, else those of the parts."""
+        """One sequence if time continues over all parts, otherwise those of the parts."""
         if self.times is not None and bool((np.diff(self.times) > 0).all()):
             return [range(self.count)]
         return [

@@ -1,4 +1,4 @@
-"""Units: all that is known of a unit in one table, and whether a unit contradicts the name it stands beside."""
+"""Units: spellings, kind, CF name, scaling and colours of each in one table, and contradictions of unit and name."""
 
 from __future__ import annotations
 

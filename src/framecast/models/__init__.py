@@ -1,1 +1,1 @@
-"""Models: the stack of cells, the roll-out, the forecasters and the baselines they must beat."""
+"""Models: the stack of cells, the roll-out, the forecasters and the baselines."""

@@ -1,4 +1,4 @@
-"""What models without recurrence share: a block of frames at once, and block after block for longer horizons.
+"""One-shot forecasters: a block of frames at once, and block after block for longer horizons.
 
     (ŷ_{T+1}, …, ŷ_{T+n}) = block(x_{T-c+1}, …, x_T)         c: context, n: frames of a block
 

@@ -1,1 +1,1 @@
-"""Probes: what goes on inside a model, its receptive fields and the outputs of its layers."""
+"""Probes: receptive fields and outputs of layers."""

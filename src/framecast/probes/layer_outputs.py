@@ -1,4 +1,4 @@
-"""What every layer puts out at every time step, by forward hooks on the layers a forecaster names.
+"""Outputs of every layer at every time step, by forward hooks on the layers a forecaster names.
 
 A layer that runs once a step is stacked over its calls; one that takes many frames in the batch is cut into them. So
 all outputs have the same axes, whatever the model:

@@ -1,4 +1,4 @@
-"""Receptive fields: what a layer can see of the past, by theory, and what it does see, by gradients.
+"""Receptive fields: the theoretical one, and the effective one by gradients.
 
     theory       R_l = rows (columns) of the frame that a value of layer l depends on     probes/support.py
     measured     G_l(p) = mean over clips of |∂ Σ_c h_l[c, centre] / ∂ frame[p]|

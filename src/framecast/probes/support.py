@@ -1,4 +1,4 @@
-"""Which pixels of the past a value can depend on, followed through the operations a model really runs.
+"""The support of a value: the pixels of the past it can depend on, traced through the operations a model runs.
 
 Every tensor carries, for rows and for columns, a boolean matrix of what it depends on; an operation ∘ with the taps
 A (which inputs i an output o reads along one axis) turns it into

@@ -1,4 +1,4 @@
-"""Example clips as figures: past, truth, each run's forecast and its error, as strips and an animation.
+"""Figures of example clips: past, truth, each run's forecast and its error, as strips and an animation.
 
 How a frame is painted follows from the unit of its values: rain rates by their colour scale, everything else as
 shades between the limits of its scaling.

@@ -1,4 +1,4 @@
-"""Figures as SVG and PNG: curves, grids of pictures, radar charts, receptive fields and layer outputs.
+"""Figures as SVG and PNG: curves, grids of pictures, radar charts, receptive fields and outputs of layers.
 
 They are made without a screen, and embedded in a page or written beside it.
 """

@@ -1,4 +1,4 @@
-"""A forecast as files: numbers, an animation and, where its times are known, NetCDF by CF conventions."""
+"""Write a forecast: an array, an animation and, if its times are known, NetCDF by CF conventions."""
 
 from __future__ import annotations
 

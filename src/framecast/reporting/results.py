@@ -1,4 +1,4 @@
-"""Result folders as evaluate wrote them: reading, naming, and the tables and columns made of them.
+"""Read the results of evaluations, name the runs, and make tables and columns of them.
 
 Which scores there are, and how they are labelled, is part of the results.
 """

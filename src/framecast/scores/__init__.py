@@ -1,1 +1,1 @@
-"""Scores: additive counts first, scores second, so parts of a test set can be added in any order."""
+"""Scores: additive counts, then scores of the counts, so that parts of a test set add up in any order."""

@@ -1,4 +1,4 @@
-"""What a family of scores is: counts that add first, scores of them second.
+"""The contract of a family of scores: additive counts, then scores of the counts.
 
 A family turns a batch of forecasts and truths into counts per clip and lead time. Counts of clips, batches and
 ranks add up, and so do counts of lead times; the scores of a sum are the pooled scores. One file with a family and

@@ -1,4 +1,4 @@
-"""Scores of rain rates at thresholds: contingency counts first, scores second, per lead time and pooled.
+"""Scores of rain rates at thresholds: from contingency counts, per lead time and pooled.
 
 An event is a rate of at least the threshold. Over all pixels that count, with hits a (forecast and observed), false
 alarms b (forecast only), misses c (observed only) and correct negatives d:

@@ -1,4 +1,4 @@
-"""Sharpness: the share of the truth's gradient energy that a forecast keeps, which squared error gives away.
+"""Sharpness: the ratio of a forecast's gradient energy to the truth's, which training by squared error loses.
 
     sharpness = Σ ‖∇ŷ‖² / Σ ‖∇y‖²        sums over pixels, frames and clips
 

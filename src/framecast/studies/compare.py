@@ -1,4 +1,4 @@
-"""What the records of a study say together: means and spreads over seeds, and paired differences between models.
+"""Compare the records of a study: means and spreads over seeds, and paired differences between models.
 
 For a score x of model a, its reference b, seed s and test clip i the difference is d_si = x_a,si - x_b,si: both
 forecast the same clip after trainings of the same seed, so what makes a clip hard cancels. Its interval comes from

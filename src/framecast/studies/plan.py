@@ -1,4 +1,4 @@
-"""What a study is: models, seeds, one data set and one way of training, read from a YAML file.
+"""The plan of a study: models, seeds, one data set and one way of training, read from a YAML file.
 
 name: ablation                      # what the tables are called
 about: text shown above the tables

@@ -1,4 +1,4 @@
-"""The record of a study's cell: one small file that holds all the tables need, so the run folder may be deleted.
+"""The record of a study's cell: a small file with all that the tables need, so the run folder may be deleted.
 
 It has the recipe, the cost, the learning curve, the scores per lead time, and two scores of every test clip, rounded to
 six digits, for paired differences. A cell that has a record is done. A record of another recipe than the study's is

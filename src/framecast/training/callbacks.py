@@ -1,4 +1,4 @@
-"""Callbacks of a training: the log, the progress bar, training states and best weights, and an orderly stop.
+"""Callbacks: the log, the progress bar, checkpoints and best weights, and an orderly stop.
 
 Training states are checksummed, written atomically, and the newest intact one is found again.
 """
@@ -286,7 +286,7 @@ class Checkpointer(lightning.Callback):
             self.folder.forget_old_checkpoints()
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Give the signals back, and hear of one that came after the last batch."""
+        """Restore the signal handlers, and raise a signal that came after the last batch."""
         self._give_back()
         (self.interrupted,) = self._peers.any_of(self._stop_requested)
 

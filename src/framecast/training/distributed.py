@@ -1,4 +1,4 @@
-"""What the processes of one training or evaluation do in common; where there is only one, nothing.
+"""Distributed training and evaluation: what several processes exchange; nothing where there is only one.
 
 A decision that ends a loop must be the same everywhere: a process that stopped alone would leave the others waiting
 for its gradients. Hosts make such decisions among themselves, over gloo, so that no device waits for its host.

@@ -98,7 +98,7 @@ def fit(
         model: the forecaster to train.
         data: the clips to learn from and to validate with.
         folder: the run folder.
-        options: all a training can be told.
+        options: of the training.
         recipe: optimiser, schedule, loss and sampling, the options already in it.
         start: the configuration of a new run, whose folder is made once all else is found right; or the training
             state, or the initial weights, to continue from.

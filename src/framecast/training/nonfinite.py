@@ -71,7 +71,7 @@ class NonFiniteGuard(lightning.Callback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Find out on the device whether the step is finite, tell the optimiser, and hear of the step before."""
+        """Flag a non-finite step on the device for the optimiser, and read the flag of the previous step."""
         step, norms = self._step, []
         gradients = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
         # A gradient scaler (16-bit) tries how far it can go, so there infinite gradients are nothing unusual.
@@ -147,7 +147,7 @@ def _running_means(module: nn.Module) -> list[Tensor]:
 
 
 def _sent_to_host(step: Step) -> Step:
-    """Have the host told of a step, without waiting for it."""
+    """Start the copy of a step's flag to the host, without waiting for it."""
     assert step.nonfinite is not None
     if step.nonfinite.device.type == "cuda":
         nonfinite, step.nonfinite = step.nonfinite, torch.empty((), pin_memory=True)

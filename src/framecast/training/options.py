@@ -1,4 +1,4 @@
-"""All a training can be told, with the paper's values as defaults."""
+"""The options of a training, with the paper's values as defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order clips are shown: a function of (seed, epoch, batch), whatever workers or ranks there are.
+"""The order of clips: a function of (seed, epoch, batch), for any number of workers and ranks.
 
 To the loop a training is one long sequence of batches. Batch b belongs to epoch b // per_epoch, whose clips
 are shuffled by (seed, epoch); of every global batch, rank r takes the clips r, r + ranks, r + 2 ranks, …, so

@@ -1,4 +1,4 @@
-"""A run folder: everything a training leaves behind, never overwritten.
+"""The run folder: everything a training writes, never overwritten.
 
 config.yaml            the resolved configuration
 provenance.json        library versions, machine, fingerprint of the data

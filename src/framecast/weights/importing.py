@@ -1,4 +1,4 @@
-"""Import checkpoints of the released models: same function, our names.
+"""Import checkpoints of the released models: the same function under our parameter names.
 
 A source is a naming scheme: "ms-rnn" is the code released with MS-LSTM (all recurrent models). Each source
 has one module that turns its tensors into a model's options and named tensors.

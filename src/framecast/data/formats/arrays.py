@@ -1,4 +1,4 @@
-"""Frames in one array on disk: .npy, .npz, HDF5 and Zarr arrays without named axes, read when they are asked for.
+"""Frames in one array on disk: .npy, .npz, HDF5 and Zarr arrays without named axes, read lazily.
 
 The axes are given by letters (T time, C channels, H rows, W columns, N clips) or guessed from the shape: three are
 THW; four are TCHW where the second is at most 4, THWC where the last is at most 4, else NTHW; five are NTCHW, or NTHWC

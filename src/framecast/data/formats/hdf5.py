@@ -1,4 +1,4 @@
-"""What the readers of HDF5 radar files share: opening, attributes of any text or number type, checked pixels."""
+"""Shared by the readers of HDF5 radar files: opening, attributes of any text or number type, checked pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCANNED = 2**28
 
 @contextmanager
 def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file to read; whatever fails in it is told with the file's name.
+    """Open an HDF5 file to read; any failure names the file.
 
     Raises:
         DatasetNotFoundError: there is no such file.

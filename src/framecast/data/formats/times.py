@@ -1,4 +1,4 @@
-"""Time stamps: read from what files hold, and looked at for steps, gaps and jitter.
+"""Time stamps: decoding, and their steps, gaps and jitter.
 
 Times are whole seconds since 1970 UTC. A time axis need not be regular: windows are cut where frames stand at
 exactly the interval, so all that must be found is that interval.

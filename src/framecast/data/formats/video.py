@@ -52,7 +52,7 @@ def cached_video(path: Path, size: tuple[int, int] | None, channels: int | None)
 
 
 def decode_into_cache(path: Path, size: tuple[int, int] | None = None, channels: int | None = None) -> Path:
-    """Decode a video into the cache, unless it is there, and return the file (F, C, H, W) uint8.
+    """Decode a video into the cache, unless it is there already, and return the file (F, C, H, W) uint8.
 
     Args:
         path: the video.

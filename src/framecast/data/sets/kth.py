@@ -3,7 +3,7 @@
 Official files: ``personPP_action_dD_uncomp.avi``, 599 of them, and ``00sequences.txt``, which names the runs of
 frames in which the person is in view, counted from 1, last frame included. The public segment lists (one
 ``personPP_action_dD start end`` a line) are read as well. Both are dirty: spaces for tabs, commas at the end, a
-clip without runs, runs beyond the last frame, which are cut and told.
+clip without runs, runs beyond the last frame, which are cut and noted.
 
 As in the paper: walking, jogging and running; clips of 20 frames that start every 10 frames, every 3 for running;
 persons 1 to 16 to learn from, 17 to 25 to test. Validation persons are taken from the training ones, so no person

@@ -1,4 +1,4 @@
-"""Your own frames: arrays, HDF5, NetCDF, Zarr, videos, folders of pictures or of clips.
+"""Frames supplied by the user: arrays, HDF5, NetCDF, Zarr, videos, folders of pictures or of clips.
 
 What is read:
 
