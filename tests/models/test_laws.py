@@ -63,27 +63,29 @@ def test_batch_rows_are_independent(name: str) -> None:
 
 @every_model
 def test_the_future_cannot_change_a_forecast(name: str) -> None:
-    model, clip = small_model(name).eval(), small_clip()
+    model, clip = small_model(name).eval().double(), small_clip().double()
     other = clip.clone()
     other[:, CONTEXT:] = torch.rand_like(other[:, CONTEXT:])
     with torch.no_grad():
         first, second = (model.rollout(c, CONTEXT, HORIZON).frames for c in (clip, other))
         assert torch.equal(first, second)
-        assert torch.equal(model.rollout(clip[:, :CONTEXT], CONTEXT, HORIZON).frames, first)
-        torch.testing.assert_close(model(clip[:, :CONTEXT], HORIZON), first[:, -HORIZON:], rtol=0, atol=1e-6)
+        past_only = model.rollout(clip[:, :CONTEXT], CONTEXT, HORIZON).frames
+        torch.testing.assert_close(past_only, first, rtol=0, atol=1e-12)
+        torch.testing.assert_close(model(clip[:, :CONTEXT], HORIZON), first[:, -HORIZON:], rtol=0, atol=1e-12)
 
 
 @every_recurrent
 def test_in_pieces_equals_one_pass(name: str) -> None:
-    model, clip = small_model(name).eval(), small_clip()
+    model, clip = small_model(name).eval().double(), small_clip().double()
     assert isinstance(model, RecurrentForecaster)
     with torch.no_grad():
         whole = model(clip[:, :CONTEXT], HORIZON)
         state = model.observe(clip[:, :1])
         state = model.observe(clip[:, 1:CONTEXT], state)
-        assert torch.equal(model.forecast(state, HORIZON), whole)
-        assert torch.equal(model.forecast(state, 1)[:, 0], state.frame)
-        assert torch.equal(model.forecast(state, HORIZON), whole), "forecasting changed the state"
+        first = model.forecast(state, HORIZON)
+        torch.testing.assert_close(first, whole, rtol=0, atol=1e-12)
+        torch.testing.assert_close(model.forecast(state, 1)[:, 0], state.frame, rtol=0, atol=1e-12)
+        assert torch.equal(model.forecast(state, HORIZON), first), "forecasting changed the state"
 
 
 @every_model
@@ -91,9 +93,9 @@ def test_padding_is_what_one_would_do_by_hand(name: str) -> None:
     options = {"pad": False} if "pad" in model_entry(name).options() else {}
     if name in ONE_SHOT and not options:
         pytest.skip("built for one frame size")
-    model, strict = small_model(name).eval(), small_model(name, **options).eval()
+    model, strict = small_model(name).eval().double(), small_model(name, **options).eval().double()
     for height, width in ((13, 16), (9, 22), (31, 8)):
-        clip = small_clip(height=height, width=width)
+        clip = small_clip(height=height, width=width).double()
         size = 32
         padded = torch.nn.functional.pad(clip.flatten(0, 1), (0, -width % size, 0, -height % size), mode="replicate")
         with torch.no_grad():
@@ -103,7 +105,7 @@ def test_padding_is_what_one_would_do_by_hand(name: str) -> None:
             h, w = (-(-n // least) * least for n in (height, width))
             by_hand = padded.unflatten(0, clip.shape[:2])[..., :h, :w]
             theirs = strict(by_hand[:, :CONTEXT], HORIZON)[..., :height, :width]
-            assert torch.equal(ours, theirs)
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
             if (h, w) != (height, width):
                 with pytest.raises(ValueError, match=f"{height}x{width}.*multiples of {least}.*{h}x{w}"):
                     strict(clip[:, :CONTEXT], HORIZON)
@@ -146,10 +148,10 @@ class FixedHorizon(torch.nn.Module):
 
 @every_model
 def test_export_gives_the_same_numbers(name: str) -> None:
-    model, past = FixedHorizon(small_model(name).eval()), small_clip()[:, :CONTEXT]
+    model, past = FixedHorizon(small_model(name).eval().double()), small_clip()[:, :CONTEXT].double()
     with torch.no_grad():
         exported = torch.export.export(model, (past,)).module()
-        torch.testing.assert_close(exported(past), model(past), rtol=0, atol=1e-6)
+        torch.testing.assert_close(exported(past), model(past), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in RECURRENT if f"ms-{name}" in MODELS])
