@@ -77,7 +77,7 @@ def killed_while_writing(path: Path) -> None:
 
 def starts_anew() -> None:
     """Forget which folders this process has written into, as a new one knows of none."""
-    storage._seen.clear()
+    storage._checked_folders.clear()
 
 
 def test_the_next_writer_cleans_up(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_cut_of_a_row() -> None:
     assert shifted.labels((1, 1, 6)).tolist() == [[0, 0], [0, 0], [0, 4]]
     ignored = Cuboid((1, 1, 4), padding="ignore")
     assert ignored.labels((1, 1, 6)).tolist() == [[0, 0, 0, 0], [0, 0, -1, -1]]
-    assert ignored.kept((1, 1, 6)).tolist() == [[True] * 4, [True, True, False, False]]
+    assert ignored.padding_mask((1, 1, 6)).tolist() == [[True] * 4, [True, True, False, False]]
     assert Cuboid((1, 1, 4)).labels((1, 1, 6)) is None
 
 

@@ -249,7 +249,7 @@ def _sources(name: str, modules: dict[str, nn.Module], options: Mapping[str, Any
 
 def _self_rows(layer: CuboidSelfAttention) -> dict[str, Rows]:
     units = layer.norm.normalized_shape[0]
-    tokens: Rows = [("qkv", range(2 * units, 3 * units) if layer.alone else None)]
+    tokens: Rows = [("qkv", range(2 * units, 3 * units) if layer.single_token else None)]
     if not hasattr(layer, "from_vectors"):
         return {"from_tokens": tokens}
     if not layer.settings.separate_vectors:
@@ -269,7 +269,7 @@ def _cross_rows(layer: CuboidCrossAttention) -> dict[str, Rows]:
     separate: Rows = [("l2g_q_net", None)] if hasattr(layer, "from_vectors") else []
     return {
         "from_tokens": [("q_proj", None), *separate],
-        "from_memory": [("kv_proj", range(units, 2 * units) if layer.alone else None)],
+        "from_memory": [("kv_proj", range(units, 2 * units) if layer.single_token else None)],
         "from_vectors": [("l2g_global_kv_net", None)],
     }
 

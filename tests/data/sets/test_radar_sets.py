@@ -180,7 +180,7 @@ def test_the_cache_of_frames_is_bounded(tmp_path: Path, monkeypatch: pytest.Monk
     clips.source.limit = 10 * 4 * 16
     for number in (0, 5, 12, 0):
         before = clips[number]["frames"].clone()
-        assert len(clips.source.kept) <= 10
+        assert len(clips.source.frames) <= 10
         assert torch.equal(clips[number]["frames"], before)
     reads: list[int] = []
     read = clips.source.source.read
