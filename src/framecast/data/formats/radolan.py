@@ -43,6 +43,7 @@ ETX = b"\x03"
 COMPOSITE = "10000"
 LONGEST_HEADER = 2000
 MOST_BYTES = 64 * 1024 * 1024
+PIECE_BYTES = 1024**2
 
 # ASCII: Latin-1 has further spaces and letters that \s and \w would take, and numbers made of them are none.
 START = re.compile(r"(?P<product>[A-Z%][A-Z0-9])(?P<stamp>\d{6})(?P<site>\d{5})(?P<month>\d{4})", re.ASCII)
@@ -240,7 +241,11 @@ def _unpacked(path: Path, first: int | None = None, most: int = MOST_BYTES) -> b
         magic = plain.read(3)
     opened = gzip.open if magic[:2] == b"\x1f\x8b" else bz2.open if magic == b"BZh" else open
     with reading(path, "is damaged", "fetch it again"), opened(path, "rb") as file:
-        content: bytes = file.read(first if first is not None else most + 1)
-    if len(content) > most:
+        # In pieces, as bz2 holds twice what it is asked for, and joined only if they are not too many.
+        remaining, pieces = first if first is not None else most + 1, []
+        while remaining > 0 and (piece := file.read(min(remaining, PIECE_BYTES))):
+            pieces.append(piece)
+            remaining -= len(piece)
+    if first is None and remaining <= 0:
         raise DataError(f"{path} unpacks to more than {most} bytes, which no composite needs: do not use the file")
-    return content
+    return b"".join(pieces)
