@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -47,6 +49,22 @@ def test_relative_links_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def exists(dotted: str) -> bool:
+    """Whether a name is a module, or a chain of attributes of one: ``framecast.data`` is both."""
+    parts = dotted.split(".")
+    for end in range(len(parts), 0, -1):
+        with contextlib.suppress(ModuleNotFoundError, AttributeError):
+            functools.reduce(getattr, parts[end:], importlib.import_module(".".join(parts[:end])))
+            return True
+    return False
+
+
+def test_dotted_names_exist() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for dotted in re.findall(r"`(?:framecast|fc)((?:\.\w+)+)(?=[`(])", page.read_text()):
+            assert exists("framecast" + dotted), f"{page}: framecast{dotted}"
 
 
 def test_no_path_or_host_of_a_machine() -> None:

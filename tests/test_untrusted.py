@@ -192,12 +192,12 @@ def test_yaml_that_grows_without_end_is_refused(run: Path, tmp_path: Path, capsy
     bomb = _written(tmp_path / "config.yaml", "\n".join([*lines, "model: ms-lstm", ""]).encode())
     for arguments in (["--config", str(bomb)], [f"--config={bomb}"]):
         assert cli.main(["train", "--out", str(tmp_path / "out"), *arguments]) == 1
-        assert f"{bomb} is no configuration: it refers to itself 81 times" in capsys.readouterr().err
+        assert f"{bomb} is not a configuration: it refers to itself 81 times" in capsys.readouterr().err
     with pytest.raises(RunFolderError, match="refers to itself 81 times"):
         RunFolder(tmp_path).read_config()
     deep = _written(tmp_path / "deep.yaml", b"data: " + b"[" * 3000 + b"]" * 3000)
     assert cli.main(["train", "--out", str(tmp_path / "out"), "--config", str(deep)]) == 1
-    assert f"{deep} is no configuration: it nests deeper than 50 levels" in capsys.readouterr().err
+    assert f"{deep} is not a configuration: it nests deeper than 50 levels" in capsys.readouterr().err
     few = _written(tmp_path / "few.yaml", b"model: &m convlstm\ndata: *m\n")
     assert check_aliases(few.read_text())
     assert check_aliases("a: " + "[" * 49 + "]" * 49)

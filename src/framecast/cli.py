@@ -100,7 +100,7 @@ def _values(parser: Any, arguments: list[str]) -> dict[str, Any]:
     for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
         config = Path(following if word == "--config" else word.removeprefix("--config="))
         if word.startswith("--config") and config.is_file():
-            with reading(config, "is no configuration", "give a YAML file of options"):
+            with reading(config, "is not a configuration", "give a YAML file of options"):
                 check_aliases(config.read_text())
     values: dict[str, Any] = parser.parse_args(arguments).as_dict()
     values.pop("config", None)

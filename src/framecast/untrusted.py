@@ -83,7 +83,7 @@ def most_bytes() -> int:
     """Return the most bytes that a file may make us allocate at a time.
 
     Raises:
-        DataError: FRAMECAST_MOST_BYTES is no whole number above 0.
+        DataError: FRAMECAST_MOST_BYTES is not a whole number above 0.
     """
     text = os.environ.get(VARIABLE, str(MOST_BYTES))
     if not text.isdecimal() or not int(text):
@@ -122,7 +122,7 @@ def check_aliases(text: str) -> str:
 
     Raises:
         ValueError: it holds more than ten aliases, or nests deeper than fifty levels.
-        yaml.YAMLError: it is no YAML.
+        yaml.YAMLError: it is not YAML.
     """
     import yaml
 
@@ -150,7 +150,7 @@ def check_npz(path: Path, ratio: int = 200, harmless: int = 0) -> None:
 
     Raises:
         DataError: it is refused.
-        zipfile.BadZipFile: it is no archive.
+        zipfile.BadZipFile: it is not an archive.
     """
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())

@@ -71,7 +71,7 @@ def test_files_that_changed_between_two_starts(tmp_path: Path, monkeypatch: pyte
     stored = values_of(tmp_path / "out.zarr")["rainfall_rate"].values
     np.testing.assert_allclose(stored, expected(np.concatenate([more, raw(40)])), atol=1e-6)
     knmi_folder(tmp_path / "in", raw(1), START + 90_000)
-    with pytest.raises(DataError, match=r"out\.zarr is there and was not made of these files"):
+    with pytest.raises(DataError, match=r"out\.zarr exists and was not made from these files"):
         converted(tmp_path / "in", tmp_path / "out.zarr")
     (tmp_path / "other").mkdir()
     with pytest.raises(DataError, match="was not made of these files"):

@@ -76,7 +76,7 @@ def cost_answer(request: CostRequest, progress: Callable[[str], None] = lambda _
 
     Raises:
         UnknownNameError: no such model, option or data set.
-        ValueError: a shape, size, context or ``recompute`` that cannot be, or options that do not go together.
+        ValueError: a shape, size, context or ``recompute`` that is not valid, or options that exclude each other.
         OSError: the file of the table cannot be written.
     """
     _check(request)

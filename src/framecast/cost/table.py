@@ -177,7 +177,7 @@ def read_clips(text: str) -> Clips:
     except ValueError:
         raise UnknownNameError("shape T,C,H,W or T,C,H,W:CONTEXT, and no data set", text, PAPER_SHAPES) from None
     if len(shape) != 4 or min(shape) < 1 or not 0 < context < shape[0]:
-        raise OptionError(f"the shape {text!r} cannot be: write T,C,H,W or T,C,H,W:CONTEXT, e.g. 8,1,32,32:4")
+        raise OptionError(f"the shape {text!r} is not valid: write T,C,H,W or T,C,H,W:CONTEXT, e.g. 8,1,32,32:4")
     return Clips(numbers, shape, context)
 
 

@@ -241,7 +241,7 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> 
     """Write one plain file of an archive into a folder by its bare name."""
     content: IO[bytes] | None = archive.extractfile(member) if member.isfile() else None
     if content is None or member.size > most_bytes():
-        raise tarfile.TarError(f"{member.name} is no plain file of a sensible size")
+        raise tarfile.TarError(f"{member.name} is not a plain file of a sensible size")
     target = folder / Path(member.name).name
     with content, target.open("wb") as file:
         shutil.copyfileobj(content, file)

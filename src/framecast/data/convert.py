@@ -367,7 +367,7 @@ def _done_before(target: Path, made_of: str) -> ConversionReport:
             facts = dict(import_zarr().open_group(target, mode="r").attrs.get(KEPT, {}))
         if facts.get("made_of") != made_of:
             raise DataError(
-                f"{target} is there and was not made of these files: choose another name, or delete it first"
+                f"{target} exists and was not made from these files: choose another name, or delete it first"
             )
         unreadable = [(label, problem) for label, problem in facts["unreadable"]]
         return ConversionReport(

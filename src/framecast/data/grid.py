@@ -56,7 +56,7 @@ class Grid:
         """Return the size that frames of this height and width get.
 
         Raises:
-            DataError: the crop lies outside, or the size is no whole fraction.
+            DataError: the crop lies outside, or the size is not a whole fraction.
         """
         top, bottom, left, right = self.crop or (0, height, 0, width)
         if not (0 <= top < bottom <= height and 0 <= left < right <= width):
@@ -65,7 +65,7 @@ class Grid:
         new = self.size or (rows, columns)
         if min(new) < 1 or rows % new[0] or columns % new[1]:
             raise DataError(
-                f"size {new[0]}x{new[1]} is no whole fraction of {rows}x{columns}: choose one, or "
+                f"size {new[0]}x{new[1]} is not a whole fraction of {rows}x{columns}: choose one, or "
                 "crop to a multiple of it"
             )
         return new

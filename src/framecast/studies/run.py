@@ -183,7 +183,7 @@ class Outcome(NamedTuple):
     Attributes:
         tables: the file of tables; None where a single cell was run.
         done: names of the cells that have a record.
-        left: names of those that have none yet.
+        remaining: names of those that have none yet.
         failed: cell -> why it failed.
     """
 

@@ -169,7 +169,7 @@ def _envelope(path: str | Path, metadata: Mapping[str, str]) -> dict[str, str]:
         or not all(isinstance(envelope.get(part), str) for part in ("header", "sha256"))
     ):
         raise WeightsError(
-            f"{path} is no framecast weights file of format {FORMAT}: for a published checkpoint use import_weights"
+            f"{path} is not a framecast weights file of format {FORMAT}: for a published checkpoint use import_weights"
         )
     return envelope
 

@@ -74,7 +74,7 @@ def test_damaged_odim_files(tmp_path: Path) -> None:
         read_odim(path)
     with h5py.File(path, "a") as file:
         file["dataset1/data1/what"].attrs["gain"] = b"much"
-    with pytest.raises(DataError, match="gain = much, which is no number"):
+    with pytest.raises(DataError, match="gain = much, which is not a number"):
         read_odim(path)
     with h5py.File(path, "a") as file:
         file["dataset1/data1/what"].attrs["gain"] = [1.0, 2.0]
@@ -109,7 +109,7 @@ def test_knmi_by_hand(tmp_path: Path) -> None:
         ({"formula": b"GEO=exp(PV)"}, r"calibration 'GEO=exp\(PV\)'"),
         ({"end": b"26-AOU-2010;00:05:00.000"}, "26-AOU-2010.*should be like"),
         ({"end": b"32-AUG-2010;00:05:00.000"}, "32-AUG-2010"),
-        ({"end": b"25-AUG-2010;00:05:00.000"}, "which is no time"),
+        ({"end": b"25-AUG-2010;00:05:00.000"}, "which is not a time"),
     ],
 )
 def test_damaged_knmi_files(tmp_path: Path, facts: dict[str, bytes], message: str) -> None:

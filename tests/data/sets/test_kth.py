@@ -77,7 +77,7 @@ def test_dirty_lines(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("person01_walking_d1 frames 1-75, 152", "list.txt, line 2: '1-75, 152' is no run"),
+        ("person01_walking_d1 frames 1-75, 152", "list.txt, line 2: '1-75, 152' is not a run"),
         ("person01_walking_d1 75 1", "frames 75 to 1 run backwards"),
         ("person01_walking_d1 0-20", "start before 1"),
         ("nothing here", "no line names a run"),

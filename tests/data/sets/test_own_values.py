@@ -127,10 +127,10 @@ def test_time_stamps_of_many_kinds(tmp_path: Path, times: Any, attributes: dict[
         (np.arange(4), {"units": "fortnights since 2000-01-01"}, "cannot be read"),
         (np.arange(4), {"units": "days since 2000-01-01", "calendar": "noleap"}, "calendar 'noleap'"),
         (np.arange(4), {"units": "days since then"}, "is no date"),
-        (np.arange(4), {"units": "days since 1-1-1"}, "is no date since 1583"),
+        (np.arange(4), {"units": "days since 1-1-1"}, "is not a date since 1583"),
         (np.array([10**15, 10**15 + 1]), {}, "neither seconds since 1970 nor"),
-        (np.array([b"yesterday", b"today"]), {}, "'yesterday' is no time stamp"),
-        (np.array([b"20001301", b"20001302"]), {}, "is no time stamp"),
+        (np.array([b"yesterday", b"today"]), {}, "'yesterday' is not a time stamp"),
+        (np.array([b"20001301", b"20001302"]), {}, "is not a time stamp"),
         (np.zeros((2, 2)), {}, "time stamps have one axis"),
     ],
 )

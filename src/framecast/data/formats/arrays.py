@@ -173,7 +173,7 @@ def pixel_packing(
 
 
 def check_numbers(dtype: np.dtype[Any], where: str) -> None:
-    """Refuse what is no number.
+    """Refuse what is not a number.
 
     Raises:
         DataError: text, objects, complex numbers or records.
@@ -343,7 +343,7 @@ def _axes_named(array: Path) -> bool:
 def _metadata(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    with reading(file, "is no JSON", "the Zarr is damaged"):
+    with reading(file, "is not JSON", "the Zarr is damaged"):
         facts = json.loads(file.read_bytes())
     return facts if isinstance(facts, dict) else {}
 

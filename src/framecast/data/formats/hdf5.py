@@ -27,7 +27,7 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
     Raises:
         DatasetNotFoundError: there is no such file.
-        DataError: the file is no HDF5, cut or damaged.
+        DataError: the file is not HDF5, cut or damaged.
     """
     if not Path(path).is_file():
         raise DatasetNotFoundError(f"there is no file {path}: give an HDF5 file")
@@ -91,7 +91,7 @@ def check_own(dataset: Any, path: Any) -> Any:
     """Return a dataset whose values stand in the file itself, and no frame or piece of which is above the limit.
 
     Raises:
-        DataError: it is no dataset, or its values are taken from other files.
+        DataError: it is not a dataset, or its values are taken from other files.
     """
     if not isinstance(dataset, h5py.Dataset):
         raise DataError(f"{path} holds a group where a dataset of numbers is expected")
@@ -125,13 +125,13 @@ def number(attributes: Any, name: str, path: Any) -> float:
     """Return an attribute as a number, whether it is stored as one, as text or as an array of one.
 
     Raises:
-        DataError: there is no such attribute, or it is no number.
+        DataError: there is no such attribute, or it is not a number.
     """
     value = _attribute(attributes, name, path)
     try:
         return float(value)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path} has {name} = {value}, which is no number") from error
+        raise DataError(f"{path} has {name} = {value}, which is not a number") from error
 
 
 def _attribute(attributes: Any, name: str, path: Any) -> Any:

@@ -87,7 +87,7 @@ def _rates(values: NDArray[np.float64], quantity: str) -> NDArray[np.float64]:
 def _facts(file: h5py.File, dataset: str, path: Any) -> dict[str, Any]:
     """Return the attributes of ``what``, those at the data over those at the data set over those of the file."""
     if f"{dataset}/data1/data" not in file:
-        raise DataError(f"{path} has no {dataset}/data1/data: it is no ODIM HDF5 composite")
+        raise DataError(f"{path} has no {dataset}/data1/data: it is not an ODIM HDF5 composite")
     facts: dict[str, Any] = {}
     for place in ("what", f"{dataset}/what", f"{dataset}/data1/what"):
         if place in file:

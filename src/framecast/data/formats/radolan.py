@@ -157,8 +157,8 @@ def check_header(content: bytes, where: str, *, complete: bool = True) -> Header
     end = content.find(ETX, 0, LONGEST_HEADER)
     if end < 0:
         raise DataError(
-            f"{where} has no end of header (byte 3) in its first {LONGEST_HEADER} bytes: it is no RADOLAN composite, "
-            "or damaged"
+            f"{where} has no end of header (byte 3) in its first {LONGEST_HEADER} bytes: it is not a RADOLAN "
+            "composite, or damaged"
         )
     header = _parse(content[:end].decode("latin-1"), where, end + 1)
     if header.product not in RAIN:
@@ -181,7 +181,7 @@ def check_header(content: bytes, where: str, *, complete: bool = True) -> Header
 def _parse(text: str, where: str, length: int) -> Header:
     start = START.match(text)
     if not start:
-        raise DataError(f"{where} begins with {text[:20]!r}, which is no RADOLAN header")
+        raise DataError(f"{where} begins with {text[:20]!r}, which is not a RADOLAN header")
     if start["site"] != COMPOSITE:
         raise DataError(f"{where} is of the radar site {start['site']}, not a composite ({COMPOSITE}): use a composite")
     tokens: dict[str, str] = {}

@@ -126,7 +126,7 @@ def _from_text(text: Any, where: str) -> int:
         else:
             moment = datetime.fromisoformat(words)
     except ValueError as error:
-        raise DataError(f"{where}: {words!r} is no time stamp: write 2017-06-01T12:05 or 201706011205") from error
+        raise DataError(f"{where}: {words!r} is not a time stamp: write 2017-06-01T12:05 or 201706011205") from error
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
@@ -167,7 +167,7 @@ def _cf_unit(attributes: Mapping[str, Any], where: str) -> tuple[float, int]:
         if year < 1583 and calendar != "proleptic_gregorian":
             raise ValueError(start)  # the standard calendar was another one then
     except ValueError as error:
-        raise DataError(f"{where}: {start!r} in units {words!r} is no date since 1583, like 1970-01-01") from error
+        raise DataError(f"{where}: {start!r} in units {words!r} is not a date since 1583, like 1970-01-01") from error
     return _UNITS[name], int(moment.timestamp()) - _zone(parts.group(7))
 
 

@@ -52,7 +52,7 @@ class RydlSource(FrameSource):
 
     Raises:
         DatasetNotFoundError: there is no such file.
-        DataError: it is no HDF5, or its keys are not times YYYYMMDDHHMM.
+        DataError: it is not HDF5, or its keys are not times YYYYMMDDHHMM.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -73,13 +73,13 @@ class RydlSource(FrameSource):
         if wrong or not keys:
             keys_text = f"the key {wrong[0]!r}" if wrong else "no keys"
             raise DataError(
-                f"{self.path} has {keys_text} at its root where times YYYYMMDDHHMM are expected: it is no RYDL"
+                f"{self.path} has {keys_text} at its root where times YYYYMMDDHHMM are expected: it is not a RYDL"
             )
         stamps = [f"{key[:4]}-{key[4:6]}-{key[6:8]}T{key[8:10]}:{key[10:]}" for key in keys]
         try:
             return {"times": np.array(stamps, "datetime64[s]").astype(np.int64)}
         except ValueError as error:
-            raise DataError(f"{self.path} has a key that is no time: {error}") from error
+            raise DataError(f"{self.path} has a key that is not a time: {error}") from error
 
     def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""

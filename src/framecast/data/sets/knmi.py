@@ -49,7 +49,7 @@ def read_knmi(path: str | Path) -> Frame:
     """
     with open_hdf5(path) as file:
         if "image1/image_data" not in file or "image1/calibration" not in file:
-            raise DataError(f"{path} has no image1/image_data with its calibration: it is no KNMI radar composite")
+            raise DataError(f"{path} has no image1/image_data with its calibration: it is not a KNMI radar composite")
         calibration = file["image1/calibration"].attrs
         formula = FORMULA.fullmatch(text(calibration, "calibration_formulas", path))
         if not formula:
@@ -59,7 +59,9 @@ def read_knmi(path: str | Path) -> Frame:
         slope, start_value = float(formula[1]), float(formula[2] or 0)
         start, end = _times(file, path)
         if end <= start:
-            raise DataError(f"{path} adds up rain from {start} to {end} s, which is no time: its overview is damaged")
+            raise DataError(
+                f"{path} adds up rain from {start} to {end} s, which is not a time: its overview is damaged"
+            )
         pixels = check_pixels(file["image1/image_data"], path)
         empty = {number(calibration, key, path) for key in ("calibration_missing_data", "calibration_out_of_image")}
     amounts = pixels.astype(np.float64) * slope + start_value
@@ -81,7 +83,7 @@ def knmi_time(path: str | Path) -> int:
 
 def _times(file: h5py.File, path: Any) -> tuple[int, int]:
     if "overview" not in file:
-        raise DataError(f"{path} has no overview: it is no KNMI radar composite")
+        raise DataError(f"{path} has no overview: it is not a KNMI radar composite")
     attributes = file["overview"].attrs
     start, end = (_seconds(text(attributes, f"product_datetime_{edge}", path), path) for edge in ("start", "end"))
     return start, end

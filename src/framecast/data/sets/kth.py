@@ -182,7 +182,7 @@ def read_segments(files: Sequence[Path]) -> list[Segment]:
 
     Raises:
         DatasetNotFoundError: a file is missing.
-        DataError: a line names a video and what follows is no run, or no line names one.
+        DataError: a line names a video and what follows is not a run, or no line names one.
     """
     runs: dict[Segment, None] = {}
     for file in files:
@@ -201,7 +201,7 @@ def _runs(video: str, text: str, where: str) -> list[Segment]:
     if not re.search(r"\d", text):  # the clip that does not exist is named with *missing*
         return []
     if not _RANGES.fullmatch(text):
-        raise DataError(f"{where}: {text!r} is no run of frames: write 1-75, 152-225")
+        raise DataError(f"{where}: {text!r} is not a run of frames: write 1-75, 152-225")
     numbers = [int(word) for word in re.findall(r"\d+", text)]
     runs = [Segment(video, first, last) for first, last in zip(numbers[::2], numbers[1::2], strict=True)]
     wrong = [run for run in runs if not 1 <= run.first <= run.last]

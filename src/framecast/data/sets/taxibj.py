@@ -227,7 +227,7 @@ def _dates(dates: NDArray[Any], path: Path) -> tuple[Indices, Indices]:
     words = [date.decode("ascii", "replace") if isinstance(date, bytes) else str(date) for date in dates.tolist()]
     wrong = [word for word in words if len(word) != 10 or not word.isdecimal()]
     if wrong or not words:
-        raise DataError(f"{path}: {wrong[0]!r} is no date yyyymmddSS" if wrong else f"{path} holds no frames")
+        raise DataError(f"{path}: {wrong[0]!r} is not a date yyyymmddSS" if wrong else f"{path} holds no frames")
     try:
         days = np.array([f"{word[:4]}-{word[4:6]}-{word[6:8]}" for word in words], "datetime64[D]").astype(np.int64)
     except ValueError as error:
