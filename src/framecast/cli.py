@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from framecast.errors import FramecastError, NonFiniteError, StudyCellBusyError, UnknownNameError
+from framecast.errors import FramecastError, NonFiniteError, TrialBusyError, UnknownNameError
 
 DATA_VERBS = {
     "list": "the names of all data sets",
@@ -274,12 +274,12 @@ def _study(arguments: list[str]) -> int:
     parser = _parser("study")
     parser.add_argument("file", type=str, help="the study's YAML file, or the folder that holds it as study.yaml")
     parser.add_argument("--only", type=str, nargs="+", default=[], help="labels of the models to run")
-    parser.add_argument("--cell", type=str, nargs=2, metavar=("MODEL", "SEED"), help="run this one cell, here")
+    parser.add_argument("--trial", type=str, nargs=2, metavar=("MODEL", "SEED"), help="run one trial in this process")
     parser.add_argument("--tables", action="store_true", help="run nothing, only write the tables")
-    parser.add_function_arguments(study, skip={"file", "only", "cell", "tables"})
+    parser.add_function_arguments(study, skip={"file", "only", "trial", "tables"})
     try:
         outcome = study(**_values(parser, arguments))
-    except StudyCellBusyError as error:
+    except TrialBusyError as error:
         print(f"framecast study: {error}", file=sys.stderr)
         return BUSY
     for name, reason in outcome.failed.items():
@@ -288,7 +288,7 @@ def _study(arguments: list[str]) -> int:
         print(f"{outcome.done[0]}: done")
         return 0
     done, left, failed = len(outcome.done), len(outcome.remaining), len(outcome.failed)
-    print(f"{outcome.tables}: {done} cells done, {left} left, {failed} failed just now")
+    print(f"{outcome.tables}: {done} trials done, {left} left, {failed} failed just now")
     return 1 if outcome.failed else 0
 
 

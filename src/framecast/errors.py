@@ -56,8 +56,8 @@ class MeasurementError(FramecastError, ValueError):
     """A measurement in a process of its own that did not complete; the message says why."""
 
 
-class StudyCellBusyError(FramecastError, RuntimeError):
-    """A cell of a study that another process works on."""
+class TrialBusyError(FramecastError, RuntimeError):
+    """A trial of a study that another process works on."""
 
 
 class NonFiniteError(FramecastError, ArithmeticError):

@@ -142,7 +142,7 @@ class FileFormat:
 
     Attributes:
         pattern: of a file's name in lower case, as ``fnmatch`` takes it; of several that fit, the first one counts.
-        open: "module:function" ``(path, layout)`` that returns the source of a file of many frames, or "".
+        open: "module:function" ``(path, options)`` that returns the source of a file of many frames, or "".
         read: "module:function" ``(path)`` that returns the ``data.sources.Frame`` of a file of one frame, or "".
         time: "module:function" ``(path)`` that returns the time of such a file without its values; "" where all of it
             must be read.

@@ -51,7 +51,7 @@ def write_record(plan: StudyPlan, label: str, seed: int, mse: list[float], **cha
         "study": plan.name,
         "model": label,
         "seed": seed,
-        "recipe": plan.recipe(plan.cell(label, seed)),
+        "recipe": plan.recipe(plan.trial(label, seed)),
         "cost": {"parameters": 1234, "macs": 5_000_000, "shape": [4, 1, 16, 16], "context": 2, "batch": 4,
                  "saved_bytes": 2_000_000, "peak_bytes": 3_500_000},
         "training": {"batches": 6, "clips": 24, "seconds": 3600, "seconds_per_clip": 0.25},
@@ -62,6 +62,6 @@ def write_record(plan: StudyPlan, label: str, seed: int, mse: list[float], **cha
         "baselines": {"persistence": {"mean": {"mse": 99}, "per_lead": {"mse": [98, 100]}}},
         **changes,
     }  # fmt: skip
-    path = plan.result_file(plan.cell(label, seed))
+    path = plan.result_file(plan.trial(label, seed))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record))

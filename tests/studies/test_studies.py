@@ -1,4 +1,4 @@
-"""Studies: every cell once, whatever happens in between, and tables that say what the records say."""
+"""Studies: every trial once, whatever happens in between, and tables that say what the records say."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from samples.studies import BY_HAND, STUDY, rows, write_record, write_study
 
 import framecast as fc
 from framecast import cli
-from framecast.errors import DataError, StudyCellBusyError, UnknownNameError
+from framecast.errors import DataError, TrialBusyError, UnknownNameError
 from framecast.evaluation import ScoreAccumulator
 from framecast.scores.family import Compared
 from framecast.scores.image import ImageScores
 from framecast.studies import run as conducting
 from framecast.studies.plan import read_plan
 from framecast.studies.records import find_record
-from framecast.studies.run import run_cell
+from framecast.studies.run import run_trial
 
 
 def test_two_models_and_two_seeds_end_in_tables(tmp_path: Path) -> None:
     plan = read_plan(write_study(tmp_path))
-    records = {str(cell): run_cell(plan, cell) for cell in plan.cells()}
+    records = {str(trial): run_trial(plan, trial) for trial in plan.trials()}
     assert list(records) == ["convlstm-seed0", "ms-lstm-seed0", "convlstm-seed1", "ms-lstm-seed1"]
     record = records["ms-lstm-seed1"]
     assert record["recipe"]["training"] == {**STUDY["training"], "lr": 0.01, "seed": 1}
@@ -48,12 +48,12 @@ def test_two_models_and_two_seeds_end_in_tables(tmp_path: Path) -> None:
     assert page.count("animation of clip") == 2
     assert 'class="best"' not in page
     assert not (tmp_path / "report-figures").exists()
-    # A study that takes these cells shows their clips too.
+    # A study that takes these trials shows their clips too.
     other = write_study(tmp_path / "other", models={"taken": {"model": "convlstm"}}, also=[".."], published=None,
                         reference="taken")  # fmt: skip
     assert len(fc.study(other, tables=True).done) == 2
     assert "|convlstm − truth|" in (tmp_path / "other/report.html").read_text()
-    shutil.rmtree(plan.run_folder(plan.cell("ms-lstm", 0)))
+    shutil.rmtree(plan.run_folder(plan.trial("ms-lstm", 0)))
     fc.study(tmp_path, tables=True)
     assert (tmp_path / "report.html").read_text() == page, "a part took the place of the whole"
     mine = [row for row in rows(tmp_path / "tables.csv") if (row["model"], row["score"]) == ("ms-lstm", "mse")]
@@ -71,31 +71,31 @@ def test_an_interrupted_cell_goes_on_and_a_recorded_one_never_runs_again(
     changes = {"models": {"convlstm": {}}, "seeds": [0], "published": None}
     training = {**STUDY["training"], "steps": 120, "validate_every": 60, "save_every": 10}
     plan = read_plan(write_study(tmp_path / "a", training=training, **changes))
-    (cell,) = plan.cells()
-    checkpoints = plan.run_folder(cell) / "checkpoints"
-    monkeypatch.setattr(conducting._CellRunner, "_late", lambda self: any(checkpoints.glob("*.ckpt")))
+    (trial,) = plan.trials()
+    checkpoints = plan.run_folder(trial) / "checkpoints"
+    monkeypatch.setattr(conducting._TrialRunner, "_late", lambda self: any(checkpoints.glob("*.ckpt")))
     outcome = fc.study(plan.file, threads=1)
     assert (outcome.done, outcome.remaining, outcome.failed) == ([], ["convlstm-seed0"], {})
     assert "interrupted, to be continued" in caplog.text
     reached = sorted(checkpoints.glob("*.ckpt"))[-1].name
     assert reached < "batch-000000120.ckpt"
 
-    resumed = run_cell(plan, cell)
+    resumed = run_trial(plan, trial)
     other = read_plan(write_study(tmp_path / "b", training=training, **changes))
-    straight = run_cell(other, other.cells()[0])
+    straight = run_trial(other, other.trials()[0])
     assert resumed["forecast"] == straight["forecast"]
     assert resumed["curve"]["validation_mse"] == straight["curve"]["validation_mse"]
     assert [row["outcome"] for row in rows(tmp_path / "a/log.csv")] == ["interrupted", "done"]
 
     shutil.rmtree(tmp_path / "a/runs")
-    assert run_cell(plan, cell) == resumed
-    assert not plan.run_folder(cell).exists()
+    assert run_trial(plan, trial) == resumed
+    assert not plan.run_folder(trial).exists()
     assert len(rows(tmp_path / "a/log.csv")) == 2
 
 
 def test_a_cell_that_is_trained_is_only_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = read_plan(write_study(tmp_path))
-    cell = plan.cells()[0]
+    trial = plan.trials()[0]
 
     def stopped(*given: Any, **options: Any) -> Any:
         raise KeyboardInterrupt
@@ -103,18 +103,18 @@ def test_a_cell_that_is_trained_is_only_scored(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr("framecast.studies.run.evaluate", stopped)
         with pytest.raises(KeyboardInterrupt):
-            run_cell(plan, cell)
-    assert find_record(plan, cell) is None
+            run_trial(plan, trial)
+    assert find_record(plan, trial) is None
     monkeypatch.setattr("framecast.studies.run.train", stopped)
-    assert run_cell(plan, cell)["training"]["batches"] == 6
+    assert run_trial(plan, trial)["training"]["batches"] == 6
 
 
 def test_a_run_killed_before_its_first_state_begins_again(tmp_path: Path) -> None:
     plan = read_plan(write_study(tmp_path))
-    cell = plan.cells()[0]
-    plan.run_folder(cell).mkdir(parents=True)
-    (plan.run_folder(cell) / "config.yaml").write_text("model: convlstm")
-    assert run_cell(plan, cell)["training"]["batches"] == 6
+    trial = plan.trials()[0]
+    plan.run_folder(trial).mkdir(parents=True)
+    (plan.run_folder(trial) / "config.yaml").write_text("model: convlstm")
+    assert run_trial(plan, trial)["training"]["batches"] == 6
 
 
 def test_a_failing_cell_is_told_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,9 +123,9 @@ def test_a_failing_cell_is_told_and_the_others_go_on(tmp_path: Path, capsys: pyt
     assert cli.main(["study", str(path), "--jobs", "2", "--threads", "1"]) == 1
     said = capsys.readouterr()
     assert "failed: broken-seed0" in said.err
-    assert "1 cells done, 1 left, 1 failed" in said.out
+    assert "1 trials done, 1 left, 1 failed" in said.out
     assert (tmp_path / "results/convlstm-seed0.json").is_file()
-    assert {row["cell"]: row["outcome"] for row in rows(tmp_path / "log.csv")} == {
+    assert {row["trial"]: row["outcome"] for row in rows(tmp_path / "log.csv")} == {
         "broken-seed0": "failed",
         "convlstm-seed0": "done",
     }
@@ -134,20 +134,20 @@ def test_a_failing_cell_is_told_and_the_others_go_on(tmp_path: Path, capsys: pyt
 def test_no_cell_starts_when_time_is_up(tmp_path: Path) -> None:
     outcome = fc.study(write_study(tmp_path), minutes=0)
     assert (outcome.done, len(outcome.remaining), outcome.failed) == ([], 4, {})
-    assert "None of 4 cells is done" in (tmp_path / "tables.md").read_text()
+    assert "None of 4 trials is done" in (tmp_path / "tables.md").read_text()
 
 
-def test_two_processes_never_share_a_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_processes_never_share_a_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("fcntl")
     plan = read_plan(write_study(tmp_path))
-    cell = plan.cells()[0]
-    lock = plan.run_folder(cell).with_name("seed0.lock")
+    trial = plan.trials()[0]
+    lock = plan.run_folder(trial).with_name("seed0.lock")
     with holding(lock) as other:
-        with pytest.raises(StudyCellBusyError, match=f"another process works on convlstm-seed0: process {other} on"):
-            run_cell(plan, cell)
-        assert cli.main(["study", str(plan.file), "--cell", "convlstm", "0"]) == conducting.BUSY
+        with pytest.raises(TrialBusyError, match=f"another process works on convlstm-seed0: process {other} on"):
+            run_trial(plan, trial)
+        assert cli.main(["study", str(plan.file), "--trial", "convlstm", "0"]) == conducting.BUSY
     assert "another process" in capsys.readouterr().err
-    assert cli.main(["study", str(plan.file), "--cell", "convlstm", "0"]) == 0
+    assert cli.main(["study", str(plan.file), "--trial", "convlstm", "0"]) == 0
 
 
 def test_equal_cells_of_another_study_are_taken(tmp_path: Path) -> None:
@@ -163,32 +163,32 @@ def test_equal_cells_of_another_study_are_taken(tmp_path: Path) -> None:
 
 def test_records_and_runs_of_another_recipe_are_refused(tmp_path: Path) -> None:
     plan = read_plan(write_study(tmp_path))
-    cell = plan.cells()[0]
-    run_cell(plan, cell)
+    trial = plan.trials()[0]
+    run_trial(plan, trial)
     changed = read_plan(write_study(tmp_path, training={**STUDY["training"], "steps": 7}))
     with pytest.raises(DataError, match=r"training\.steps=6 and stands as 7 .* restore the file"):
         fc.study(changed.file, minutes=0)
-    changed.result_file(cell).unlink()
+    changed.result_file(trial).unlink()
     with pytest.raises(DataError, match="delete the folder to begin again"):
-        run_cell(changed, changed.cells()[0])
-    changed.result_file(cell).write_text("{")
-    with pytest.raises(DataError, match="no record of a study's cell"):
-        find_record(changed, changed.cells()[0])
-    changed.result_file(cell).write_text("{}")
-    with pytest.raises(DataError, match=r"no record of a study's cell: .*recipe, cost"):
-        find_record(changed, changed.cells()[0])
-    changed.result_file(cell).unlink()
+        run_trial(changed, changed.trials()[0])
+    changed.result_file(trial).write_text("{")
+    with pytest.raises(DataError, match="not a record of a study's trial"):
+        find_record(changed, changed.trials()[0])
+    changed.result_file(trial).write_text("{}")
+    with pytest.raises(DataError, match=r"not a record of a study's trial: .*recipe, cost"):
+        find_record(changed, changed.trials()[0])
+    changed.result_file(trial).unlink()
     for damaged in ("{", "[]", "{}"):
         (tmp_path / "runs/convlstm/seed0.json").write_text(damaged)
         with pytest.raises(DataError, match=r"seed0\.json cannot be read.* delete it and .*seed0 to begin again"):
-            run_cell(changed, changed.cells()[0])
+            run_trial(changed, changed.trials()[0])
 
 
-def test_cells_tested_on_different_clips_are_refused(tmp_path: Path) -> None:
+def test_trials_tested_on_different_clips_are_refused(tmp_path: Path) -> None:
     plan = read_plan(write_study(tmp_path))
     for (label, seed), mse in BY_HAND.items():
         write_record(plan, label, seed, mse)
-    path = plan.result_file(plan.cell("ms-lstm", 1))
+    path = plan.result_file(plan.trial("ms-lstm", 1))
     path.write_text(path.read_text().replace('"fingerprint": "f"', '"fingerprint": "g"'))
     with pytest.raises(DataError, match="delete the wrong record"):
         fc.study(tmp_path, tables=True)
@@ -206,7 +206,7 @@ def test_cells_tested_on_different_clips_are_refused(tmp_path: Path) -> None:
         ({"training": {"step": 3}}, UnknownNameError, "Did you mean 'steps'"),
         ({"training": {"steps": "many"}}, ValueError, "study.yaml, training: .*steps"),
         ({"training": {"seed": 3}}, ValueError, "list seeds instead"),
-        ({"training": {"minutes": 3}}, ValueError, "all cells must see the clips"),
+        ({"training": {"minutes": 3}}, ValueError, "all trials must see the clips"),
         ({"evaluation": {"split": "test", "limits": 3}}, UnknownNameError, "Did you mean 'limit'"),
         ({"seeds": [0, 0]}, ValueError, "names a seed twice"),
         ({"seeds": [-1]}, ValueError, "must be a whole number of at least 0"),
@@ -232,9 +232,9 @@ def test_bad_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="minutes is -1"):
         fc.study(path, minutes=-1)
     with pytest.raises(ValueError, match="has the seeds 0, 1 and not 7"):
-        fc.study(path, cell=["convlstm", "7"])
+        fc.study(path, trial=["convlstm", "7"])
     with pytest.raises(ValueError, match="a model's label and a seed"):
-        fc.study(path, cell=["convlstm"])
+        fc.study(path, trial=["convlstm"])
     path.write_text("a: [")
     with pytest.raises(ValueError, match="is not YAML"):
         fc.study(path)
@@ -251,7 +251,7 @@ def test_the_studies_of_the_repository_are_sound() -> None:
             fc.create_model(model.name, **model.options)
     # What one study trains another takes: equal labels are equal recipes, for every seed they share.
     for label in plans["models"].models.keys() & plans["pyramids"].models.keys():
-        recipes = [plans[name].recipe(plans[name].cell(label, 0)) for name in ("models", "pyramids")]
+        recipes = [plans[name].recipe(plans[name].trial(label, 0)) for name in ("models", "pyramids")]
         assert recipes[0] == recipes[1]
 
 

@@ -33,7 +33,7 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     # below 90.36.
     assert "| ms-lstm | convlstm | MSE | -3 | -15.71 to +9.706 | -9.7 % | cannot tell | 2 | 5 | -41.8 % |" in page
     assert "| ms-lstm | 27 ± 0 | 29 ± 0 |" in page
-    assert "4 of 4 cells are done." in page
+    assert "4 of 4 trials are done." in page
     assert str(tmp_path) not in page
 
 
@@ -70,7 +70,7 @@ def test_costs_are_counted_for_the_training_the_study_describes(tmp_path: Path) 
     for label, seed in BY_HAND:
         write_record(plan, label, seed, BY_HAND[label, seed], cost=old)
     fc.study(tmp_path, tables=True)
-    cost = json.loads(plan.result_file(plan.cell("ms-lstm", 0)).read_text())["cost"]
+    cost = json.loads(plan.result_file(plan.trial("ms-lstm", 0)).read_text())["cost"]
     assert cost | {"saved_bytes": 0, "peak_bytes": 0} == {**old, "batch": 4, "saved_bytes": 0, "peak_bytes": 0}
     # Without sampling no truth is mixed in, so less is kept than by the model's own recipe.
     own = count_memory("ms-lstm", (4, 1, 16, 16), 2, hidden=4, layers=2)
@@ -87,9 +87,9 @@ def write_log(folder: Path, *sittings: tuple[str, str, float, float]) -> None:
     with (folder / "log.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, LOG_COLUMNS)
         table.writeheader()
-        for cell, outcome, training, evaluation in sittings:
+        for trial, outcome, training, evaluation in sittings:
             table.writerow(
-                {"cell": cell, "outcome": outcome, "training_seconds": training, "evaluation_seconds": evaluation}
+                {"trial": trial, "outcome": outcome, "training_seconds": training, "evaluation_seconds": evaluation}
             )
 
 
@@ -114,7 +114,7 @@ def test_machine_hours_are_the_sum_of_the_logs(tmp_path: Path) -> None:
     assert "| plain | 3 | 2.000 | 0.200 | 2.200 | 0.500 |" in page
     # The sitting in which wide's seed 0 was trained was killed: its record knows of an hour.
     assert "| wide | 1 | 1.010 | 0.000 | 1.010 | 0.010 |" in page
-    assert "| cells the study no longer has | 1 | 0.020 | 0.000 | 0.020 | 0.000 |" in page
+    assert "| trials the study no longer has | 1 | 0.020 | 0.000 | 0.020 | 0.000 |" in page
     assert "| all | 5 | 3.030 | 0.200 | 3.230 | 0.510 |" in page
     assert "Of wide-seed0 the log lacks a sitting" in page
     facts = {row["model"]: row["machine_hours"] for row in rows(tmp_path / "second/tables.csv")}

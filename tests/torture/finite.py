@@ -15,7 +15,7 @@ import framecast as fc
 from framecast.cli import NON_FINITE
 from framecast.errors import NonFiniteError
 from framecast.registry import model_entry
-from framecast.training.loop import fit
+from framecast.training.loop import run_training
 from framecast.training.options import TrainingOptions
 from framecast.training.run_folder import RunFolder
 from torture.promise import Figure, Promise
@@ -59,7 +59,7 @@ def trained(folder: Path, poison: Poison, trial: int, **options: Any) -> Any:
     torch.manual_seed(0)
     settings = {"steps": STEPS, "batch": 4, "save_every": 2, "validate_every": 6, "validate_clips": 4, "log_every": 5}
     chosen = TrainingOptions(accelerator="cpu", progress=False, trainer={"callbacks": [poison]}, **settings, **options)
-    return fit(fc.create_model(name, **arguments), fc.data("moving-mnist", **DATA), RunFolder(folder), chosen,
+    return run_training(fc.create_model(name, **arguments), fc.data("moving-mnist", **DATA), RunFolder(folder), chosen,
                model_entry(name).training, {})  # fmt: skip
 
 

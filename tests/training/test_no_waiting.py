@@ -17,7 +17,7 @@ from framecast.data.clips import ClipSpec
 from framecast.models.sampling import POLICIES, truth_mask
 from framecast.registry import Training
 from framecast.training import loop as fitting
-from framecast.training.loop import fit
+from framecast.training.loop import run_training
 from framecast.training.options import TrainingOptions
 from framecast.training.run_folder import RunFolder
 from framecast.training.task import ForecastTask
@@ -80,7 +80,7 @@ def test_no_step_hands_a_value_to_the_host(name: str, tmp_path: Path, monkeypatc
     data = fc.data("moving-mnist", size=16, context=2, horizon=1, clips=20)
     recipe = Training(sampling="scheduled", clip_norm=1.0, schedule="one-cycle", loss="mse", penalty_weight=0.1)
     options = TrainingOptions(steps=3, batch=2, validate_clips=1, log_every=50, accelerator="cpu")
-    fit(small_model(name, hidden=4), data, RunFolder(tmp_path / "run"), options, recipe, {})
+    run_training(small_model(name, hidden=4), data, RunFolder(tmp_path / "run"), options, recipe, {})
     assert step.finished
     assert not step.waits.found
 

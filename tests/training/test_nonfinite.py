@@ -21,7 +21,7 @@ from framecast.errors import NonFiniteError, OutOfMemoryError, PeerLostError, Ru
 from framecast.registry import Training
 from framecast.training import distributed as ranks
 from framecast.training.callbacks import _cut
-from framecast.training.loop import fit, memory_advice
+from framecast.training.loop import memory_advice, run_training
 from framecast.training.nonfinite import NonFiniteGuard
 from framecast.training.options import TrainingOptions
 from framecast.training.run_folder import RunFolder
@@ -32,7 +32,7 @@ def trained(folder: Path, *callbacks: Any, **options: Any) -> Any:
     name, arguments = MODELS[0]
     chosen = TrainingOptions(accelerator="cpu", progress=False, batch=4, validate_clips=4,
                              trainer={"callbacks": list(callbacks)}, **options)  # fmt: skip
-    return fit(
+    return run_training(
         fc.create_model(name, **arguments), data("moving-mnist", **DATA), RunFolder(folder), chosen, Training(), {}
     )
 
@@ -119,7 +119,7 @@ def test_out_of_memory_says_what_fits(tmp_path: Path, monkeypatch: pytest.Monkey
     def hungry(*_: object) -> None:
         raise OutOfMemoryError("out of memory: tried it.")
 
-    monkeypatch.setattr("framecast.training.loop.fit", hungry)
+    monkeypatch.setattr("framecast.training.loop.run_training", hungry)
     asked: dict[str, Any] = {"model_options": options, "data_options": DATA, "accelerator": "cpu", "out": tmp_path}
     with pytest.raises(OutOfMemoryError, match=r"^out of memory: tried it\. What fits: by count, not one clip fits"):
         fc.train("convlstm", "moving-mnist", **asked)

@@ -90,10 +90,10 @@ def train(
     if resume and folder.config.is_file():
         _check_same(folder, config)
         return _resume(folder, chosen)
-    return _fitted(forecaster, clips, folder, chosen, recipe, config)
+    return _run_training(forecaster, clips, folder, chosen, recipe, config)
 
 
-def _fitted(
+def _run_training(
     model: Forecaster,
     clips: ClipData,
     folder: RunFolder,
@@ -102,10 +102,10 @@ def _fitted(
     start: Mapping[str, Any] | Path,
 ) -> Run:
     """Train, and where memory does not suffice, add what would have fitted."""
-    from framecast.training.loop import fit
+    from framecast.training.loop import run_training
 
     try:
-        return fit(model, clips, folder, options, recipe, start)
+        return run_training(model, clips, folder, options, recipe, start)
     except OutOfMemoryError as error:
         message = str(error)
     # Out of the handler, which holds all that the step that failed had made.
@@ -157,7 +157,7 @@ def _resume(folder: RunFolder, chosen: TrainingOptions) -> Run:
     checkpoint, problems = newest_checkpoint(folder)
     for problem in problems:
         log.warning("%s; falling back to %s", problem, checkpoint)
-    return _fitted(
+    return _run_training(
         forecaster, clips, folder, options, options.recipe(model_entry(config["model"]).training), checkpoint
     )
 

@@ -177,16 +177,16 @@ def data_root(name: str, root: str | Path | None) -> Path:
     return Path(root) if root is not None else Path(os.environ.get("FRAMECAST_DATA", "data")) / name
 
 
-def missing_files(what: Iterable[str], folder: Path, source: str, layout: str) -> DatasetNotFoundError:
+def missing_files(what: Iterable[str], folder: Path, source: str, tree: str) -> DatasetNotFoundError:
     """Return the error for files that are not there.
 
     Args:
         what: the files that are missing.
         folder: where they were sought.
         source: where they are officially to be had.
-        layout: the files and folders expected.
+        tree: the files and folders expected.
     """
     return DatasetNotFoundError(
         f"{', '.join(what)}: not found in {folder.absolute()}. Nothing is downloaded: fetch it from {source} and "
-        f"lay it out as\n{layout}\nthen give root=FOLDER, or set FRAMECAST_DATA to the folder that holds it by its name"
+        f"lay it out as\n{tree}\nthen give root=FOLDER, or set FRAMECAST_DATA to the folder that holds it by its name"
     )

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.errors import DataError, OptionError
-from framecast.studies.plan import StudyCell, StudyPlan
+from framecast.studies.plan import StudyPlan, Trial
 from framecast.studies.records import Record, Records
 
 REPLICATES = 2000
@@ -115,15 +115,15 @@ def check_alike(records: Records) -> None:
     Raises:
         DataError: two were not.
     """
-    first: tuple[StudyCell, Any] | None = None
-    for cell, record in records.items():
+    first: tuple[Trial, Any] | None = None
+    for trial, record in records.items():
         tested = {key: record["evaluation"][key] for key in ("data", "split", "clips", "fingerprint")}
         if first is None:
-            first = cell, tested
+            first = trial, tested
         elif tested != first[1]:
             raise DataError(
-                f"{cell} was tested on {tested} and {first[0]} on {first[1]}: delete the wrong record and run its "
-                "cell again"
+                f"{trial} was tested on {tested} and {first[0]} on {first[1]}: delete the wrong record and run its "
+                "trial again"
             )
 
 
@@ -136,8 +136,8 @@ def differences(plan: StudyPlan, records: Records, score: str) -> list[Differenc
         pairs = [
             (_clips(record, score), _clips(other, score))
             for seed in plan.seeds
-            if (record := records.get(plan.cell(model.label, seed)))
-            and (other := records.get(plan.cell(model.reference, seed)))
+            if (record := records.get(plan.trial(model.label, seed)))
+            and (other := records.get(plan.trial(model.reference, seed)))
         ]
         if not pairs:
             continue

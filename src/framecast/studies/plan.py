@@ -12,7 +12,7 @@ models:                             # label: what differs for this model
   wide: {model: ms-lstm, model_options: {hidden: 32}, training: {lr: 0.0003}, reference: ms-lstm}
 reference: ms-lstm                  # differences are to this model, or to a model's own reference
 published: {source: where from, values: {mse: {ms-lstm: 52.63}, memory_gb: {ms-lstm: 5.2}}}
-also: [../other]                    # studies whose results of equal cells are taken instead of run again
+also: [../other]                    # studies whose results of equal trials are taken instead of run again
 out: .                              # folder of runs, results and tables, beside the file by default
 """
 
@@ -62,14 +62,14 @@ class StudyModel:
     reference: str = ""
 
 
-class StudyCell(NamedTuple):
+class Trial(NamedTuple):
     """One training: a model and a seed."""
 
     model: StudyModel
     seed: int
 
     def __str__(self) -> str:
-        """Return how the cell is called in messages and file names."""
+        """Return how the trial is called in messages and file names."""
         return f"{self.model.label}-seed{self.seed}"
 
 
@@ -110,8 +110,8 @@ class StudyPlan:
         relative = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
         return f"framecast study {relative}"
 
-    def cells(self, only: Iterable[str] = ()) -> list[StudyCell]:
-        """Return the cells seed by seed, so that an unfinished study holds all models equally often.
+    def trials(self, only: Iterable[str] = ()) -> list[Trial]:
+        """Return the trials seed by seed, so that an unfinished study holds all models equally often.
 
         Raises:
             UnknownNameError: ``only`` names no model of the study.
@@ -120,10 +120,10 @@ class StudyPlan:
             if label not in self.models:
                 raise UnknownNameError("model of this study", label, self.models)
         chosen = [model for label, model in self.models.items() if not only or label in only]
-        return [StudyCell(model, seed) for seed in self.seeds for model in chosen]
+        return [Trial(model, seed) for seed in self.seeds for model in chosen]
 
-    def cell(self, label: str, seed: int) -> StudyCell:
-        """Return one cell.
+    def trial(self, label: str, seed: int) -> Trial:
+        """Return one trial.
 
         Raises:
             UnknownNameError: there is no such model in the study.
@@ -131,26 +131,26 @@ class StudyPlan:
         """
         if seed not in self.seeds:
             raise OptionError(f"{self.file} has the seeds {', '.join(map(str, self.seeds))} and not {seed}")
-        return next(cell for cell in self.cells([label]) if cell.seed == seed)
+        return next(trial for trial in self.trials([label]) if trial.seed == seed)
 
-    def run_folder(self, cell: StudyCell) -> Path:
-        """Return the run folder of a cell."""
-        return self.out / "runs" / cell.model.label / f"seed{cell.seed}"
+    def run_folder(self, trial: Trial) -> Path:
+        """Return the run folder of a trial."""
+        return self.out / "runs" / trial.model.label / f"seed{trial.seed}"
 
-    def result_file(self, cell: StudyCell) -> Path:
-        """Return the file that says a cell is done."""
-        return self.out / "results" / f"{cell}.json"
+    def result_file(self, trial: Trial) -> Path:
+        """Return the file that says a trial is done."""
+        return self.out / "results" / f"{trial}.json"
 
-    def training_of(self, cell: StudyCell) -> dict[str, Any]:
-        """Return the options of a cell's training."""
-        return {**self.training, **cell.model.training, "seed": cell.seed}
+    def training_of(self, trial: Trial) -> dict[str, Any]:
+        """Return the options of a trial's training."""
+        return {**self.training, **trial.model.training, "seed": trial.seed}
 
-    def recipe(self, cell: StudyCell) -> dict[str, Any]:
-        """Return what a cell's result depends on, as plain values: equal recipes have equal results."""
-        training = {name: value for name, value in self.training_of(cell).items() if name not in FREE_ON_RESUME}
+    def recipe(self, trial: Trial) -> dict[str, Any]:
+        """Return what a trial's result depends on, as plain values: equal recipes have equal results."""
+        training = {name: value for name, value in self.training_of(trial).items() if name not in FREE_ON_RESUME}
         recipe = {
-            "model": model_entry(cell.model.name).name,
-            "model_options": cell.model.options,
+            "model": model_entry(trial.model.name).name,
+            "model_options": trial.model.options,
             "data": self.data,
             "data_options": self.data_options,
             "training": training,
@@ -230,7 +230,7 @@ def _training(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     from jsonargparse import ArgumentParser
 
     _check_names(path, "training option", content, {option.name for option in fields(TrainingOptions)})
-    for name, instead in (("seed", "list seeds instead"), ("minutes", "all cells must see the clips they are to see")):
+    for name, instead in (("seed", "list seeds instead"), ("minutes", "all trials must see the clips they are to see")):
         if name in content:
             raise OptionError(f"{path} has training.{name}, which no study can have: {instead}")
     parser = ArgumentParser(exit_on_error=False)

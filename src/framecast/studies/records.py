@@ -1,12 +1,12 @@
-"""The record of a study's cell: a small file with all that the tables need, so the run folder may be deleted.
+"""The record of a study's trial: a small file with all that the tables need, so the run folder may be deleted.
 
 It has the recipe, the cost, the learning curve, the scores per lead time, and two scores of every test clip, rounded to
-six digits, for paired differences. A cell that has a record is done. A record of another recipe than the study's is
+six digits, for paired differences. A trial that has a record is done. A record of another recipe than the study's is
 refused, never overwritten.
 
 Cost is counted for model and training, timed by the evaluation, and hours come from the logs. Counting needs no trained
 model, so a record written before a count existed gets it added. A count is of 32-bit numbers on a processor, whatever
-the cell was trained on.
+the trial was trained on.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from framecast.cost.count import create_for_shape, model_cost
 from framecast.errors import DataError
 from framecast.files import write_atomically
 from framecast.registry import model_entry
-from framecast.studies.plan import StudyCell, StudyPlan, read_plan
+from framecast.studies.plan import StudyPlan, Trial, read_plan
 from framecast.training.options import training_options
 from framecast.training.run_folder import RunFolder
 from framecast.untrusted import reading
 
 Record = dict[str, Any]
-Records = dict[StudyCell, Record]
+Records = dict[Trial, Record]
 PER_CLIP = ("mse", "ssim")
 NEEDED = ("recipe", "cost", "training", "curve", "forecast", "baselines", "evaluation")
 
 
-def find_record(plan: StudyPlan, cell: StudyCell) -> Record | None:
-    """Return the record of a cell, the study's own or one of equal recipe in a study of ``also``; None if not done.
+def find_record(plan: StudyPlan, trial: Trial) -> Record | None:
+    """Return the record of a trial, the study's own or one of equal recipe in a study of ``also``; None if not done.
 
     Raises:
         DataError: a record is damaged or was made with another recipe.
     """
-    result_file, recipe = plan.result_file(cell), plan.recipe(cell)
+    result_file, recipe = plan.result_file(trial), plan.recipe(trial)
     if result_file.is_file():
         record = _read(result_file)
         if record["recipe"] != recipe:
@@ -52,25 +52,25 @@ def find_record(plan: StudyPlan, cell: StudyCell) -> Record | None:
         return record
     for folder in plan.also:
         other = read_plan(folder)
-        for path in sorted((other.out / "results").glob(f"*-seed{cell.seed}.json")):
+        for path in sorted((other.out / "results").glob(f"*-seed{trial.seed}.json")):
             record = _read(path)
             if record["recipe"] == recipe:
                 return record
     return None
 
 
-def run_of_record(plan: StudyPlan, cell: StudyCell, record: Record) -> Path:
+def run_of_record(plan: StudyPlan, trial: Trial, record: Record) -> Path:
     """Return the run folder a record is of, in this study or in one of ``also``; it may be gone."""
-    if not plan.result_file(cell).is_file():
+    if not plan.result_file(trial).is_file():
         for folder in plan.also:
             other = read_plan(folder)
             if other.name == record["study"]:
                 return other.out / "runs" / str(record["model"]) / f"seed{record['seed']}"
-    return plan.run_folder(cell)
+    return plan.run_folder(trial)
 
 
 def _read(path: Path) -> Record:
-    with reading(path, "is no record of a study's cell", "restore it, or delete it to run the cell"):
+    with reading(path, "is not a record of a study's trial", "restore it, or delete it to run the trial"):
         record: Record = json.loads(path.read_text())
         if missing := [name for name in NEEDED if name not in record]:
             raise KeyError(", ".join(missing))
@@ -93,25 +93,25 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     return ", ".join(lines)
 
 
-def write_record(plan: StudyPlan, cell: StudyCell, cost: dict[str, Any], results: dict[str, Any]) -> Record:
-    """Write the record of a cell whose run folder is trained and evaluated.
+def write_record(plan: StudyPlan, trial: Trial, cost: dict[str, Any], results: dict[str, Any]) -> Record:
+    """Write the record of a trial whose run folder is trained and evaluated.
 
     Args:
         plan: the study.
-        cell: the model and the seed.
+        trial: the model and the seed.
         cost: what was counted, see ``framecast.studies.records``.
         results: what ``evaluate`` returned, with the scores of each clip.
     """
-    folder, training = RunFolder(plan.run_folder(cell)), plan.training_of(cell)
+    folder, training = RunFolder(plan.run_folder(trial)), plan.training_of(trial)
     batch, timing = int(folder.read_config()["training"]["batch"]), _rows(folder.logs / "timing.csv")
     batches, clock = int(timing[-1]["batch"]) if timing else 0, _Clock(timing)
     curve = _rows(folder.logs / "validation.csv")
     forecast = results["forecasts"][results["model"]]
     record = {
         "study": plan.name,
-        "model": cell.model.label,
-        "seed": cell.seed,
-        "recipe": plan.recipe(cell),
+        "model": trial.model.label,
+        "seed": trial.seed,
+        "recipe": plan.recipe(trial),
         "cost": cost,
         "training": {
             "batches": batches,
@@ -147,13 +147,13 @@ def write_record(plan: StudyPlan, cell: StudyCell, cost: dict[str, Any], results
         },
         **{key: value for key, value in folder.read_provenance().items() if key != "fingerprint"},
     }
-    save_record(plan, cell, record)
+    save_record(plan, trial, record)
     return record
 
 
-def save_record(plan: StudyPlan, cell: StudyCell, record: Record) -> None:
-    """Write the file of a cell's record."""
-    write_atomically(plan.result_file(cell), (json.dumps(record, separators=(",", ":")) + "\n").encode())
+def save_record(plan: StudyPlan, trial: Trial, record: Record) -> None:
+    """Write the file of a trial's record."""
+    write_atomically(plan.result_file(trial), (json.dumps(record, separators=(",", ":")) + "\n").encode())
 
 
 class _Clock:
@@ -185,7 +185,7 @@ SECONDS = 3600
 
 
 class Hours(NamedTuple):
-    """Machine hours of a model, over all sittings of its cells that a log has a row of.
+    """Machine hours of a model, over all sittings of its trials that a log has a row of.
 
     Attributes:
         model: label of the model.
@@ -207,20 +207,20 @@ class Hours(NamedTuple):
         return self.training + self.evaluation
 
 
-def cell_cost(plan: StudyPlan, cell: StudyCell, shape: Sequence[int], context: int) -> dict[str, Any]:
-    """Return what a cell costs, counted with its own recipe and batch, and the clips and batch it was counted for.
+def trial_cost(plan: StudyPlan, trial: Trial, shape: Sequence[int], context: int) -> dict[str, Any]:
+    """Return what a trial costs, counted with its own recipe and batch, and the clips and batch it was counted for.
 
     Args:
         plan: the study.
-        cell: the model and the seed.
+        trial: the model and the seed.
         shape: (T, C, H, W) of the study's clips.
         context: past frames of them.
     """
-    training = training_options(plan.training_of(cell))
-    options = options_in_training(cell.model.name, cell.model.options, training)
+    training = training_options(plan.training_of(trial))
+    options = options_in_training(trial.model.name, trial.model.options, training)
     costs = model_cost(
-        create_for_shape(cell.model.name, shape, context, options),
-        training.recipe(model_entry(cell.model.name).training), shape, context,
+        create_for_shape(trial.model.name, shape, context, options),
+        training.recipe(model_entry(trial.model.name).training), shape, context,
         batch=training.batch, recompute=training.recompute,
     ).to_dict()  # fmt: skip
     order = ("parameters", "macs", "shape", "context", "batch", "saved_bytes", "peak_bytes")
@@ -233,49 +233,49 @@ def complete_costs(plan: StudyPlan, records: Records) -> Records:
 
     Args:
         plan: the study.
-        records: of the cells that are done.
+        records: of the trials that are done.
     """
     costs: dict[str, dict[str, Any]] = {}
     completed: Records = {}
-    for cell, record in records.items():
-        cost, label = record["cost"], cell.model.label
+    for trial, record in records.items():
+        cost, label = record["cost"], trial.model.label
         if "peak_bytes" not in cost:
             # Seeds of a model cost the same.
-            costs[label] = costs.get(label) or cell_cost(plan, cell, cost["shape"], cost["context"])
+            costs[label] = costs.get(label) or trial_cost(plan, trial, cost["shape"], cost["context"])
             record = {**record, "cost": {**costs[label], **cost}}
-            if plan.result_file(cell).is_file():
-                save_record(plan, cell, record)
-        completed[cell] = record
+            if plan.result_file(trial).is_file():
+                save_record(plan, trial, record)
+        completed[trial] = record
     return completed
 
 
 def machine_hours(plan: StudyPlan, records: Records) -> tuple[list[Hours], list[str]]:
-    """Return the machine hours of each model, and the names of cells of which a log lacks a sitting.
+    """Return the machine hours of each model, and the names of trials of which a log lacks a sitting.
 
-    Hours are those of processes: two cells that run side by side for an hour make two. A process that was killed wrote
+    Hours are those of processes: two trials that run side by side for an hour make two. A process that was killed wrote
     no row; where the log has less training than the record, the record's seconds count.
 
     Args:
-        plan: the study; its own log counts whole, those of the studies in ``also`` where a cell was taken from there.
-        records: of the cells that are done.
+        plan: the study; its own log counts whole, those of the studies in ``also`` where a trial was taken from there.
+        records: of the trials that are done.
     """
     sittings = _log(plan.out)
     other_logs = {other.name: _log(other.out) for other in map(read_plan, plan.also)}
     hours_by_model: dict[str, list[Hours]] = {label: [] for label in plan.models}
     short = []
-    for cell in plan.cells():
-        record, rows = records.get(cell), sittings.pop(str(cell), [])
-        if record is not None and not plan.result_file(cell).is_file():
+    for trial in plan.trials():
+        record, rows = records.get(trial), sittings.pop(str(trial), [])
+        if record is not None and not plan.result_file(trial).is_file():
             rows = rows + other_logs.get(record["study"], {}).get(f"{record['model']}-seed{record['seed']}", [])
-        hours = _hours(cell.model.label, rows)
+        hours = _hours(trial.model.label, rows)
         trained = record["training"]["seconds"] / SECONDS if record is not None else 0.0
         if hours.training < trained:
-            short.append(str(cell))
+            short.append(str(trial))
             hours = hours._replace(training=trained)
         if hours.total:
-            hours_by_model[cell.model.label].append(hours)
+            hours_by_model[trial.model.label].append(hours)
     orphans = [_hours("", rows) for rows in sittings.values()]
-    hours_by_model |= {"cells the study no longer has": orphans}
+    hours_by_model |= {"trials the study no longer has": orphans}
     return [add_hours(label, several) for label, several in hours_by_model.items() if several], short
 
 
@@ -294,11 +294,18 @@ def _hours(label: str, rows: list[dict[str, str]]) -> Hours:
 
 
 def _log(folder: Path) -> dict[str, list[dict[str, str]]]:
-    """Return the rows of a study's log by cell."""
+    """Return the rows of a study's log by trial.
+
+    Raises:
+        DataError: the log has no column ``trial``.
+    """
     path = folder / "log.csv"
     rows_of: dict[str, list[dict[str, str]]] = {}
     if path.is_file():
         with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                rows_of.setdefault(row["cell"], []).append(row)
+            log = csv.DictReader(file)
+            if "trial" not in (log.fieldnames or ()):
+                raise DataError(f"{path} has no column 'trial': name the column of labels such as ms-lstm-seed0 so")
+            for row in log:
+                rows_of.setdefault(row["trial"], []).append(row)
     return rows_of

@@ -43,12 +43,10 @@ def score_rows(plan: StudyPlan, records: Records) -> Rows:
     published.sort(key=lambda score: scores.index(score) if score in scores else len(scores))
     paper = [f"paper: {score_label(records, score)}" for score in published]
     rows = [["model", "seeds", "clips trained", *(score_label(records, score) for score in scores), *paper]]
-    for label, cell_records in by_model(plan, records).items():
-        clips = {record["training"]["clips"] for record in cell_records}
-        row = [label, str(len(cell_records)), " to ".join(f"{n:,}" for n in sorted({min(clips), max(clips)}))]
-        row += [
-            _spread_text(spread([record["forecast"]["mean"].get(score) for record in cell_records])) for score in scores
-        ]
+    for label, group in by_model(plan, records).items():
+        clips = {record["training"]["clips"] for record in group}
+        row = [label, str(len(group)), " to ".join(f"{n:,}" for n in sorted({min(clips), max(clips)}))]
+        row += [_spread_text(spread([record["forecast"]["mean"].get(score) for record in group])) for score in scores]
         rows.append(row + _paper(plan, published, label))
     for name, baseline in baselines_of(records).items():
         cells = [_spread_text(spread([baseline["mean"].get(score)])) for score in scores]
@@ -62,19 +60,19 @@ def expense_rows(plan: StudyPlan, records: Records) -> Rows:
     paper = [f"paper: {PUBLISHED_COSTS[cost][0]}" for cost in published]
     rows = [["model", "Params", "MACs", "kept for backward, MB", "peak of a step, MB", "training, ms a clip",
              "forecast, ms a clip", *paper]]  # fmt: skip
-    for label, cell_records in by_model(plan, records).items():
-        cost = cell_records[0]["cost"]
+    for label, group in by_model(plan, records).items():
+        cost = group[0]["cost"]
         row = [label, f"{cost['parameters']:,}", f"{cost['macs'] / 1e9:.3g} G"]
         row += [f"{cost[key] / 1e6:.1f}" for key in ("saved_bytes", "peak_bytes")]
-        row += [_spread_text(Spread(*(1000 * value for value in seconds))) for seconds in clip_seconds(cell_records)]
+        row += [_spread_text(Spread(*(1000 * value for value in seconds))) for seconds in clip_seconds(group)]
         rows.append(row + _paper(plan, published, label))
     return rows
 
 
-def clip_seconds(cell_records: Sequence[Record]) -> tuple[Spread, Spread]:
+def clip_seconds(group: Sequence[Record]) -> tuple[Spread, Spread]:
     """Return the seconds of training on a clip, and of forecasting one, over a model's seeds."""
-    training = spread([record["training"]["seconds_per_clip"] for record in cell_records])
-    return training, spread([record["evaluation"]["seconds_per_clip"] for record in cell_records])
+    training = spread([record["training"]["seconds_per_clip"] for record in group])
+    return training, spread([record["evaluation"]["seconds_per_clip"] for record in group])
 
 
 def hour_rows(hours: Sequence[Hours]) -> Rows:
@@ -121,7 +119,9 @@ def lead_rows(plan: StudyPlan, records: Records, score: str) -> Rows:
 
 def by_model(plan: StudyPlan, records: Records) -> dict[str, list[Record]]:
     """Return the records of each model that has any, one a seed."""
-    groups = {label: [record for cell, record in records.items() if cell.model.label == label] for label in plan.models}
+    groups = {
+        label: [record for trial, record in records.items() if trial.model.label == label] for label in plan.models
+    }
     return {label: group for label, group in groups.items() if group}
 
 
@@ -163,24 +163,18 @@ def _spread_text(spread: Spread) -> str:
 
 def study_figures(plan: StudyPlan, records: Records) -> dict[str, str]:
     """Return name -> SVG; lines are means over seeds, shaded from the lowest to the highest seed."""
-    by_model = {
-        label: cell_records
-        for label in plan.models
-        if (cell_records := [record for cell, record in records.items() if cell.model.label == label])
-    }
+    groups = by_model(plan, records)
     figures = {}
     for name, axis, across in (
         ("learning-clips", "clips", "clips trained on"),
         ("learning-time", "seconds", "seconds of training"),
     ):
-        lines, bands = _learning(by_model, axis)
+        lines, bands = _learning(groups, axis)
         if lines:
             figures[name] = draw_curves(lines, title="Validation MSE", across=across, up="", log=True, bands=bands).svg
     first = next(iter(records.values()))
     for score in PER_CLIP:
-        lines, bands = _leads(
-            {label: [one["forecast"] for one in cell_records] for label, cell_records in by_model.items()}, score
-        )
+        lines, bands = _leads({label: [one["forecast"] for one in group] for label, group in groups.items()}, score)
         resting, _ = _leads({name: [baseline] for name, baseline in first["baselines"].items()}, score)
         if lines:
             title = first["evaluation"]["scores"][score]["label"]
@@ -191,21 +185,20 @@ def study_figures(plan: StudyPlan, records: Records) -> dict[str, str]:
     return figures
 
 
-def _learning(by_model: dict[str, list[Record]], axis: str) -> tuple[dict[str, Line], dict[str, Any]]:
+def _learning(groups: dict[str, list[Record]], axis: str) -> tuple[dict[str, Line], dict[str, Any]]:
     lines: dict[str, Line] = {}
     bands: dict[str, Any] = {}
-    for label, cell_records in by_model.items():
+    for label, group in groups.items():
         # Seeds are validated after the same batches, except where patience stopped one earlier.
-        shared = set.intersection(*(set(record["curve"]["batch"]) for record in cell_records))
+        shared = set.intersection(*(set(record["curve"]["batch"]) for record in group))
         shared_places = [
-            [place for place, batch in enumerate(record["curve"]["batch"]) if batch in shared]
-            for record in cell_records
+            [place for place, batch in enumerate(record["curve"]["batch"]) if batch in shared] for record in group
         ]
         x, y = (
             np.array(
                 [
                     [record["curve"][key][place] for place in places]
-                    for record, places in zip(cell_records, shared_places, strict=True)
+                    for record, places in zip(group, shared_places, strict=True)
                 ]
             )
             for key in (axis, "validation_mse")
@@ -241,10 +234,10 @@ def write_tables(plan: StudyPlan, records: Records) -> None:
 
     Args:
         plan: the study.
-        records: of the cells that are done.
+        records: of the trials that are done.
 
     Raises:
-        DataError: two cells were tested on different clips.
+        DataError: two trials were tested on different clips.
     """
     check_alike(records)
     records, hours = complete_costs(plan, records), machine_hours(plan, records)
@@ -256,7 +249,7 @@ def write_tables(plan: StudyPlan, records: Records) -> None:
     write_atomically(plan.out / "differences.csv", _differences_csv(paired).encode())
     for name, svg in figures.items():
         write_atomically(plan.out / "figures" / f"{name}.svg", svg.encode())
-    first = [run_of_record(plan, cell, record) for cell, record in records.items() if cell.seed == plan.seeds[0]]
+    first = [run_of_record(plan, trial, record) for trial, record in records.items() if trial.seed == plan.seeds[0]]
     folders = [folder for folder in first if (folder / "examples.npz").is_file()]
     # A report of some models never takes the place of one of all.
     if folders and (len(folders) == len(first) or not (plan.out / REPORT).exists()):
@@ -285,15 +278,15 @@ def _page(
 
 def _regime(plan: StudyPlan, records: Records) -> str:
     training = ", ".join(f"{name} {value}" for name, value in plan.training.items())
-    total = len(plan.cells())
+    total = len(plan.trials())
     data = ", ".join(f"{name} {value}" for name, value in plan.data_options.items())
     lines = [f"Data: {plan.data} ({data}).", f"Training: {training}; seeds {', '.join(map(str, plan.seeds))}."]
     if records:
         first = next(iter(records.values()))["evaluation"]
         lines.append(f"Tested on {first['clips']:,} clips of the {first['split']} split.")
-        lines.append(f"{len(records)} of {total} cells are done.")
+        lines.append(f"{len(records)} of {total} trials are done.")
     else:
-        lines.append(f"None of {total} cells is done.")
+        lines.append(f"None of {total} trials is done.")
     return " ".join(lines) + f" Command: `{plan.command}`."
 
 
@@ -320,8 +313,8 @@ def _not_ours(plan: StudyPlan) -> list[str]:
 
 def _hour_legend(short: Sequence[str]) -> str:
     sentences = [
-        "Hours of processes by the logs, validations included: two cells side by side for an hour make two. Cells that "
-        "were taken from another study count with its log."
+        "Hours of processes by the logs, validations included: two trials side by side for an hour make two. Trials "
+        "that were taken from another study count with its log."
     ]
     if short:
         sentences.append(
@@ -349,12 +342,18 @@ def _scores_csv(plan: StudyPlan, records: Records, hours: Sequence[Hours]) -> st
     rows: list[Sequence[Any]] = [[*CSV_COLUMNS, *FACTS]]
     empty = [""] * len(FACTS)
     total_hours = {one.model: f"{one.total:.4f}" for one in hours}
-    for label, cell_records in by_model(plan, records).items():
-        cost, seconds = cell_records[0]["cost"], [f"{baseline.mean:.4g}" for baseline in clip_seconds(cell_records)]
+    for label, group in by_model(plan, records).items():
+        cost, seconds = group[0]["cost"], [f"{baseline.mean:.4g}" for baseline in clip_seconds(group)]
         counts = [cost[name] for name in ("parameters", "macs", "batch", "saved_bytes", "peak_bytes")]
-        facts = [len(cell_records), cell_records[0]["training"]["clips"], *counts, *seconds, total_hours.get(label, "")]
+        facts = [
+            len(group),
+            group[0]["training"]["clips"],
+            *counts,
+            *seconds,
+            total_hours.get(label, ""),
+        ]
         for score in scores_of(records):
-            for lead, values in _by_lead([record["forecast"] for record in cell_records], score):
+            for lead, values in _by_lead([record["forecast"] for record in group], score):
                 rows.append(["ours", label, score, lead, *_plain(spread(values)), *facts])
     for name, baseline in baselines_of(records).items():
         for score in scores_of(records):

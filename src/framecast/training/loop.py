@@ -84,7 +84,7 @@ class Run(NamedTuple):
     validation_mse: float | None
 
 
-def fit(
+def run_training(
     model: Forecaster,
     data: ClipData,
     folder: RunFolder,

@@ -126,7 +126,7 @@ def test_time_stamps_of_many_kinds(tmp_path: Path, times: Any, attributes: dict[
         (np.array([0, 0.04, 0.08, 0.12]), {"units": "seconds since 2000-01-01"}, "finer than a second"),
         (np.arange(4), {"units": "fortnights since 2000-01-01"}, "cannot be read"),
         (np.arange(4), {"units": "days since 2000-01-01", "calendar": "noleap"}, "calendar 'noleap'"),
-        (np.arange(4), {"units": "days since then"}, "is no date"),
+        (np.arange(4), {"units": "days since then"}, "is not a date"),
         (np.arange(4), {"units": "days since 1-1-1"}, "is not a date since 1583"),
         (np.array([10**15, 10**15 + 1]), {}, "neither seconds since 1970 nor"),
         (np.array([b"yesterday", b"today"]), {}, "'yesterday' is not a time stamp"),

@@ -166,7 +166,7 @@ def rewrite(path: Path, **datasets: Any) -> Path:
         ({"data": np.zeros((95, 2, 4, 4))}, "with 96 dates"),
         ({"data": np.full((96, 2, 4, 4), np.nan)}, "3072 counts are NaN"),
         ({"data": np.array([[[[b"x"]] * 2]] * 96)}, "must be"),
-        ({"date": np.array([b"201511x101"] * 96)}, "no date yyyymmddSS"),
+        ({"date": np.array([b"201511x101"] * 96)}, "not a date yyyymmddSS"),
         ({"date": np.array([b"2015133101"] * 96)}, "a date is none"),
         ({"date": np.array([b"2015110100"] * 96)}, "slots run from"),
         ({"date": np.array([b"2015110149"] * 96)}, "must divide a day"),

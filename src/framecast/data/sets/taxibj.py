@@ -1,4 +1,4 @@
-"""TaxiBJ: taxis that enter and leave each of 32x32 cells of Beijing, per half hour; and other files of its layout.
+"""TaxiBJ: taxis that enter and leave each of 32x32 regions of Beijing, per half hour; and other files of its format.
 
 Four files, one a season (BJ13 to BJ16), with the datasets
 
@@ -8,7 +8,7 @@ Four files, one a season (BJ13 to BJ16), with the datasets
 Days that lack a slot are dropped and negative counts become 0. Clips are cut by time stamp within a file, never
 across a gap. The last four weeks of clips (1,344 at 48 slots a day) are the test set, and no frame of theirs is
 learned from. The scaling is fitted to the training part; later counts above its largest stay above 1. BikeNYC
-(16x8 cells, hourly) and others of this layout are read by ``files``.
+(16x8 regions, hourly) and others of this format are read by ``files``.
 
 ``as_published=True`` gives the clips of the released code instead: counts cut to 8 bits, test clips that share
 frames with the last training clips, and every clip newest frame first, for that code lists t - 1, t - 2, ...
@@ -72,7 +72,7 @@ def open_taxibj(
     validation: float | None = None,
     as_published: bool = False,
 ) -> ClipData:
-    """Open TaxiBJ, or other files of its layout.
+    """Open TaxiBJ, or other files of its format.
 
     Args:
         root: the folder of the files; None takes ``taxibj`` in $FRAMECAST_DATA or in ``data``.
@@ -87,7 +87,7 @@ def open_taxibj(
 
     Raises:
         DatasetNotFoundError: a file is missing.
-        DataError: a file is damaged or of another layout, or there are too few whole days.
+        DataError: a file is damaged or of another format, or there are too few whole days.
         UnknownNameError: there are no such channels.
     """
     check_lengths(context, horizon)
@@ -117,7 +117,7 @@ def open_taxibj(
         )
     train, held_out = _learning(windows[:-tests], int(windows[-tests, 0]), share, gap=not as_published)
     fitted = frames[:-tests] if as_published else frames[: int(train.max()) + 1]
-    scaling = _fit(fitted, folder)
+    scaling = _fit_scaling(fitted, folder)
     chosen: dict[Split, Indices] = {"train": train, "validation": held_out, "test": windows[-tests:]}
     if as_published:
         frames = _eight_bits(frames, scaling)
@@ -149,7 +149,7 @@ def _learning(windows: Indices, border: int, share: float, *, gap: bool) -> tupl
     return train, validation
 
 
-def _fit(frames: Values, folder: Path) -> MinMax:
+def _fit_scaling(frames: Values, folder: Path) -> MinMax:
     low, high = float(frames.min()), float(frames.max())
     if low == high:
         raise DataError(f"{folder}: all counts to learn from are {low:g}: the files hold no flow")
@@ -193,7 +193,7 @@ def _read_all(folder: Path, names: Sequence[str]) -> list[Flow]:
 
 
 def read_flow(path: Path) -> Flow:
-    """Read the whole days of a file of TaxiBJ's layout, negative counts as 0.
+    """Read the whole days of a file of TaxiBJ's format, negative counts as 0.
 
     Raises:
         DataError: damaged, other keys or shapes, dates that are none or do not rise, or no whole day.

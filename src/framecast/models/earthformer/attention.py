@@ -60,7 +60,7 @@ class Cuboid(NamedTuple):
         """Tokens of a box."""
         return math.prod(self.size)
 
-    def fit(self, shape: Sequence[int]) -> Cuboid:
+    def clamped(self, shape: Sequence[int]) -> Cuboid:
         """Return the cuboid no longer than tokens (T, H, W), and unshifted along an axis of one box."""
         axes = zip(self.size, shape, self.shift, strict=True)
         (t, dt), (h, dh), (w, dw) = ((min(b, n), 0 if self.dilated or b >= n else s) for b, n, s in axes)
@@ -227,7 +227,7 @@ class CuboidSelfAttention(nn.Module):
         self, units: int, shape: Shape, cuboid: Cuboid, settings: Settings, vectors: bool, updates: bool
     ) -> None:
         super().__init__()
-        self.settings, self.cuboid, self.updates = settings, cuboid.fit(shape), vectors and updates
+        self.settings, self.cuboid, self.updates = settings, cuboid.clamped(shape), vectors and updates
         pairs = _meetings(self.cuboid, shape, self.cuboid, shape, settings.resize_positions)
         self.single_token = not vectors and int(pairs.sum(-1).max()) == 1
         separate = vectors and settings.separate_vectors
@@ -250,7 +250,7 @@ class CuboidSelfAttention(nn.Module):
         shape, settings = x.shape[1:4], self.settings
         if self.single_token:
             return x + self.dropout(self.to_tokens(self.from_tokens(self.norm(x)))), vectors
-        cuboid = self.cuboid.fit(shape)
+        cuboid = self.cuboid.clamped(shape)
         labels = cuboid.labels(shape, x.device)
         bias = _score_bias(self.bias, labels, labels, cuboid.volume, cuboid.volume)
         query, key, value, *more = _heads(self.from_tokens(cuboid.cut(self.norm(x))), settings.heads, x)
