@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from framecast.errors import DataError, DatasetNotFoundError, MissingExtraError, RunFolderError, WeightsError
 
 DOCUMENTED = (DataError, DatasetNotFoundError, MissingExtraError, RunFolderError, WeightsError)
@@ -111,6 +113,7 @@ def _told(mine: Any, seconds: float) -> Iterator[tuple[str, str, int]]:
 
 def _work(read: Callable[[int], Any], start: int, count: int, expected: Any, path: str, theirs: Any) -> None:
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # a pool of several threads does not outlive a fork
     here = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (here + MEMORY, here + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
