@@ -106,7 +106,10 @@ def compile_layers(model: Forecaster) -> None:
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
     # Left to itself the compiler puts convolutions into channels-last order, whatever order the model was put into.
-    options = {"layout_optimization": getattr(model, "layout", None) != torch.contiguous_format}
+    options: dict[str, Any] = {"layout_optimization": getattr(model, "layout", None) != torch.contiguous_format}
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        # Where torch keeps to AVX2 on a processor with AVX-512, kernels of 512 bits give NaN now and then (torch 2.13).
+        options["cpp.simdlen"] = 256
     for layer in model.layers().values():
         # A single convolution has nothing to be fused with.
         if any(layer.children()):
