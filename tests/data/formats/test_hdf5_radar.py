@@ -65,7 +65,7 @@ def test_damaged_odim_files(tmp_path: Path) -> None:
         read_odim(odim_file(tmp_path / "c.h5", pixels, end="20251322 0540"))
     with pytest.raises(DataError, match=r"where a map \(rows, columns\)"):
         read_odim(odim_file(tmp_path / "d.h5", pixels[0]))
-    with pytest.raises(DataError, match="no ODIM HDF5 composite"):
+    with pytest.raises(DataError, match="not an ODIM HDF5 composite"):
         read_odim(odim_file(tmp_path / "e.h5", pixels), dataset="dataset2")
     path = odim_file(tmp_path / "f.h5", pixels)
     with h5py.File(path, "a") as file:
@@ -181,7 +181,7 @@ def test_rydl_by_hand(tmp_path: Path) -> None:
 def test_damaged_rydl(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"RYDL\.hdf5"):
         RydlSource(tmp_path / "RYDL.hdf5")
-    for key, message in {"rain": "the key 'rain'", "201613010000": "no time"}.items():
+    for key, message in {"rain": "the key 'rain'", "201613010000": "not a time"}.items():
         with pytest.raises(DataError, match=message):
             RydlSource(rydl_file(tmp_path / f"{key}.hdf5", {key: [[0]]}))
     with pytest.raises(DataError, match="no keys"):
