@@ -43,7 +43,8 @@ def predict(
             [0, 1]. NaN, in physical units, is no data: the model takes it as 0, and where the whole past is NaN, so
             is the forecast.
         horizon: frames to forecast; None takes the horizon it was trained with.
-        out: a folder for forecast.npy, forecast.gif and, where the times are known, forecast.nc.
+        out: a folder for forecast.npy and forecast.gif and, where times or place are known, forecast.nc and
+            forecast.tif.
         device: "auto", "cpu", "cuda", ...
         precision: "32-true", or "bf16-mixed" where the processor is faster in it; forecasts then err by about 1e-2.
         compile: compile every layer when it first runs, which takes a minute or more before the first forecast.
@@ -83,6 +84,7 @@ def predict(
             ahead = past.times[-1] + np.arange(1, steps + 1) * int(spec.interval)
             times = np.concatenate([past.times, ahead])
         unit, scaling = (spec.unit, spec.scaling) if spec else ("1", MinMax())
-        write_forecast(Forecast(before.numpy(), result.numpy(), unit, scaling, times), Path(out))
-    forecast: NDArray[np.float32] = result.numpy()
-    return forecast
+        forecast = Forecast(before.numpy(), result.numpy(), unit, scaling, times, past.georeference)
+        write_forecast(forecast, Path(out))
+    frames_ahead: NDArray[np.float32] = result.numpy()
+    return frames_ahead
