@@ -74,5 +74,5 @@ def test_files_that_changed_between_two_starts(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(DataError, match=r"out\.zarr exists and was not made from these files"):
         converted(tmp_path / "in", tmp_path / "out.zarr")
     (tmp_path / "other").mkdir()
-    with pytest.raises(DataError, match="was not made of these files"):
+    with pytest.raises(DataError, match="was not made from these files"):
         converted(tmp_path / "in", tmp_path / "other")

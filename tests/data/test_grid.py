@@ -59,7 +59,7 @@ def test_mean_keeps_the_amount_of_rain(down: int, across: int, top: int, left: i
     ("options", "message"),
     [
         ({"crop": (0, 9, 0, 4)}, "lies outside of 4x4"),
-        ({"size": 3}, "no whole fraction of 4x4"),
+        ({"size": 3}, "not a whole fraction of 4x4"),
         ({"size": (2, 2, 2)}, "one or two numbers"),
         ({"crop": (0, 4)}, "crop .* four"),
         ({"method": "nearest"}, "no resize method 'nearest'"),

@@ -20,7 +20,7 @@ from framecast.data.formats.pysteps import open_by_pysteps
 from framecast.data.formats.times import times_in_names
 from framecast.data.radar import holds_radar, is_radar, radar_folder
 from framecast.data.sources import FileSource, FrameSource, ReadOptions, damaged, source_facts
-from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError
+from framecast.errors import DataError, DatasetNotFoundError, OptionError, UnknownNameError
 from framecast.registry import DATASETS, canonical_name, dataset_builder, sequence_endings, sequence_opener
 
 
@@ -181,11 +181,19 @@ def open_data(name: str | Path, **options: Any) -> ClipData:
     for option in options:
         if option not in parameters:
             raise UnknownNameError(f"option of data set {name}", option, parameters)
+        if parameters[option].annotation == "str | None" and not isinstance(options[option], str | None):
+            raise OptionError(f"{option} is {options[option]!r} and must be text: write it in quotes")
     if name == OWN and "path" not in options:
         raise UnknownNameError("data set", "own without a path", ())
     opened: ClipData = build(**options)
     opened.options = options
     return opened
+
+
+def text_options() -> set[str]:
+    """Return the names of the options that are text, of all data sets."""
+    parameters = [p for name in DATASETS for p in inspect.signature(dataset_builder(name)).parameters.values()]
+    return {parameter.name for parameter in parameters if parameter.annotation == "str | None"}
 
 
 def resolve_name(name: str | Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:

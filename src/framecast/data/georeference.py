@@ -189,12 +189,15 @@ def short_crs(crs: str) -> str:
     try:
         from pyproj import CRS
 
-        known = CRS(crs)
+        known: CRS | None = CRS(crs)
     except (ImportError, ValueError):
+        return crs[:60]
+    if known is not None and known.is_bound:
+        known = known.source_crs
+    if known is None:
         return crs[:60]
     if known.name not in ("unknown", "undefined"):
         return str(known.name)
-    known = known.source_crs if known.is_bound else known
     method = known.coordinate_operation.method_name if known.coordinate_operation else "geographic"
     return f"projection {method}"
 

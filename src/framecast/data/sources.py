@@ -590,7 +590,7 @@ class JoinedSource(FrameSource):
             self.notes = [
                 *self.notes,
                 f"{len(double)} time stamps stand in two files, first {stamp} in {pair[0]} and {pair[1]}: the frame of "
-                "the first file is taken",
+                "the first file is taken; time='none' takes files as recordings of their own",
             ]
             order = np.delete(order, double + 1)
         self.owners, self.places, self.times = self.owners[order], self.places[order], self.times[order]

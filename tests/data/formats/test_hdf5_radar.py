@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from samples.radar import knmi_file, odim_file, rydl_file, seconds
 
-from framecast.data.formats.odim import odim_time, read_odim
+from framecast.data.formats.odim import odim_header, read_odim
 from framecast.data.sets.german_radar import RydlSource
-from framecast.data.sets.knmi import knmi_time, read_knmi
+from framecast.data.sets.knmi import knmi_header, read_knmi
 from framecast.errors import DataError, DatasetNotFoundError
 
 NAN = np.nan
@@ -38,7 +38,7 @@ def test_odim_by_hand(tmp_path: Path, where: str, text: bool) -> None:
     path = odim_file(tmp_path / "a.hdf5", pixels, where=where, text=text)
     frame = read_odim(path)
     np.testing.assert_allclose(frame.values, [[[0, 0.5, NAN], [2, 5, 0.1]]], rtol=1e-6)
-    assert (frame.time, frame.unit) == (seconds("2025-09-22T05:40"), "mm/h") == (odim_time(path), "mm/h")
+    assert (frame.time, frame.unit) == (seconds("2025-09-22T05:40"), "mm/h") == (odim_header(path).time, "mm/h")
 
 
 def test_odim_quantities(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_damaged_odim_files(tmp_path: Path) -> None:
         read_odim(odim_file(tmp_path / "c.h5", pixels, end="20251322 0540"))
     with pytest.raises(DataError, match=r"where a map \(rows, columns\)"):
         read_odim(odim_file(tmp_path / "d.h5", pixels[0]))
-    with pytest.raises(DataError, match="no ODIM HDF5 composite"):
+    with pytest.raises(DataError, match="not an ODIM HDF5 composite"):
         read_odim(odim_file(tmp_path / "e.h5", pixels), dataset="dataset2")
     path = odim_file(tmp_path / "f.h5", pixels)
     with h5py.File(path, "a") as file:
@@ -98,7 +98,7 @@ def test_knmi_by_hand(tmp_path: Path) -> None:
     path = knmi_file(tmp_path, [[0, 100], [65535, 1]], when)
     frame = read_knmi(path)
     np.testing.assert_allclose(frame.values, [[[0, 12], [NAN, 0.12]]], rtol=1e-6)
-    assert (frame.time, frame.unit) == (when, "mm/h") == (knmi_time(path), "mm/h")
+    assert (frame.time, frame.unit) == (when, "mm/h") == (knmi_header(path).time, "mm/h")
     hourly = knmi_file(tmp_path / "hour", [[100]], when, minutes=60, formula=b"GEO=0.010000*PV+0.500000")
     assert read_knmi(hourly).values[0, 0, 0] == pytest.approx(1.5)
 
@@ -129,7 +129,7 @@ def test_the_real_knmi_files(shared: Path) -> None:
 # ---- any HDF5
 
 
-@pytest.mark.parametrize("read", [read_knmi, read_odim, knmi_time, odim_time], ids=lambda read: read.__name__)
+@pytest.mark.parametrize("read", [read_knmi, read_odim, knmi_header, odim_header], ids=lambda read: read.__name__)
 def test_files_that_are_no_hdf5(tmp_path: Path, read: Any) -> None:
     with pytest.raises(DatasetNotFoundError, match="no file"):
         read(tmp_path / "nowhere.h5")
@@ -181,7 +181,7 @@ def test_rydl_by_hand(tmp_path: Path) -> None:
 def test_damaged_rydl(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"RYDL\.hdf5"):
         RydlSource(tmp_path / "RYDL.hdf5")
-    for key, message in {"rain": "the key 'rain'", "201613010000": "no time"}.items():
+    for key, message in {"rain": "the key 'rain'", "201613010000": "not a time"}.items():
         with pytest.raises(DataError, match=message):
             RydlSource(rydl_file(tmp_path / f"{key}.hdf5", {key: [[0]]}))
     with pytest.raises(DataError, match="no keys"):

@@ -254,7 +254,7 @@ def test_german_errors(rydl: Path, tmp_path: Path) -> None:
         fc.data("german-radar", root=rydl, size=4, test_years=(2014, 2017))
     with pytest.raises(DataError, match=r"a first and a last one and got \[2017, 2015\]"):
         fc.data("german-radar", root=rydl, size=4, test_years=(2017, 2015))
-    with pytest.raises(DataError, match="no whole fraction of 20x20"):
+    with pytest.raises(DataError, match="not a whole fraction of 20x20"):
         fc.data("german-radar", root=rydl)
 
 

@@ -103,7 +103,8 @@ def _header(file: h5py.File, facts: Mapping[str, Any], path: Any) -> tuple[Frame
         product = f"ACRR {seconds} s"
     if seconds <= 0:
         raise DataError(f"{path} adds up rain over {seconds} s: its start and end are wrong")
-    return FrameHeader(_moment(facts, "", path), "mm/h", product, _georeference(file, path)), seconds
+    time = _moment(facts, "" if "date" in facts else "end", path)
+    return FrameHeader(time, "mm/h", product, _georeference(file, path)), seconds
 
 
 def _facts(file: h5py.File, dataset: str, path: Any) -> tuple[str, dict[str, Any]]:

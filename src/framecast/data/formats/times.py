@@ -221,9 +221,10 @@ def _whole_seconds(stored: NDArray[Any], step: Fraction, where: str, tolerance: 
         result = whole + np.rint(seconds).astype(np.int64)
         error = max(error, float(np.abs(seconds - np.rint(seconds)).max()))
     if error > (0.5 if shared else _PRECISION) and error > tolerance:
+        what = f"are told to {2 * error:.2g} s only, as {stored.dtype}" if error > 0.5 else "are finer than a second"
         raise DataError(
-            f"{where}: time stamps are only known to within {error:.2g} s ({stored.dtype}): give interval= and "
-            f"tolerance={max(1, int(np.ceil(2 * error)))} or more, or {_WAY_ON}"
+            f"{where}: time stamps {what}: give interval= and tolerance={max(1, int(np.ceil(2 * error)))} or more, or "
+            f"{_WAY_ON}"
         )
     return result
 
