@@ -279,6 +279,7 @@ SCORES: dict[str, str | Callable[..., Any]] = {
     "rain": "framecast.scores.rain:RainScores",
     "image": "framecast.scores.image:ImageScores",
     "sharpness": "framecast.scores.sharpness:Sharpness",
+    "physical": "framecast.scores.physical:PhysicalErrors",
 }
 
 BASELINES: dict[str, BaselineEntry] = {
@@ -429,8 +430,9 @@ def score_families(
     for option in options or ():
         if not any(option in parameters for parameters in accepted.values()):
             raise UnknownNameError("score option", option, set().union(*accepted.values()))
+    known = {**(options or {}), "unit": unit}
     return {
-        name: kind(**{key: value for key, value in (options or {}).items() if key in accepted[name]})
+        name: kind(**{key: value for key, value in known.items() if key in accepted[name]})
         for name, kind in chosen.items()
     }
 

@@ -32,7 +32,8 @@ from framecast import __version__
 from framecast.data.archives import Work, find_work, frames_of
 from framecast.data.catalogue import open_parts
 from framecast.data.formats.arrays import SEAL, is_zarr, metadata_digest
-from framecast.data.formats.netcdf import PRODUCT
+from framecast.data.formats.netcdf import PRODUCT, open_cf
+from framecast.data.formats.times import step_statistics
 from framecast.data.georeference import Georeference, cf_coordinates, georeference_from_dict
 from framecast.data.packing import Packing, Values
 from framecast.data.sources import Frame, Indices, ReadOptions
@@ -255,6 +256,7 @@ def _do(task: Callable[[Any], WorkFacts], piece: Any, marker: Path) -> None:
 
 
 SHOWN = 20
+REPLACED = "replaced.zarr"
 KEPT = "framecast_conversion"
 """The attribute that says what an archive was made of."""
 
@@ -311,6 +313,8 @@ def convert(
     size: tuple[int, int] | None = None,
     nodata: float | None = None,
     unit: str | None = None,
+    product: str | None = None,
+    append: bool = False,
 ) -> ConversionReport:
     """Convert radar files, archives of them, or frames of your own into one Zarr.
 
@@ -330,27 +334,45 @@ def convert(
         size: height and width to which pictures and videos are resized.
         nodata: a stored number that means no data.
         unit: unit of the values, instead of the one the file gives.
+        product: which of several products in a folder, such as "RATE".
+        append: add the frames to the target, which is there already, of the same grid, product, unit and step; of two
+            frames of one time the target's is kept. The target is replaced when the new one is complete.
 
     Returns:
         What was done, and what could not be.
 
     Raises:
         DatasetNotFoundError: there is nothing at the path.
-        DataError: nothing can be read, or the target was made of other files.
+        DataError: nothing can be read, the target was made of other files, or what is to be added does not fit it.
         MissingExtraError: dask, zarr or a reader's package is not installed.
     """
     check_count("workers", workers)
     read_options = ReadOptions(
-        variable=variable, time=time, axes=axes, channels=channels, size=size, nodata=nodata, unit=unit
+        variable=variable, time=time, axes=axes, channels=channels, size=size, nodata=nodata, unit=unit, product=product
     )
     source, target = Path(source), Path(target)
+    part = target.with_name(f"{target.name}.part")
+    _restore(target, part)
     works = find_work(source, read_options)
     made_of = _digest([*(work.key for work in works), scale_factor, add_offset])
-    if target.exists():
+    if append:
+        if _kept(target).get("added") == made_of:
+            return _done_before(target, _kept(target)["made_of"])
+        before_it = open_cf(target, ReadOptions())
+        if scale_factor is not None or before_it.times is None:
+            raise DataError(f"{target}: only frames with times are appended, at the scale that is there")
+        scale_factor, add_offset = before_it.packing.scale, before_it.packing.offset
+        before_it.close()
+        works = [*find_work(target, ReadOptions()), *works]
+        made_of, added = _digest([*(work.key for work in works), scale_factor, add_offset]), made_of
+    elif target.exists():
         return _done_before(target, made_of)
-    part = target.with_name(f"{target.name}.part")
+    else:
+        added = ""
     run = partial(run_pieces, workers=workers, progress=progress)
     indexed = run("read", index_work, works, part / "index")
+    if append:
+        _check_appended(works, indexed, target)
     slots, report = _slots(works, indexed, target)
     plan = _plan(works, indexed, slots, scale_factor, add_offset)
     chosen = _digest([slots, repr(plan.packing), plan.shape, plan.unit])
@@ -368,13 +390,61 @@ def convert(
     for facts in batches_written.values():
         report.cut += facts["cut"]
         report.unreadable += [(label, problem) for label, problem in facts["problems"]]
-    summary = {"made_of": made_of, "frames": report.frames, "unreadable": report.unreadable, "doubled": report.doubled,
+    summary = {"made_of": made_of, "added": added, "frames": report.frames,
+               "unreadable": report.unreadable, "doubled": report.doubled,
             "cut": report.cut, "step": report.step, "unit": report.unit}  # fmt: skip
     seal = {SEAL: metadata_digest(part / "archive.zarr")}
     import_zarr().open_group(part / "archive.zarr", mode="r+").attrs.update({KEPT: summary, **seal})
+    if target.exists():
+        target.replace(part / REPLACED)
     (part / "archive.zarr").replace(target)
     shutil.rmtree(part)
     return report
+
+
+def _restore(target: Path, part: Path) -> None:
+    """Put an archive back that was about to be replaced when the process was killed."""
+    if not target.exists() and (part / REPLACED).exists():
+        (part / REPLACED).replace(target)
+
+
+def _kept(target: Path) -> WorkFacts:
+    """Return what an archive says of its conversion.
+
+    Raises:
+        DataError: there is no archive, or it was not made here.
+    """
+    if not is_zarr(target):
+        raise DataError(f"{target} is no archive to append to: make it first, without append")
+    with reading(target):
+        kept: WorkFacts = import_zarr().open_group(target, mode="r").attrs.asdict().get(KEPT, {})
+    if not kept:
+        raise DataError(f"{target} was not made by framecast data convert, so nothing is appended to it")
+    return kept
+
+
+def _check_appended(works: Sequence[Work], indexed: Mapping[str, WorkFacts], target: Path) -> None:
+    """Refuse to append frames at another step in time than those of the archive, or of another kind or place.
+
+    Raises:
+        DataError: they differ.
+    """
+    own = {work.key for work in works if work.files[0] == target}
+    _, _, shape, kind = next(facts["frames"][0] for key, facts in indexed.items() if key in own)
+    for key, facts in indexed.items():
+        for label, _, *found in facts["frames"]:
+            misfit = _misfit((tuple(found[0]), found[1]), (tuple(shape), kind)) if found != [shape, kind] else ""
+            if misfit and key not in own:
+                raise DataError(f"{label} does not fit {target}: {misfit.replace('most', 'its frames')}")
+    times = [
+        np.unique([time for key, facts in indexed.items() if (key in own) is there for _, time, *_ in facts["frames"]])
+        for there in (True, False)
+    ]
+    steps = [step_statistics(stamps.astype(np.int64)).interval for stamps in times]
+    if None not in steps and steps[0] != steps[1]:
+        raise DataError(
+            f"{target} has steps of {steps[0]} s and what is to be appended {steps[1]} s: convert it by itself"
+        )
 
 
 def _done_before(target: Path, made_of: str) -> ConversionReport:

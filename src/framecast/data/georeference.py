@@ -152,9 +152,12 @@ def cf_coordinates(place: Georeference) -> tuple[Coordinates, dict[str, Any]]:
     try:
         from pyproj import CRS
 
-        return coordinates, dict(CRS(place.crs).to_cf())
+        mapping = dict(CRS(place.crs).to_cf())
     except (ImportError, ValueError):
         return coordinates, {}
+    if mapping.get("grid_mapping_name") == "polar_stereographic":  # CF wants the pole, which PROJ takes for granted
+        mapping.setdefault("latitude_of_projection_origin", 90.0 if mapping.get("standard_parallel", 90) > 0 else -90.0)
+    return coordinates, mapping
 
 
 def same_crs(first: str, second: str) -> bool:

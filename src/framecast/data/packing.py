@@ -12,7 +12,7 @@ Guide (appendix on attribute conventions):
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,8 @@ from framecast.errors import DataError
 
 Values = NDArray[np.float32]
 
-BYTE_FILLS = (0, -127, 255)
-"""Of single bytes, which may hold any number: the netCDF library's too."""
 NETCDF_FILLS: Mapping[str, float] = {
-    "i2": -32767, "u2": 65535, "i4": -2147483647, "u4": 4294967295, "i8": -9223372036854775806,
+    "i1": -127, "u1": 255, "i2": -32767, "u2": 65535, "i4": -2147483647, "u4": 4294967295, "i8": -9223372036854775806,
     "u8": 18446744073709551614, "f4": 9.969209968386869e36, "f8": 9.969209968386869e36,
 }  # fmt: skip
 """What the netCDF library declares, by type."""
@@ -173,15 +171,14 @@ def packing_from_attributes(
     return packing
 
 
-def meaningful_fill(declared: Any, dtype: DTypeLike, usual: Container[float] = (0,)) -> float | None:
+def meaningful_fill(declared: Any, dtype: DTypeLike) -> float | None:
     """Return the fill value that a file declares for its unwritten parts if it can only mean no data, else None.
 
     Args:
         declared: the value, or None where the file declares none.
         dtype: type of the stored numbers.
-        usual: what writers declare without being asked, which means nothing.
     """
     if declared is None or np.dtype(dtype).kind not in "iuf":
         return None
     number = float(np.asarray(declared).reshape(-1)[0])
-    return None if number in usual or np.isnan(number) else number
+    return None if number == 0 or np.isnan(number) else number

@@ -214,7 +214,7 @@ def _scaled(frames: NDArray[Any], spec: ClipSpec | None, times: Indices | None, 
     if least < low or (most > high and not saturates):
         # Later values may go a little beyond those of the training; far beyond, they are another unit or a fill value.
         physical = (spec is not None and spec.unit != "1") or (low, high) != (0.0, 1.0)
-        reach = (high - low) * (MOST_BEYOND if physical else 0)
+        reach = (high - low) * (MOST_BEYOND if physical and not saturates else 0)
         if least < low - reach or (most > high + reach and not saturates):
             pixels = 1 < most <= 255 and high == 1
             hint = " These look like 0-255 pixels: divide by 255, or pass uint8." if pixels else ""

@@ -92,6 +92,7 @@ class FrameSource(ABC):
         notes: what was decided while opening that the user should know.
         product: what was measured, see ``FrameHeader``.
         georeference: where the pixels are, or None where the files do not say.
+        unpacked: how many frames' worth of numbers are unpacked to read one, as the file is cut into pieces.
     """
 
     times: Indices | None
@@ -106,6 +107,7 @@ class FrameSource(ABC):
     notes: Sequence[str] = ()
     product: str = ""
     georeference: Georeference | None = None
+    unpacked: int = 1
 
     @property
     def sequences(self) -> list[range]:
@@ -262,7 +264,7 @@ class DerivedSource(FrameSource):
         self.times, self.count, self.shape, self.complete = source.times, source.count, source.shape, source.complete
         self.where, self.unit, self.interval = source.where, source.unit, source.interval
         self.packing, self.pixels, self.notes = source.packing, source.pixels, source.notes
-        self.product, self.georeference = source.product, source.georeference
+        self.product, self.georeference, self.unpacked = source.product, source.georeference, source.unpacked
 
     @property
     def sequences(self) -> list[range]:
@@ -505,7 +507,7 @@ class FileSource(FrameSource):
         self.complete, self.where, self.unit = facts["complete"], facts["where"], facts["unit"]
         self.interval, self.pixels, self.notes = facts["interval"], facts["pixels"], facts["notes"]
         self.packing = Packing(**{**facts["packing"], "missing": tuple(facts["packing"]["missing"])})
-        self.product = facts["product"]
+        self.product, self.unpacked = facts["product"], facts["unpacked"]
         self.georeference = georeference_from_dict(facts["georeference"]) if facts["georeference"] else None
         self._sequences = [range(*ends) for ends in facts["sequences"]]
 
@@ -525,7 +527,7 @@ class FileSource(FrameSource):
 
 def source_facts(source: FrameSource) -> dict[str, Any]:
     """Return all that is known of a source but its times, as plain values for ``FileSource``."""
-    names = ("count", "shape", "complete", "where", "unit", "interval", "pixels", "product")
+    names = ("count", "shape", "complete", "where", "unit", "interval", "pixels", "product", "unpacked")
     return {
         **{name: getattr(source, name) for name in names},
         "notes": list(source.notes),
@@ -563,6 +565,7 @@ class JoinedSource(FrameSource):
         self.where, self.unit, self.packing, self.pixels = first.where, first.unit, first.packing, first.pixels
         self.shape, self.product, self.georeference = first.shape, first.product, first.georeference
         self.complete = all(part.complete for part in parts)
+        self.unpacked = max(part.unpacked for part in parts)
         # What the first files say stands for all that say the same.
         self.notes = list(dict.fromkeys(note for part in self.parts[:NOTED] for note in part.notes))
         self.starts = np.cumsum([0, *(part.count for part in self.parts)])

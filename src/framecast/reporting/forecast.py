@@ -106,12 +106,24 @@ def netcdf(
     if frames.shape[1] == 1:
         variable = variable[:, 0]
     variable["time"].attrs = {"standard_name": "time", "axis": "T", "long_name": "time for which the frame holds"}
-    data = variable.to_dataset(name=name).assign_attrs(Conventions="CF-1.11", source="framecast")
-    clock = {"units": "seconds since 1970-01-01 00:00:00", "dtype": "int64", "_FillValue": None}
+    variable["time"].attrs["units_metadata"] = "leap_seconds: none"
+    data = variable.to_dataset(name=name).assign_attrs(
+        Conventions="CF-1.11",
+        title=f"Forecast of {len(frames)} frames",
+        source="framecast",
+        history="framecast predict",
+    )
+    clock = {
+        "units": "seconds since 1970-01-01 00:00:00",
+        "calendar": "standard",
+        "dtype": "int64",
+        "_FillValue": None,
+    }
     packed: dict[Any, dict[str, Any]] = {name: {"zlib": True, "_FillValue": np.float32(np.nan)}, "time": clock}
     if reference is not None:
         stamp = np.array(reference, "datetime64[s]").astype("datetime64[ns]")
-        facts = {"standard_name": "forecast_reference_time", "long_name": "time of the last frame seen"}
+        facts = {"standard_name": "forecast_reference_time", "long_name": "time of the last frame seen",
+                 "units_metadata": "leap_seconds: none"}  # fmt: skip
         data["forecast_reference_time"] = ((), stamp, facts)
         packed["forecast_reference_time"] = clock
     if place is not None:

@@ -70,8 +70,17 @@ def test_damaged_odim_files(tmp_path: Path) -> None:
     path = odim_file(tmp_path / "f.h5", pixels)
     with h5py.File(path, "a") as file:
         del file["dataset1/data1/what"].attrs["gain"]
-    with pytest.raises(DataError, match="lacks the attribute gain"):
+    assert np.array_equal(read_odim(path).values, np.zeros((1, 2, 3))), "gain is 1 where it is not given"
+    with h5py.File(path, "a") as file:
+        del file["dataset1/data1/what"].attrs["nodata"]
+    with pytest.raises(DataError, match="lacks the attribute nodata, so that dry"):
         read_odim(path)
+    with h5py.File(path, "a") as file:
+        file["dataset1/data1/what"].attrs["nodata"] = file["dataset1/data1/what"].attrs["undetect"]
+    with pytest.raises(DataError, match="as nodata and as undetect"):
+        read_odim(path)
+    with h5py.File(path, "a") as file:
+        file["dataset1/data1/what"].attrs["nodata"] = 65535.0
     with h5py.File(path, "a") as file:
         file["dataset1/data1/what"].attrs["gain"] = b"much"
     with pytest.raises(DataError, match="gain = much, which is not a number"):

@@ -46,6 +46,8 @@ class StoredArray(FrameSource):
         array = self._array.get()
         sizes = dict(zip(axes, array.shape, strict=True))
         check_size(f"{where}, a piece of which", *(getattr(array, "chunks", None) or ()), itemsize=array.dtype.itemsize)
+        chunks = dict(zip(axes, getattr(array, "chunks", None) or (), strict=False))
+        self.unpacked = chunks.get("T", 1) * chunks.get("N", 1)
         self.length, self.clips = sizes.get("T", 1), sizes.get("N", 1)
         self.count = self.length * self.clips
         self.shape = (sizes.get("C", 1), sizes["H"], sizes["W"])

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.data.packing import BYTE_FILLS, meaningful_fill
+from framecast.data.packing import meaningful_fill
 from framecast.errors import DataError, DatasetNotFoundError
 from framecast.untrusted import check_size, reading
 
@@ -107,8 +107,7 @@ def hdf5_fill(dataset: h5py.Dataset) -> float | None:
     The netCDF library always declares one; h5py declares 0 unless it is told otherwise.
     """
     declared = dataset.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
-    usual = BYTE_FILLS if dataset.dtype.itemsize == 1 else (0,)
-    return meaningful_fill(dataset.fillvalue, dataset.dtype, usual) if declared else None
+    return meaningful_fill(dataset.fillvalue, dataset.dtype) if declared else None
 
 
 def check_small(dataset: h5py.Dataset, path: Any) -> Any:

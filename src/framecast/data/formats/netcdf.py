@@ -200,11 +200,9 @@ class CFSource(FrameSource):
             raise DataError(f"{self.where} has {sizes[channel] if channel else 1} channels and not {options.channels}")
         self.shape = (sizes[channel] if channel else 1, sizes[self.axes["y"]], sizes[self.axes["x"]])
         check_frames(self.where, self.count, self.shape, max(4, variable.dtype.itemsize))
-        check_size(
-            f"{self.where}, a piece of which",
-            *variable.encoding.get("chunks", ()) or (),
-            itemsize=variable.dtype.itemsize,
-        )
+        chunks = variable.encoding.get("chunks") or variable.encoding.get("chunksizes") or ()
+        check_size(f"{self.where}, a piece of which", *chunks, itemsize=variable.dtype.itemsize)
+        self.unpacked = dict(zip(map(str, variable.dims), chunks, strict=False)).get(self.axes.get("time", ""), 1)
         self.packing, self.pixels, self.unit = pixel_packing(
             variable.dtype, self._attributes(variable), options, self.where, self._declared_fill(variable.dtype)
         )
