@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from framecast.data.formats.pictures import PICTURES, PictureFolder, natural_ord
 from framecast.data.formats.pysteps import open_by_pysteps
 from framecast.data.formats.times import times_in_names
 from framecast.data.radar import holds_radar, is_radar, radar_folder
-from framecast.data.sources import FileSource, FrameSource, ReadOptions, damaged, source_facts
+from framecast.data.sources import FileSource, FrameSource, JoinedSource, ReadOptions, damaged, source_facts
 from framecast.errors import DataError, DatasetNotFoundError, OptionError, UnknownNameError
 from framecast.registry import DATASETS, canonical_name, dataset_builder, sequence_endings, sequence_opener
 
@@ -230,7 +232,11 @@ def describe_data(name: str | Path, **options: Any) -> str:
     """
     canonical, options = resolve_name(name, options)
     if canonical == OWN and "path" in options:
-        return summary(open_data(OWN, **options))
+        try:
+            return summary(open_data(OWN, **options))
+        except DataError as error:
+            # What cannot be cut into clips may be fine all the same.
+            return f"{_summary_of_files(Path(options['path']), options)}\nclips:    none: {error}"
     build = dataset_builder(canonical)
     lines = [f"{canonical}: {_module_text(canonical)}", "", "Options:"]
     for option in inspect.signature(build).parameters.values():
@@ -239,13 +245,47 @@ def describe_data(name: str | Path, **options: Any) -> str:
     return "\n".join([*lines, "", inspect.getdoc(build) or ""])
 
 
+def _summary_of_files(path: Path, options: Mapping[str, Any]) -> str:
+    """Say what the files at a path hold, whether or not clips can be cut from it."""
+    known = {field.name for field in fields(ReadOptions)} - {"size"}
+    source = JoinedSource(open_parts(path, ReadOptions(**{k: v for k, v in options.items() if k in known})))
+    values = source.read(np.array([0]))
+    finite = values[np.isfinite(values)]
+    reach = f"{finite.min():.4g} to {finite.max():.4g}" if len(finite) else "no data"
+    channels, height, width = source.shape
+    lines = [
+        f"frames:   {source.count} of {channels} x {height}x{width} in units of {source.unit}",
+        *_when_and_where(source),
+        f"values:   {reach} in the first frame, {1 - len(finite) / values.size:.1%} no data",
+        *(f"note:     {note}" for note in source.notes),
+    ]
+    source.close()
+    return "\n".join(lines)
+
+
+def _when_and_where(source: FrameSource | None) -> list[str]:
+    if source is None:
+        return []
+    lines = []
+    if source.times is not None and source.count:
+        ends = [str(np.datetime64(int(source.times[place]), "s"))[:16].replace("T", " ") for place in (0, -1)]
+        lines.append(f"times:    {ends[0]} to {ends[1]} UTC")
+    if source.georeference is not None:
+        lines.append(f"place:    {source.georeference.text()}")
+    if source.product:
+        lines.append(f"product:  {source.product}")
+    return lines
+
+
 def summary(data: ClipData) -> str:
     """Say in words what an opened data set has: its clips, their size, unit and scaling, and the notes."""
     spec = data.spec
+    source = next((clips.source for clips in data.splits.values() if hasattr(clips, "source")), None)
     low, high = spec.scaling.limits
     pace = "" if spec.interval is None else f", {spec.interval:g} s apart"
     lines = [
         f"frames:   {spec.channels} x {spec.height}x{spec.width} in units of {spec.unit}",
+        *_when_and_where(source),
         f"clips:    {spec.context} -> {spec.horizon} frames{pace}",
         f"scaling:  {spec.scaling.kind} from [{low:g}, {high:g}]",
         "splits:   " + ", ".join(f"{split} {len(clips)}" for split, clips in data.splits.items()),

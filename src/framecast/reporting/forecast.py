@@ -98,7 +98,7 @@ def netcdf(
         return None
     unit_names = unit_facts(unit)
     name = unit_names.variable if unit_names.standard_name else "forecast"
-    facts: dict[str, Any] = {"units": unit_names.cf or unit}
+    facts: dict[str, Any] = {"units": unit_names.cf or unit, "long_name": f"forecast in {unit}"}
     if unit_names.standard_name:
         facts["standard_name"] = unit_names.standard_name
     stamps = times.astype("datetime64[s]").astype("datetime64[ns]")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -111,7 +112,12 @@ def _import(path: Path, name: str, arguments: dict[str, Any]) -> tuple[Values, d
         raise UnknownNameError("importer of pysteps", name, names)
     known = inspect.signature(inspect.unwrap(importer)).parameters
     taken = {key: value for key, value in arguments.items() if key in known or "kwargs" in known}
-    with reading(path, f"cannot be read by pysteps' importer {name}"), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        reading(path, f"cannot be read by pysteps' importer {name}"),
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", ResourceWarning)  # some importers leave the file to the garbage collector
         values, _, facts = importer(str(path), **taken)
         values = np.asarray(values)
     if values.ndim != 2 or values.dtype.kind not in "uif":

@@ -40,6 +40,7 @@ _LATEST_SECONDS = 4_102_444_800  # the year 2100: larger whole numbers are calen
 _LIKELY_SECONDS = 10**8  # 1973: smaller numbers without a unit are hardly dates
 _DIGITS = {6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _PRECISION = 0.01
+_FARTHEST_ZONE = 14 * 3600
 _WAY_ON = "give time='none' to take the frames as equally spaced"
 
 
@@ -312,5 +313,6 @@ def _split_zone(start: str) -> tuple[str, int | None]:
         sign, hours, minutes = match.groups()
         if len(hours + (minutes or "")) == 3 and ":" not in zone:
             hours, minutes = zone[1], zone[2:]
-        return date.strip(), (1 if sign == "+" else -1) * (int(hours) * 3600 + int(minutes or 0) * 60)
-    return start.strip(), None if re.search(r"[A-Za-z]{2,}", zone) else 0
+        offset = int(hours) * 3600 + int(minutes or 0) * 60
+        return date.strip(), (1 if sign == "+" else -1) * offset if offset <= _FARTHEST_ZONE else None
+    return start.strip(), None if re.match(r"[+-]|.*[A-Za-z]{2,}", zone) else 0
