@@ -203,7 +203,8 @@ def _evaluate(arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> int:
-    from framecast.api.predict import predict
+    from framecast.api.predict import forecast_frames, predict
+    from framecast.reporting.clips import time_labels
 
     parser = _parser("predict")
     parser.add_argument("run", type=str, help="a run folder or weights file")
@@ -211,7 +212,10 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str, default="forecast", help="folder for forecast.npy and forecast.gif")
     parser.add_function_arguments(predict, skip={"run", "frames", "out"})
     values = _values(parser, arguments)
-    forecast = predict(**values)
+    forecast, times = forecast_frames(**values)
+    if times is not None:
+        base, first, last = time_labels(times[[-forecast.shape[1] - 1, -forecast.shape[1], -1]])
+        print(f"base time {base}, valid times {first} to {last}")
     print(f"{Path(values['out']) / 'forecast.npy'}: {' x '.join(map(str, forecast.shape))}, and forecast.gif beside it")
     return 0
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import av
 import cftime
 import netCDF4
 import numpy as np
 import pytest
 import xarray
 from PIL import Image
+from samples.own import video
 
 import framecast as fc
 from framecast.data.catalogue import open_parts
@@ -230,21 +230,6 @@ def test_one_stamp_in_the_folders_of_two_splits_is_refused(tmp_path: Path) -> No
         data.to_netcdf(tmp_path / split / "a.nc", engine="h5netcdf")
     with pytest.raises(DataError, match="10 time stamps, first 2024-01-02T06:00:00, stand in both splits"):
         fc.data(tmp_path, **SHORT)
-
-
-def video(path: Path, shown: Any, rate: int = 25) -> Path:
-    from fractions import Fraction
-
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("mpeg4", rate=rate)
-        stream.height = stream.width = 32
-        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, 1000)
-        for number, moment in enumerate(shown):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), number % 256, np.uint8), format="rgb24")
-            frame.pts, frame.time_base = round(1000 * moment), Fraction(1, 1000)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
-    return path
 
 
 @pytest.mark.parametrize(

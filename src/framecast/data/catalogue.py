@@ -21,7 +21,7 @@ from framecast.data.formats.pictures import PICTURES, PictureFolder, natural_ord
 from framecast.data.formats.pysteps import open_by_pysteps
 from framecast.data.formats.times import times_in_names
 from framecast.data.radar import holds_radar, is_radar, radar_folder
-from framecast.data.sources import FileSource, FrameSource, JoinedSource, ReadOptions, damaged, source_facts
+from framecast.data.sources import FileSource, FrameSource, JoinedSource, ReadOptions, damaged, left_out, source_facts
 from framecast.errors import DataError, DatasetNotFoundError, OptionError, UnknownNameError
 from framecast.registry import DATASETS, canonical_name, dataset_builder, sequence_endings, sequence_opener
 
@@ -41,7 +41,7 @@ def open_parts(path: Path, options: ReadOptions) -> list[FrameSource]:
         return [_open_one(path, options)]
     inner = [entry for entry in sorted(path.iterdir(), key=natural_order) if not is_stray(entry)]
     if options.reader is None and holds_radar(path):
-        return [radar_folder(path, options.product)]
+        return [radar_folder(path, options.product, options.skip_damaged)]
     pictures = [entry for entry in inner if entry.suffix.lower() in PICTURES and entry.is_file()]
     folders = [entry for entry in inner if entry.is_dir() and not is_zarr(entry) and _holds_frames(entry)]
     files = [
@@ -100,17 +100,23 @@ def _open_files(folder: Path, files: list[Path], options: ReadOptions) -> list[F
             facts.append(json.dumps({**source_facts(source), "timed": source.times is not None}))
             times.append(np.empty(0, np.int64) if source.times is None else source.times)
             source.close()
-        if failures:
+        if failures and not (options.skip_damaged and facts):
             raise damaged(failures, len(files)) from next(iter(failures.values()))
-        return {"facts": np.array(facts), "times": np.concatenate(times), "counts": np.array([len(t) for t in times])}
+        readable = np.array([number for number, file in enumerate(files) if file not in failures], np.int64)
+        notes = np.array(left_out(failures) if failures else [], str)
+        counts = np.array([len(t) for t in times])
+        stamps = np.concatenate(times)
+        return {"facts": np.array(facts), "times": stamps, "counts": counts, "readable": readable, "notes": notes}
 
     index = kept_index(f"parts by {options} of {' '.join(map(file_facts, files))}", learn)
+    files = [files[number] for number in index["readable"].tolist()]
     ends = index["counts"].cumsum()
     parts: list[FrameSource] = []
     for file, words, end, count in zip(files, index["facts"].tolist(), ends, index["counts"], strict=True):
         known = json.loads(words)
         times = index["times"][end - count : end] if known["timed"] else None
         parts.append(FileSource(partial(_open_one, file, options), known, times))
+    parts[0].notes = [*parts[0].notes, *index["notes"].tolist()]
     return _with_times_of_names(parts, files, options)
 
 

@@ -59,14 +59,14 @@ def read_past(
         DataError: the frames are damaged, have other axes, are of another product or place, lie outside the range the
             model knows, have gaps in time, or hold NaN where it was trained on pictures.
     """
-    options = replace(options or ReadOptions(), channels=channels)
+    options = replace(options or ReadOptions(), channels=channels, skip_damaged=True)
     if isinstance(frames, str | Path):
         where, source = str(frames), open_past(Path(frames), options)
     else:
         where = "the frames"
         array = plain_array(frames)
         source = array_source(where, lambda: array, options, {}, None)
-    times, notes = None, list[str]()
+    times, notes = None, [note for note in source.notes if "left out" in note]
     if spec is not None:
         source = as_in_training(source, spec, notes)
     if spec is not None and _goes_on_in_time(source, spec):

@@ -42,7 +42,7 @@ def find_radar_files(folder: str | Path) -> list[Path]:
     )
 
 
-def radar_folder(folder: str | Path, product: str | None = None) -> FolderSource:
+def radar_folder(folder: str | Path, product: str | None = None, skip_damaged: bool = False) -> FolderSource:
     """Return the frames of a folder in the order of their times, of the product asked for where it holds several.
 
     Raises:
@@ -55,9 +55,12 @@ def radar_folder(folder: str | Path, product: str | None = None) -> FolderSource
             f"{folder} holds no radar file: give a folder of RADOLAN, ODIM HDF5 or KNMI HDF5 composites with their "
             "official names"
         )
-    source = FolderSource(files, read_radar, radar_header, product)
+    source = FolderSource(files, read_radar, radar_header, product, skip_damaged)
     source.where = str(folder)
-    source.notes = [f"{source.count} radar files: framecast data convert makes one archive of them, which reads faster"]
+    source.notes = [
+        *source.notes,
+        f"{source.count} radar files: framecast data convert makes one archive of them, which reads faster",
+    ]
     return source
 
 

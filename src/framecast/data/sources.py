@@ -183,6 +183,8 @@ class ReadOptions:
         product: which of several products in a folder, such as "RATE".
         reader: an importer of pysteps such as "pysteps:bom_rf3", instead of the reader for the file's name.
         reader_options: arguments of that importer.
+        skip_damaged: leave files of a folder out that cannot be read, with a note that names them, instead of refusing
+            the folder.
     """
 
     variable: str | None = None
@@ -200,6 +202,7 @@ class ReadOptions:
     product: str | None = None
     reader: str | None = None
     reader_options: Mapping[str, Any] | None = None
+    skip_damaged: bool = False
 
 
 def read_in_runs(numbers: Indices, read: Callable[[int, slice], Values], length: int) -> Values:
@@ -364,6 +367,7 @@ class FolderSource(FrameSource):
         read: reads a file.
         header: returns what a file says without its values; kept in an index between runs.
         product: the only product to take; None if there should be one.
+        skip_damaged: leave out files that cannot be read, if some can, with a note that names them.
 
     Raises:
         DataError: files cannot be read, of which all are named; two have one time; or they hold several products, units
@@ -376,13 +380,15 @@ class FolderSource(FrameSource):
         read: Callable[[Path], Frame],
         header: Callable[[Path], FrameHeader],
         product: str | None = None,
+        skip_damaged: bool = False,
     ) -> None:
         ordered = sorted(files)
         names = hashlib.sha256("\n".join(str(file.resolve().name) for file in ordered).encode()).hexdigest()
         folder = ordered[0].parent
-        index = kept_index(
-            f"headers {folder.resolve()} {folder.stat().st_mtime_ns} {names}", lambda: _headers_of(ordered, header)
-        )
+        facts_of_folder = f"headers {folder.resolve()} {folder.stat().st_mtime_ns} {names} {skip_damaged}"
+        index = kept_index(facts_of_folder, lambda: _headers_of(ordered, header, skip_damaged))
+        ordered = [ordered[number] for number in index["readable"].tolist()]
+        self.notes = index["notes"].tolist()
         headers = [json.loads(kind) for kind in index["kinds"].tolist()]
         chosen = _one_product(ordered, headers, index["kind"], folder, product)
         order = chosen[np.argsort(index["times"][chosen], kind="stable")]
@@ -443,17 +449,27 @@ class FolderSource(FrameSource):
         return frame.values[:, ::-1] if self.turned[number] else frame.values
 
 
-def _headers_of(files: Sequence[Path], header: Callable[[Path], FrameHeader]) -> Index:
+def _headers_of(files: Sequence[Path], header: Callable[[Path], FrameHeader], skip_damaged: bool) -> Index:
     headers, failures = list[FrameHeader](), dict[Path, DataError]()
     for file in files:
         try:
             headers.append(header(file))
         except DataError as error:
             failures[file] = error
-    if failures:
+    if failures and not (skip_damaged and headers):
         raise damaged(failures, len(files)) from next(iter(failures.values()))
+    readable = np.array([number for number, file in enumerate(files) if file not in failures], np.int64)
     kinds, kind = np.unique([header.kind for header in headers], return_inverse=True)
-    return {"times": np.array([header.time for header in headers], np.int64), "kinds": kinds, "kind": kind}
+    times = np.array([header.time for header in headers], np.int64)
+    notes = np.array(left_out(failures) if failures else [], str)
+    return {"times": times, "kinds": kinds, "kind": kind, "readable": readable, "notes": notes}
+
+
+def left_out(failures: Mapping[Path, DataError]) -> list[str]:
+    """Return the note on files that were left out because they cannot be read."""
+    first, *more = failures
+    suffix = f"; so are {', '.join(file.name for file in more)}" if more else ""
+    return [f"{first.name} is left out, as it cannot be read: {failures[first]}{suffix}"]
 
 
 def damaged(failures: Mapping[Path, DataError], count: int) -> DataError:
