@@ -250,6 +250,7 @@ def _raster(driver: str, name: str) -> Callable[[Path], Path]:
 
     def write(folder: Path) -> Path:
         import rasterio
+        import rasterio.shutil
         from rasterio.transform import Affine
 
         place = {"crs": "EPSG:4326", "transform": Affine(0.5, 0, 5, 0, -0.5, 55)}

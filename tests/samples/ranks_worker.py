@@ -25,7 +25,7 @@ from framecast.errors import DataError
 from framecast.registry import Training
 from framecast.training import run_folder
 from framecast.training.distributed import Peers
-from framecast.training.loop import fit
+from framecast.training.loop import run_training
 from framecast.training.options import TrainingOptions
 from framecast.training.run_folder import RunFolder
 
@@ -72,7 +72,7 @@ def masked_data(share: float) -> ClipData:
 def fitted(folder: Path, watch: Watch, data: ClipData, recipe: Training, **options: Any) -> Any:
     model = fc.create_model("ms-lstm", hidden=4, layers=2)
     chosen = TrainingOptions(**{**COMMON, **options}, trainer={"callbacks": [watch]})
-    return fit(model, data, RunFolder(folder), chosen, recipe, {})
+    return run_training(model, data, RunFolder(folder), chosen, recipe, {})
 
 
 def train(out: Path, **options: Any) -> Any:

@@ -11,6 +11,7 @@ Reference: GDAL raster drivers GTiff and GRIB, https://gdal.org. Negative codes 
 from __future__ import annotations
 
 import re
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from framecast.data.units import one_spelling
 from framecast.errors import DataError, MissingExtraError
 from framecast.untrusted import check_frames, check_size, reading
 
+MOST_BANDS = 5000
 MRMS_CODES = (-1.0, -3.0)
 """Missing, and out of what the radars see."""
 ITEM = re.compile(r'<Item name="(?P<name>[^"]+)"(?P<attributes>[^>]*)>(?P<value>[^<]*)</Item>')
@@ -40,9 +42,11 @@ def open_raster_file(path: Path) -> Any:
     """
     try:
         import rasterio
+        import rasterio.errors
     except ImportError as error:
         raise MissingExtraError("rasterio", "geo", "reading GeoTIFF and GRIB") from error
-    with reading(path):
+    with reading(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # it is told by ``georeference``
         return rasterio.open(path, driver="GTiff" if path.suffix.lower() in (".tif", ".tiff") else "GRIB")
 
 
@@ -58,8 +62,12 @@ class RasterSource(FrameSource):
         self.where = str(path)
         self._file: PerProcess[Any] = PerProcess(partial(open_raster_file, path))
         file = self._file.get()
+        if file.count > MOST_BANDS:
+            raise DataError(
+                f"{path} has {file.count} bands, and {MOST_BANDS} are read at most: it is damaged, or cut it"
+            )
         with reading(path):
-            facts = [_band_facts(file, band) for band in file.indexes]
+            facts = _facts_of_bands(file)
             dtype = np.dtype(file.dtypes[0])
         self.bands, times = _choose_bands(facts, options, self.where)
         frames = len(self.bands) if len(times) else 1
@@ -99,20 +107,24 @@ def open_raster(path: Path, options: ReadOptions) -> FrameSource:
     return RasterSource(path, options)
 
 
-def _band_facts(file: Any, band: int) -> dict[str, Any]:
-    """Return a band's attributes by their CF names, and its time and product where it tells them."""
-    tags = {**file.tags(), **file.tags(band)}
+def _facts_of_bands(file: Any) -> list[dict[str, Any]]:
+    """Return each band's attributes by their CF names, and its time and product where it tells them."""
+    of_file = file.tags()
+    columns = zip(file.indexes, file.scales, file.offsets, file.nodatavals, file.units, strict=True)
+    return [_band_facts({**of_file, **file.tags(band)}, *stored) for band, *stored in columns]
+
+
+def _band_facts(tags: dict[str, str], scale: float, offset: float, nodata: float | None, unit: str) -> dict[str, Any]:
     items = {match["name"].lower(): match for match in ITEM.finditer(tags.get("GDAL_METADATA", ""))}
     facts: dict[str, Any] = {}
-    scale, offset = file.scales[band - 1], file.offsets[band - 1]
     if (scale, offset) != (1.0, 0.0):
         facts |= {"scale_factor": scale, "add_offset": offset}
-    if file.nodatavals[band - 1] is not None:
-        facts["_FillValue"] = file.nodatavals[band - 1]
+    if nodata is not None:
+        facts["_FillValue"] = nodata
     for item, name in (("gain", "scale_factor"), ("offset", "add_offset"), ("nodata", "_FillValue")):
         if item in items:
             facts.setdefault(name, float(items[item]["value"]))
-    unit = file.units[band - 1] or tags.get("GRIB_UNIT", "").strip("[]") or tags.get("units", "")
+    unit = unit or tags.get("GRIB_UNIT", "").strip("[]") or tags.get("units", "")
     if "quantity" in items:
         declared = re.search(r'unit="([^"]+)"', items["quantity"]["attributes"])
         unit, facts["product"] = unit or (declared[1] if declared else ""), items["quantity"]["value"]
@@ -157,8 +169,10 @@ def _choose_bands(facts: list[dict[str, Any]], options: ReadOptions, where: str)
 
 def _georeference(file: Any) -> Georeference | None:
     """Return where the pixels are; None of turned or unplaced rasters."""
+    if file.crs is None:
+        return None
     transform = file.transform
-    if file.crs is None or transform.b or transform.d or not transform.a or not transform.e:
+    if transform.b or transform.d or not transform.a or not transform.e:
         return None
     x = transform.c + transform.a * (np.arange(file.width) + 0.5)
     y = transform.f + transform.e * (np.arange(file.height) + 0.5)

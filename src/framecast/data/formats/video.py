@@ -11,7 +11,7 @@ begins, and no clip spans two.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from framecast.data.cache import cache_folder, file_facts
 from framecast.data.formats.arrays import StoredArray, load_array
 from framecast.data.formats.pictures import resize_frames
-from framecast.data.packing import Packing
-from framecast.data.sources import FrameSource, ReadOptions
+from framecast.data.packing import Packing, Values
+from framecast.data.sources import DerivedSource, FrameSource, Indices, ReadOptions
 from framecast.errors import DataError, MissingExtraError
 from framecast.files import replacing
 from framecast.untrusted import check_frames, check_size, most_bytes, reading
@@ -44,27 +44,29 @@ def open_video(path: Path, options: ReadOptions) -> FrameSource:
     """
     cached = decode_into_cache(path, options.size, options.channels)
     packing = Packing(1 / 255, 0.0, () if options.nodata is None else (options.nodata,))
-    source = Video(str(path), partial(load_array, cached), "TCHW", packing)
-    source.pixels = True
-    source.follow(load_array(_times_beside(cached)))
+    frames = StoredArray(str(path), partial(load_array, cached), "TCHW", packing)
+    frames.pixels = True
+    source = Video(frames, load_array(_times_beside(cached)))
     if _deep(path):
         source.notes = [*source.notes, "the video has more than 8 bits a sample, of which 8 are kept"]
     return source
 
 
-class Video(StoredArray):
-    """Frames of a decoded video, in sequences of one pace."""
+class Video(DerivedSource):
+    """Frames of a decoded video, in sequences of one pace.
 
-    runs: Sequence[range] = ()
+    Args:
+        frames: all of them.
+        shown: (F,) seconds at which they are shown, NaN where the file does not say.
+    """
 
-    def follow(self, shown: NDArray[np.float64]) -> None:
-        """Find the pace, and where it changes, by the times (F,) in seconds at which frames are shown."""
+    def __init__(self, frames: FrameSource, shown: NDArray[np.float64]) -> None:
+        super().__init__(frames)
         self.runs = [range(self.count)]
         steps = np.diff(shown)
         if not len(steps) or not np.isfinite(steps).all() or steps.max() <= 0:
             return
-        pace = round(float(np.median(steps)), 6)
-        self.interval = pace
+        self.interval = pace = round(float(np.median(steps)), 6)
         borders = [0, *(np.flatnonzero(np.abs(steps - pace) > pace / 2) + 1).tolist(), self.count]
         self.runs = [range(start, stop) for start, stop in pairwise(borders)]
         if len(self.runs) > 1:
@@ -77,7 +79,11 @@ class Video(StoredArray):
     @property
     def sequences(self) -> list[range]:
         """The runs of one pace."""
-        return list(self.runs)
+        return self.runs
+
+    def read(self, numbers: Indices) -> Values:
+        """Return frames by their numbers."""
+        return self.source.read(numbers)
 
 
 def _times_beside(cached: Path) -> Path:
