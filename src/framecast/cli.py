@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,11 +88,55 @@ def _help() -> str:
 
 
 def _parser(verb: str) -> Any:
-    from jsonargparse import ArgumentParser
+    import yaml
+    from jsonargparse import ArgumentParser, set_loader
 
+    set_loader("yaml", _read_yaml, exceptions=(yaml.YAMLError,))
     parser = ArgumentParser(prog=f"framecast {verb}", description=VERBS[verb].text)
     parser.add_argument("--config", action="config", help="a YAML file of options")
     return parser
+
+
+@cache
+def _yaml_loader() -> Any:
+    """Return a loader of YAML with the truth values of version 1.2: a variable may be called no, on or off."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    boolean, number = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in pairs if tag not in (boolean, number, "tag:yaml.org,2002:timestamp")]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver(boolean, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+    floats = r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    Loader.add_implicit_resolver(number, re.compile(floats), list("-+0123456789."))
+    return Loader
+
+
+def _read_yaml(text: str) -> Any:
+    return _yaml_loader()(text).get_single_data()
+
+
+Option = str | bool | int | float | list[Any] | dict[str, Any] | None
+
+
+def _add_data_options(parser: Any, example: str) -> None:
+    """Add --data_options; text comes first among its types, so that jsonargparse takes no word for another type."""
+    parser.add_argument("--data_options", type=dict[str, Option], default={}, help=f"e.g. --data_options.{example}")
+
+
+def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of data with numbers and lists where no text is expected."""
+    from framecast.data.catalogue import text_options
+
+    texts = text_options()
+    return {
+        name: _read_yaml(value) if isinstance(value, str) and name not in texts else value
+        for name, value in options.items()
+    }
 
 
 def _values(parser: Any, arguments: list[str]) -> dict[str, Any]:
@@ -104,6 +150,12 @@ def _values(parser: Any, arguments: list[str]) -> dict[str, Any]:
                 check_aliases(config.read_text())
     values: dict[str, Any] = parser.parse_args(arguments).as_dict()
     values.pop("config", None)
+    for option in ("scores", "baselines"):
+        if values.get(option) is not None:
+            values[option] = [word for words in values[option] for word in re.split(r"[\[\],\s]+", words) if word]
+    for part in (values, *(inner for inner in values.values() if isinstance(inner, dict))):
+        if part.get("data_options"):
+            part["data_options"] = _typed(part["data_options"])
     return values
 
 
@@ -115,7 +167,7 @@ def _train(arguments: list[str]) -> int:
     parser.add_argument("--model", type=str | None, help="name of a model, see framecast models")
     parser.add_argument("--model_options", type=dict[str, Any], default={}, help="e.g. --model_options.hidden 16")
     parser.add_argument("--data", type=str | None, help="name of a data set, e.g. moving-mnist, or a path")
-    parser.add_argument("--data_options", type=dict[str, Any], default={}, help="e.g. --data_options.size 32")
+    _add_data_options(parser, "size 32")
     parser.add_argument("--out", type=str, required=True, help="the run folder; never overwritten")
     parser.add_argument(
         "--resume",
@@ -139,7 +191,11 @@ def _evaluate(arguments: list[str]) -> int:
     parser = _parser("evaluate")
     parser.add_argument("run", type=str, help="a run folder or weights file")
     parser.add_argument("--data", type=str | None, help="another data set than the one it was trained on")
-    parser.add_function_arguments(evaluate, skip={"run", "data"})
+    _add_data_options(parser, "context 4")
+    for option, text in (("scores", "families of scores"), ("baselines", "baselines")):
+        help_text = f"names of {text}; default: all that suit the data"
+        parser.add_argument(f"--{option}", type=str, nargs="+", help=help_text)
+    parser.add_function_arguments(evaluate, skip={"run", "data", "data_options", "scores", "baselines"})
     results = evaluate(**_values(parser, arguments))
     if _first():
         print(score_table(results))
@@ -147,7 +203,8 @@ def _evaluate(arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> int:
-    from framecast.api.predict import predict
+    from framecast.api.predict import forecast_frames, predict
+    from framecast.reporting.clips import time_labels
 
     parser = _parser("predict")
     parser.add_argument("run", type=str, help="a run folder or weights file")
@@ -155,7 +212,10 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str, default="forecast", help="folder for forecast.npy and forecast.gif")
     parser.add_function_arguments(predict, skip={"run", "frames", "out"})
     values = _values(parser, arguments)
-    forecast = predict(**values)
+    forecast, times = forecast_frames(**values)
+    if times is not None:
+        base, first, last = time_labels(times[[-forecast.shape[1] - 1, -forecast.shape[1], -1]])
+        print(f"base time {base}, valid times {first} to {last}")
     print(f"{Path(values['out']) / 'forecast.npy'}: {' x '.join(map(str, forecast.shape))}, and forecast.gif beside it")
     return 0
 
@@ -166,9 +226,7 @@ def _report(arguments: list[str]) -> int:
     parser = _parser("report")
     parser.add_argument("results", type=str, nargs="+", help="folders that evaluate wrote into")
     parser.add_argument("--out", type=str, default="report.html", help="the page to write")
-    parser.add_argument(
-        "--scores", type=list[str] | None, help="scores to draw, e.g. '[ssim, mae]'; default: the main ones"
-    )
+    parser.add_argument("--scores", type=str, nargs="+", help="scores to draw, e.g. ssim mae; default: the main ones")
     parser.add_argument("--clips", type=int, default=4, help="example clips to show, at most")
     parser.add_argument("--figures", type=bool, default=True, help="write the figures beside the page too")
     print(report(**_values(parser, arguments)))
@@ -182,12 +240,11 @@ def _data(arguments: list[str]) -> int:
     from framecast.data.check import check
     from framecast.data.convert import convert
 
-    options: dict[str, Any] = {"type": dict[str, Any], "default": {}, "help": "e.g. --data_options.context 4"}
     verbs = {name: ArgumentParser(prog=f"framecast data {name}") for name in ("list", "info", "check", "convert")}
     verbs["info"].add_argument("name", type=str, help="name of a data set, or a path")
-    verbs["info"].add_argument("--data_options", **options)
+    _add_data_options(verbs["info"], "context 4")
     verbs["check"].add_argument("path", type=str, help="a path, or name of a data set; exit code 1 on errors")
-    verbs["check"].add_argument("--data_options", **options)
+    _add_data_options(verbs["check"], "context 4")
     verbs["check"].add_argument("--frames", type=int, default=600, help="about how many frames of a split to look at")
     verbs["convert"].add_argument("source", type=str, help="folder or archive of radar files, or anything readable")
     verbs["convert"].add_argument("target", type=str, help="the Zarr to make")
@@ -209,7 +266,9 @@ def _data(arguments: list[str]) -> int:
         print(report.text())
         return 0 if report.ok else 1
     else:
-        print(convert(**choices).text())
+        converted = convert(**choices)
+        print(converted.text())
+        return 1 if converted.unreadable else 0
     return 0
 
 
@@ -252,7 +311,8 @@ def _analyse(arguments: list[str]) -> int:
     verbs["layers"].add_argument("runs", type=str, nargs="+", help="run folders")
     verbs["layers"].add_argument("--data", type=str | None, help="another data set than they were trained on")
     verbs["layers"].add_argument("--out", type=str, default="analyses", help="folder for the figure and the numbers")
-    verbs["layers"].add_function_arguments(analyse_layers, skip={"runs", "data", "out"})
+    _add_data_options(verbs["layers"], "context 4")
+    verbs["layers"].add_function_arguments(analyse_layers, skip={"runs", "data", "out", "data_options"})
     parser = _parser("analyse")
     commands = parser.add_subcommands(dest="what")
     for name, text in ANALYSES.items():

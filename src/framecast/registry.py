@@ -144,14 +144,14 @@ class FileFormat:
         pattern: of a file's name in lower case, as ``fnmatch`` takes it; of several that fit, the first one counts.
         open: "module:function" ``(path, options)`` that returns the source of a file of many frames, or "".
         read: "module:function" ``(path)`` that returns the ``data.sources.Frame`` of a file of one frame, or "".
-        time: "module:function" ``(path)`` that returns the time of such a file without its values; "" where all of it
-            must be read.
+        header: "module:function" ``(path)`` that returns the ``data.sources.FrameHeader`` of such a file without its
+            values; "" where all of it must be read.
     """
 
     pattern: str
     open: str | Callable[..., Any] = ""
     read: str | Callable[..., Any] = ""
-    time: str | Callable[..., Any] = ""
+    header: str | Callable[..., Any] = ""
 
 
 CELLS: dict[str, CellEntry] = {
@@ -279,6 +279,7 @@ SCORES: dict[str, str | Callable[..., Any]] = {
     "rain": "framecast.scores.rain:RainScores",
     "image": "framecast.scores.image:ImageScores",
     "sharpness": "framecast.scores.sharpness:Sharpness",
+    "physical": "framecast.scores.physical:PhysicalErrors",
 }
 
 BASELINES: dict[str, BaselineEntry] = {
@@ -291,16 +292,22 @@ BASELINES: dict[str, BaselineEntry] = {
 _ARRAYS, _NETCDF = "framecast.data.formats.arrays", "framecast.data.formats.netcdf:open_cf"
 _HDF5 = f"{_ARRAYS}:open_hdf5_array"
 _VIDEO = "framecast.data.formats.video:open_video"
-_ODIM = {"read": "framecast.data.formats.odim:read_odim", "time": "framecast.data.formats.odim:odim_time"}
-_KNMI = {"read": "framecast.data.sets.knmi:read_knmi", "time": "framecast.data.sets.knmi:knmi_time"}
+_ODIM = {"read": "framecast.data.formats.odim:read_odim", "header": "framecast.data.formats.odim:odim_header"}
+_KNMI = {"read": "framecast.data.sets.knmi:read_knmi", "header": "framecast.data.sets.knmi:knmi_header"}
 _RADOLAN = {
     "read": "framecast.data.formats.radolan:read_radolan",
-    "time": "framecast.data.formats.radolan:radolan_time",
+    "header": "framecast.data.formats.radolan:radolan_header",
 }
+
+_PYSTEPS, _RASTER = "framecast.data.formats.pysteps", "framecast.data.formats.raster:open_raster"
 
 FORMATS: list[FileFormat] = [
     FileFormat("*.npy", f"{_ARRAYS}:open_npy"),
     FileFormat("*.npz", f"{_ARRAYS}:open_npz"),
+    FileFormat("aqc*_*.gif", f"{_PYSTEPS}:open_mch_gif"),
+    FileFormat("*fmi.radar*.pgm", f"{_PYSTEPS}:open_fmi_pgm"),
+    FileFormat("*fmi.radar*.pgm.gz", f"{_PYSTEPS}:open_fmi_pgm"),
+    *(FileFormat(f"*.{ending}", _RASTER) for ending in ("tif", "tiff", "grib2", "grb2", "grib", "grb")),
     FileFormat("*.gif", "framecast.data.formats.pictures:open_gif"),
     FileFormat("rad_nl*.h5", _HDF5, **_KNMI),
     FileFormat("*.h5", _HDF5, **_ODIM),
@@ -368,7 +375,7 @@ def register_cell(name: str, entry: CellEntry) -> None:
     CELLS[key] = entry
 
 
-def _by_name(file_name: str, part: Literal["open", "read", "time"]) -> Callable[..., Any] | None:
+def _by_name(file_name: str, part: Literal["open", "read", "header"]) -> Callable[..., Any] | None:
     """Return a function of the first format that has one and whose pattern fits the name of a file."""
     for file_format in FORMATS:
         target = getattr(file_format, part)
@@ -387,9 +394,9 @@ def frame_reader(file_name: str) -> Callable[..., Any] | None:
     return _by_name(file_name, "read")
 
 
-def frame_time_reader(file_name: str) -> Callable[..., Any] | None:
-    """Return what reads the time alone of a file of one frame of that name, or None where no format can."""
-    return _by_name(file_name, "time")
+def frame_header_reader(file_name: str) -> Callable[..., Any] | None:
+    """Return what reads a file of one frame of that name without its values, or None where no format can."""
+    return _by_name(file_name, "header")
 
 
 def sequence_endings() -> list[str]:
@@ -423,8 +430,9 @@ def score_families(
     for option in options or ():
         if not any(option in parameters for parameters in accepted.values()):
             raise UnknownNameError("score option", option, set().union(*accepted.values()))
+    known = {**(options or {}), "unit": unit}
     return {
-        name: kind(**{key: value for key, value in (options or {}).items() if key in accepted[name]})
+        name: kind(**{key: value for key, value in known.items() if key in accepted[name]})
         for name, kind in chosen.items()
     }
 

@@ -7,8 +7,10 @@ anything is allocated. The limit is 4 GiB, or the bytes in FRAMECAST_MOST_BYTES.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +60,37 @@ def reading(
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__
-        raise kind(f"{where} {problem}: {reason}: {remedy}") from error
+        raise kind(f"{where} {problem}: {reason}: {_remedy(error) or remedy}") from error
+
+
+REMEDIES = {
+    errno.EMFILE: "the process has too many files open; raise its limit (ulimit -n), the file may be whole",
+    errno.ENFILE: "the machine has too many files open; the file may be whole",
+    errno.EACCES: "you may not read it; ask its owner, or change its mode",
+    errno.EPERM: "you may not read it; ask its owner, or change its mode",
+    errno.EAGAIN: "another process has locked it; wait until it has ended, or copy the file",
+    errno.EWOULDBLOCK: "another process has locked it; wait until it has ended, or copy the file",
+    errno.ENOSPC: "the disk is full; free some of it",
+    errno.EDQUOT: "your share of the disk is used up; free some of it",
+    errno.EIO: "the disk or its network failed; try again, then copy the file from elsewhere",
+    errno.ENOMEM: "memory ran out; close other programs",
+    errno.EISDIR: "it is a folder, where a file is expected",
+}
+"""What to do where the system could not read a file, whatever is in it."""
+
+
+def _remedy(error: BaseException | None) -> str:
+    """Return what to do about an error of the system, also one behind another or told in words as HDF5 does, or ""."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in REMEDIES:
+            return REMEDIES[error.errno]
+        told = re.search(r"errno = (\d+)", str(error))
+        if told and int(told[1]) in REMEDIES:
+            return REMEDIES[int(told[1])]
+        if isinstance(error, MemoryError):
+            return REMEDIES[errno.ENOMEM]
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 @contextmanager

@@ -179,8 +179,9 @@ def test_other_formats_and_strong_rain(run: Path, tmp_path: Path) -> None:
     for number in range(2):
         odim_file(tmp_path / f"{number}.hdf5", np.full((20, 20), 4500, np.uint16), quantity="RATE",
                   end=f"20160601 00{10 * number:02}")  # fmt: skip
-    # 450 mm/h is beyond the scale of 338 and taken as that.
-    assert np.isfinite(fc.predict(run, tmp_path)).all()
+    with pytest.raises(DataError, match="is RATE and the model was trained on KNMI 300 s"):
+        fc.predict(run, tmp_path)
+    # 900 mm/h is beyond the scale of 338 and taken as that.
     assert np.isfinite(fc.predict(run, np.full((2, 20, 20), 900.0))).all()
     with pytest.raises(DataError, match=r"lies in \[-1, -1\]"):
         fc.predict(run, np.full((2, 20, 20), -1.0))

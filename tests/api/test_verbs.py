@@ -123,7 +123,7 @@ def test_arrays_of_every_form(run: Path, form: str) -> None:
 def test_colour_is_not_taken_for_time(run: Path, shape: tuple[int, ...], tmp_path: Path) -> None:
     np.save(tmp_path / "frames.npy", np.zeros(shape, np.float32))
     for frames in (np.zeros(shape), tmp_path / "frames.npy"):
-        with pytest.raises(DataError, match=r"give five axes|has 3 channels and the model takes 1"):
+        with pytest.raises(DataError, match=r"give five axes|has 3 channels and not 1"):
             fc.predict(run, frames)
 
 
@@ -156,8 +156,8 @@ def test_forecasts_are_written(run: Path, tmp_path: Path) -> None:
         (np.full((3, 16, 16), 200.0), "0-255 pixels: divide by 255"),
         (np.full((3, 16, 16), -0.5), r"lies in \[-0.5, -0.5\]"),
         (np.full((3, 16, 16), np.nan), "768 values that are NaN"),
-        (np.zeros((16, 16)), "three to five axes"),
-        (np.zeros((3, 2, 3, 16, 16)), "has 3 channels and the model takes 1"),
+        (np.zeros(16), "two to five axes"),
+        (np.zeros((3, 2, 3, 16, 16)), "has 3 channels and not 1"),
         (np.zeros((0, 16, 16)), "no frames"),
         (np.array([["a"]]), "frames are numbers"),
         (np.array([{}]), "frames are numbers"),

@@ -30,7 +30,8 @@ def test_radar_files_become_one_archive(tmp_path: Path) -> None:
     data = values_of(tmp_path / "out.zarr")
     rain = data["rainfall_rate"]
     assert rain.dims == ("time", "y", "x")
-    assert rain.attrs == {"units": "mm h-1", "standard_name": "rainfall_rate"}
+    kind = {"units": "mm h-1", "standard_name": "rainfall_rate", "framecast_product": "KNMI 300 s"}
+    assert rain.attrs == kind
     assert rain.encoding["scale_factor"] == 0.01
     assert rain.encoding["_FillValue"] == 65535
     assert rain.encoding["dtype"] == np.uint16

@@ -64,7 +64,7 @@ def test_pixels_are_divided_exactly() -> None:
     ],
 )
 def test_what_means_no_data(attributes: dict[str, Any], stored: Any, expected: Any) -> None:
-    packing = packing_from_attributes(attributes, None, "the file")
+    packing = packing_from_attributes(attributes, stored.dtype, None, "the file")
     np.testing.assert_array_equal(packing.unpack(stored), np.array(expected, np.float32))
     assert packing.masks(stored.dtype) or not np.isnan(expected).any()
 
@@ -89,11 +89,21 @@ def test_times_by_cf_units(minutes: list[int], unit: str, start: int) -> None:
 
 @given(st.lists(st.integers(-9, 9), min_size=2, max_size=30), st.integers(0, 14))
 def test_snapping_moves_only_what_is_near(jitter: list[int], tolerance: int) -> None:
-    exact = 300 * np.arange(len(jitter), dtype=np.int64)
-    snapped = snap_times(exact + jitter, 300, tolerance)
-    near = np.abs(jitter) <= tolerance
-    assert np.array_equal(snapped[near], exact[near])
-    assert np.array_equal(snapped[~near], (exact + jitter)[~near])
+    times = 300 * np.arange(len(jitter), dtype=np.int64) + jitter
+    snapped = snap_times(times, 300, tolerance)
+    assert np.abs(snapped - times).max(initial=0) <= tolerance
+    moved = snapped[snapped != times]
+    assert len(set((moved % 300).tolist())) <= 1, "all on one grid"
+    if np.abs(jitter).max(initial=0) <= tolerance:
+        assert not (snapped % 300).any()
+
+
+@pytest.mark.parametrize("phase", [0, 38, 150, 240])
+def test_snapping_is_about_the_series_own_grid(phase: int) -> None:
+    jitter = np.random.default_rng(0).integers(-10, 11, 200)
+    snapped = snap_times(1_704_067_200 + phase + 300 * np.arange(200) + jitter, 300, 30)
+    assert (np.diff(snapped) == 300).all()
+    assert abs((int(snapped[0]) % 300) - phase) <= 2
 
 
 def test_steps_of_a_time_axis() -> None:

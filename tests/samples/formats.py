@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 import framecast as fc
 from framecast.data.archives import find_work, frames_of
+from framecast.data.catalogue import open_parts
 from framecast.data.convert import convert
 from framecast.data.formats.radolan import read_radolan_forecasts
 from framecast.data.formats.video import decode_into_cache
@@ -27,7 +28,7 @@ from framecast.data.sets.german_radar import RydlSource
 from framecast.data.sets.moving_mnist import read_idx
 from framecast.data.sets.own import open_own
 from framecast.data.sets.taxibj import open_taxibj
-from framecast.data.sources import ReadOptions
+from framecast.data.sources import JoinedSource, ReadOptions
 from framecast.errors import DataError
 from framecast.reporting.results import read_examples
 from framecast.training.callbacks import CheckedCheckpoints
@@ -239,6 +240,37 @@ def _netcdf(folder: Path) -> Path:
     return folder / "rain.nc"
 
 
+def _classic(folder: Path) -> Path:
+    rain_dataset(COUNT).to_netcdf(folder / "old.nc", engine="scipy")
+    return folder / "old.nc"
+
+
+def _raster(driver: str, name: str) -> Callable[[Path], Path]:
+    """Return what writes a map as GeoTIFF or GRIB."""
+
+    def write(folder: Path) -> Path:
+        import rasterio
+        import rasterio.shutil
+        from rasterio.transform import Affine
+
+        place = {"crs": "EPSG:4326", "transform": Affine(0.5, 0, 5, 0, -0.5, 55)}
+        with rasterio.open(
+            folder / "map.tif", "w", driver="GTiff", count=1, height=6, width=8, dtype="float32", nodata=-9999, **place
+        ) as file:
+            file.write(RAW.astype(np.float32), 1)
+        if driver != "GTiff":
+            rasterio.shutil.copy(folder / "map.tif", folder / name, driver=driver)
+        return folder / name
+
+    return write
+
+
+def _read_parts(path: Path) -> str:
+    """Read all frames of a file as ``framecast.data`` opens it, also of one that is too short for a clip."""
+    source = JoinedSource(open_parts(path, ReadOptions()))
+    return digest(source.read(np.arange(source.count)), *([] if source.times is None else [source.times]))
+
+
 def _arrays(folder: Path) -> Path:
     xr.Dataset({"frames": (("time", "y", "x"), pixels(COUNT))}).to_zarr(folder / "plain.zarr", consolidated=False)
     return folder / "plain.zarr"
@@ -269,6 +301,9 @@ FORMATS: dict[str, Format] = {
     "HDF5, ODIM": Format(_odim, _read_frame),
     "HDF5, RYDL": Format(_rydl, _read_rydl),
     "NetCDF": Format(_netcdf, read_own),
+    "NetCDF 3": Format(_classic, read_own),
+    "GeoTIFF": Format(_raster("GTiff", "map.tif"), _read_parts),
+    "GRIB": Format(_raster("GRIB", "map.grib2"), _read_parts),
     "Zarr": Format(_arrays, read_own),
     "Zarr, converted": Format(_converted, read_own, checksum=True, quick=False),
     "RADOLAN": Format(_radar_file(RADOLAN, bytes), _read_frame),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -104,4 +105,20 @@ def timed(path: Path, times: Any, count: int | None = None, **attributes: Any) -
         file["rain"] = frames
         file["time"] = times
         file["time"].attrs.update(attributes)
+    return path
+
+
+def video(path: Path, shown: Any, rate: int = 25) -> Path:
+    """Write a video whose frames are shown at these times, in seconds."""
+    import av
+
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg4", rate=rate)
+        stream.height = stream.width = 32
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, 1000)
+        for number, moment in enumerate(shown):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), number % 256, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * moment), Fraction(1, 1000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
     return path

@@ -189,7 +189,7 @@ def analyse_layers(
         clip: number of the clip.
         split: "train", "validation" or "test".
         data: another data set than the runs were trained on, by name, path or opened.
-        data_options: options of the data set, in place of those it was trained with.
+        data_options: options of the data set; they replace those of the same name that it was trained with.
         out: a folder for layer-outputs.svg and .png, and layer-outputs.npz with the numbers.
 
     Returns:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from framecast.data.cache import cache_folder
 from framecast.data.catalogue import open_data
 from framecast.data.clips import ClipData
+from framecast.data.past import plain_array
 from framecast.errors import DataError, OptionError, RunFolderError, RunNotFoundError
+from framecast.files import write_atomically
 from framecast.models.forecaster import Forecaster
 from framecast.training.run_folder import RunFolder
 from framecast.untrusted import asked_by, reading
 from framecast.weights.saving import load_weights, shipped_runs
 
+log = logging.getLogger(__name__)
 
-def data(name: str | Path, **options: Any) -> ClipData:
-    """Open a data set by name, or frames of your own by path.
+
+def data(name: Any, **options: Any) -> ClipData:
+    """Open a data set by name, or frames of your own by path or in memory.
 
     Args:
         name: a name of ``framecast.registry.DATASETS``, such as "moving-mnist"; or the path of a file or folder of
-            frames, read as ``framecast.data.sets.own`` describes.
+            frames, read as ``framecast.data.sets.own`` describes; or an array: of numpy, masked or not, of torch, or of
+            xarray with its coordinates. An array is copied into the cache, so that a run can be resumed and evaluated.
         options: the data set's own options, see its module or ``framecast data info NAME``.
 
     Raises:
@@ -28,7 +39,34 @@ def data(name: str | Path, **options: Any) -> ClipData:
         DatasetNotFoundError: its files are missing.
         DataError: its files or options are not what they should be.
     """
+    if not isinstance(name, str | Path):
+        name = _kept_array(name)
     return open_data(name, **options)
+
+
+def _kept_array(frames: Any) -> Path:
+    """Write an array into the cache, under the hash of its content, and return the file.
+
+    Raises:
+        OptionError: it is no array.
+        OSError: the cache cannot be written.
+    """
+    if isinstance(frames, list | tuple) and frames and all(isinstance(frame, str | Path) for frame in frames):
+        raise OptionError(f"data is a list of {len(frames)} paths: give the folder that holds them")
+    if type(frames).__module__.split(".")[0] == "xarray":
+        dataset = frames if hasattr(frames, "data_vars") else frames.to_dataset(name=frames.name or "frames")
+        content, suffix = bytes(dataset.to_netcdf(engine="h5netcdf")), ".nc"
+    else:
+        array = plain_array(frames)
+        if array.dtype.kind not in "uifb" or array.ndim < 2:
+            raise OptionError(f"data is {type(frames).__name__}: give a data set's name, a path, or an array of frames")
+        saved = BytesIO()
+        np.save(saved, array)
+        content, suffix = saved.getvalue(), ".npy"
+    path = cache_folder() / "arrays" / f"{hashlib.sha256(content).hexdigest()[:24]}{suffix}"
+    if not path.is_file():
+        write_atomically(path, content)
+    return path
 
 
 def load(run: str | Path) -> Forecaster:
@@ -43,13 +81,13 @@ def load(run: str | Path) -> Forecaster:
     return load_weights(weights_file(Path(run)))[0]
 
 
-def resolve_data(source: str | Path | ClipData, options: Mapping[str, Any] | None) -> ClipData:
-    """Return data that was given by name, by path or opened.
+def resolve_data(source: Any, options: Mapping[str, Any] | None) -> ClipData:
+    """Return data that was given by name, by path, as an array or opened.
 
     Raises:
         ValueError: options for data that is open already.
     """
-    if isinstance(source, str | Path):
+    if not isinstance(source, ClipData):
         return data(source, **(options or {}))
     if options:
         raise OptionError("data_options belong to a data set given by name; this one is open already")
@@ -85,8 +123,20 @@ def as_trained(clips: ClipData, model: Forecaster) -> ClipData:
     spec = model.clips
     if spec is None:
         return clips
-    if clips.spec.unit != spec.unit:
-        raise DataError(f"{clips.name} is in {clips.spec.unit} and the model was trained on {spec.unit}: convert it")
+    mine = clips.spec
+    if mine.unit != spec.unit:
+        raise DataError(f"{clips.name} is in {mine.unit} and the model was trained on {spec.unit}: convert it")
+    if mine.product and spec.product and mine.product != spec.product:
+        raise DataError(
+            f"{clips.name} is {mine.product} and the model was trained on {spec.product}: give that product"
+        )
+    place, expected = mine.georeference, spec.georeference
+    difference = place.differs(expected) if place and expected else ""
+    if place and expected and difference and not place.turned().differs(expected):
+        log.warning("%s has its rows in the other order than in the training: they are turned", clips.name)
+        clips = clips.turned()
+    elif difference:
+        log.warning("%s is elsewhere than what the model was trained on: %s", clips.name, difference)
     return clips.scaled_by(spec.scaling)
 
 

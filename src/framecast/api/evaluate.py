@@ -58,7 +58,7 @@ def evaluate(
     Args:
         run: a run folder, a weights file, or the name of a model that comes trained.
         data: another data set than the one it was trained on, by name or opened.
-        data_options: options of the data set, in place of those it was trained with.
+        data_options: options of the data set; they replace those of the same name that it was trained with.
         split: "train", "validation" or "test".
         protocol: "forecast", or "as-published" to add the published average over warm-up frames.
         batch: clips forecast at a time.

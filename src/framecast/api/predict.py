@@ -43,7 +43,8 @@ def predict(
             [0, 1]. NaN, in physical units, is no data: the model takes it as 0, and where the whole past is NaN, so
             is the forecast.
         horizon: frames to forecast; None takes the horizon it was trained with.
-        out: a folder for forecast.npy, forecast.gif and, where the times are known, forecast.nc.
+        out: a folder for forecast.npy and forecast.gif and, where times or place are known, forecast.nc and
+            forecast.tif.
         device: "auto", "cpu", "cuda", ...
         precision: "32-true", or "bf16-mixed" where the processor is faster in it; forecasts then err by about 1e-2.
         compile: compile every layer when it first runs, which takes a minute or more before the first forecast.
@@ -60,6 +61,23 @@ def predict(
             hold NaN where the model was trained on pictures.
         ValueError: ``horizon`` is below 1, or the frames are too small or too few for the model.
     """
+    return forecast_frames(
+        run, frames, horizon=horizon, out=out, device=device, precision=precision, compile=compile, threads=threads
+    )[0]
+
+
+def forecast_frames(
+    run: str | Path,
+    frames: Any,
+    *,
+    horizon: int | None,
+    out: str | Path | None,
+    device: str,
+    precision: str,
+    compile: bool,
+    threads: int | None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+    """Forecast as ``predict`` does; return the times (T + horizon,) of past and forecast too, where they are known."""
     model, _ = load_weights(weights_file(Path(run)))
     spec = model.clips
     past = read_past(frames, model.in_channels, spec)
@@ -75,14 +93,14 @@ def predict(
     if past.valid is not None:
         # Where the whole past has no data, neither has the forecast.
         result = result.where(past.valid.any(1, keepdim=True), torch.nan)
+    times = None
+    if past.times is not None and spec is not None and spec.interval:
+        ahead = past.times[-1] + np.arange(1, steps + 1) * int(spec.interval)
+        times = np.concatenate([past.times, ahead])
     if out is not None:
         past_values = unscale(past.frames)
         before = past_values if past.valid is None else past_values.where(past.valid, torch.nan)
-        times = None
-        if past.times is not None and spec is not None and spec.interval:
-            ahead = past.times[-1] + np.arange(1, steps + 1) * int(spec.interval)
-            times = np.concatenate([past.times, ahead])
         unit, scaling = (spec.unit, spec.scaling) if spec else ("1", MinMax())
-        write_forecast(Forecast(before.numpy(), result.numpy(), unit, scaling, times), Path(out))
-    forecast: NDArray[np.float32] = result.numpy()
-    return forecast
+        forecast = Forecast(before.numpy(), result.numpy(), unit, scaling, times, past.georeference)
+        write_forecast(forecast, Path(out))
+    return result.numpy(), times

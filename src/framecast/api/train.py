@@ -78,7 +78,7 @@ def train(
         raise OptionError("this model has no name: register it and make it with create_model, so the run can be loaded")
     check_channels(forecaster, clips)
     if chosen.init_from:
-        _init_from(forecaster, Path(chosen.init_from))
+        _init_from(forecaster, clips, Path(chosen.init_from))
     recipe = chosen.recipe(model_entry(spec.name).training)
     config = {
         "model": spec.name,
@@ -207,6 +207,13 @@ def _data(data: str | Path | ClipData, options: Mapping[str, Any] | None) -> Cli
     )
 
 
-def _init_from(model: Forecaster, path: Path) -> None:
+def _init_from(model: Forecaster, clips: ClipData, path: Path) -> None:
     file = weights_file(path)
-    fit_tensors(model, read_weights(file)[1], str(file))
+    header, tensors = read_weights(file)
+    fit_tensors(model, tensors, str(file))
+    before, now = (header.get("clips") or {}).get("scaling"), clips.spec.scaling.to_dict()
+    if before is not None and before != now:
+        log.warning(
+            "the weights of %s were trained under the scaling %s and this data has %s: the model begins with frames of "
+            "another range", file, before, now,
+        )  # fmt: skip

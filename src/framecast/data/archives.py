@@ -163,7 +163,8 @@ def _own_frames(work: Work, options: ReadOptions) -> Iterator[Item]:
         time = int(source.times[number]) if source.times is not None else number
         try:
             with reading(label):
-                frame = Frame(source.read(np.array([number]))[0], time, unit)
+                values = source.read(np.array([number]))[0]
+                frame = Frame(values, time, unit, source.product, source.georeference)
         except DataError as error:
             yield Item(label, None, str(error))
         else:

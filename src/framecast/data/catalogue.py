@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framecast.data.cache import file_facts
+import numpy as np
+from tqdm import tqdm
+
+from framecast.data.cache import file_facts, kept_index
 from framecast.data.clips import ClipData
 from framecast.data.formats.arrays import is_zarr
 from framecast.data.formats.netcdf import open_cf
-from framecast.data.formats.pictures import PictureFolder, natural_order
+from framecast.data.formats.pictures import PICTURES, PictureFolder, natural_order
+from framecast.data.formats.pysteps import open_by_pysteps
+from framecast.data.formats.times import times_in_names
 from framecast.data.radar import holds_radar, is_radar, radar_folder
-from framecast.data.sources import FrameSource, ReadOptions
-from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError
+from framecast.data.sources import FileSource, FrameSource, JoinedSource, ReadOptions, damaged, left_out, source_facts
+from framecast.errors import DataError, DatasetNotFoundError, OptionError, UnknownNameError
 from framecast.registry import DATASETS, canonical_name, dataset_builder, sequence_endings, sequence_opener
 
 
@@ -22,52 +31,130 @@ def open_parts(path: Path, options: ReadOptions) -> list[FrameSource]:
 
     Raises:
         DatasetNotFoundError: there is nothing at the path, or nothing in the folder that can be read.
-        DataError: a file is damaged or not what its name says.
+        DataError: files are damaged or not what their names say, of which all are named, or a folder holds pictures and
+            other frames side by side.
         MissingExtraError: a reader needs a package that is not installed.
     """
     if not path.exists():
         raise DatasetNotFoundError(f"there is nothing at {path}: check the path")
     if path.is_file() or is_zarr(path):
         return [_open_one(path, options)]
-    pictures = list(path.glob("*.png"))
-    if pictures:
+    inner = [entry for entry in sorted(path.iterdir(), key=natural_order) if not is_stray(entry)]
+    if options.reader is None and holds_radar(path):
+        return [radar_folder(path, options.product, options.skip_damaged)]
+    pictures = [entry for entry in inner if entry.suffix.lower() in PICTURES and entry.is_file()]
+    folders = [entry for entry in inner if entry.is_dir() and not is_zarr(entry) and _holds_frames(entry)]
+    files = [
+        entry
+        for entry in inner
+        if entry not in folders and (sequence_opener(entry.name) is not None or (options.reader and entry.is_file()))
+    ]
+    if pictures and not files and not folders:
         return [PictureFolder(pictures, options)]
-    if holds_radar(path):
-        return [radar_folder(path)]
-    parts: list[FrameSource] = []
-    for inner in sorted(path.iterdir(), key=natural_order):
-        if inner.name.startswith("."):
-            continue
-        if inner.is_dir() and not is_zarr(inner):
-            parts += open_parts(inner, options) if _holds_frames(inner) else []
-        elif sequence_opener(inner.name) is not None:
-            parts.append(_open_one(inner, options))
+    if pictures and len(pictures) > max(len(files), len(folders)):
+        source = PictureFolder(pictures, options)
+        source.notes = [*source.notes, f"beside the pictures, {_named(files + folders)} left out"]
+        return [source]
+    parts = [part for folder in folders for part in open_parts(folder, options)] + _open_files(path, files, options)
     if not parts:
+        pictures_of_other_kinds = [entry.name for entry in inner if entry.suffix.lower() in (".jpg", ".jpeg", ".bmp")]
+        if pictures_of_other_kinds:
+            raise DatasetNotFoundError(
+                f"{path} holds {pictures_of_other_kinds[0]} and pictures are read from .png: convert them, e.g. with "
+                "ImageMagick: mogrify -format png *.jpg"
+            )
         endings = ", ".join(sequence_endings())
         raise DatasetNotFoundError(f"{path} holds no .png file and nothing else that is read as frames ({endings})")
+    if pictures:
+        parts[0].notes = [*parts[0].notes, f"beside the clips, {_named(pictures)} left out"]
+    return parts
+
+
+def _named(entries: list[Path]) -> str:
+    first = entries[0].name
+    return f"{first} is" if len(entries) == 1 else f"{len(entries)} files or folders such as {first} are"
+
+
+def is_stray(entry: Path) -> bool:
+    """Return whether a file or folder is hidden, or half written by a download, and so is no data."""
+    return entry.name.startswith((".", "~")) or entry.suffix.lower() in (".part", ".tmp", ".crdownload", ".partial")
+
+
+def _open_files(folder: Path, files: list[Path], options: ReadOptions) -> list[FrameSource]:
+    """Open files one after another, to remember what each says; later starts read the index and open none.
+
+    Raises:
+        DataError: some are damaged; all are named.
+    """
+    if len(files) < 2:
+        return [_open_one(file, options) for file in files]
+
+    def learn() -> dict[str, Any]:
+        facts, times, failures = list[str](), list[Any](), dict[Path, DataError]()
+        for file in tqdm(files, desc=f"headers in {folder.name}", delay=2, leave=False):
+            try:
+                source = _open_one(file, options)
+            except DataError as error:
+                failures[file] = error
+                continue
+            facts.append(json.dumps({**source_facts(source), "timed": source.times is not None}))
+            times.append(np.empty(0, np.int64) if source.times is None else source.times)
+            source.close()
+        if failures and not (options.skip_damaged and facts):
+            raise damaged(failures, len(files)) from next(iter(failures.values()))
+        readable = np.array([number for number, file in enumerate(files) if file not in failures], np.int64)
+        notes = np.array(left_out(failures) if failures else [], str)
+        counts = np.array([len(t) for t in times])
+        stamps = np.concatenate(times)
+        return {"facts": np.array(facts), "times": stamps, "counts": counts, "readable": readable, "notes": notes}
+
+    index = kept_index(f"parts by {options} of {' '.join(map(file_facts, files))}", learn)
+    files = [files[number] for number in index["readable"].tolist()]
+    ends = index["counts"].cumsum()
+    parts: list[FrameSource] = []
+    for file, words, end, count in zip(files, index["facts"].tolist(), ends, index["counts"], strict=True):
+        known = json.loads(words)
+        times = index["times"][end - count : end] if known["timed"] else None
+        parts.append(FileSource(partial(_open_one, file, options), known, times))
+    parts[0].notes = [*parts[0].notes, *index["notes"].tolist()]
+    return _with_times_of_names(parts, files, options)
+
+
+def _with_times_of_names(parts: list[FrameSource], files: list[Path], options: ReadOptions) -> list[FrameSource]:
+    """Give files of one frame without a time the time that their names tell, if all tell one."""
+    if options.time == "none" or any(part.count != 1 or part.times is not None for part in parts):
+        return parts
+    pattern = options.time if options.time is not None and "%" in options.time else None
+    times = times_in_names([file.name for file in files], pattern)
+    for part, time in zip(parts, [] if times is None else times, strict=times is not None):
+        part.times = np.array([time], np.int64)
+        part.notes = [*part.notes, "times are those in the names of the files"]
     return parts
 
 
 def _holds_frames(folder: Path) -> bool:
     return any(
-        inner.suffix.lower() == ".png"
+        inner.suffix.lower() in PICTURES
         or sequence_opener(inner.name) is not None
         or (inner.is_dir() and _holds_frames(inner))
         for inner in folder.iterdir()
+        if not is_stray(inner)
     )
 
 
 def _open_one(path: Path, options: ReadOptions) -> FrameSource:
     if path.is_file() and not path.stat().st_size:
         raise DataError(f"{path} is an empty file of 0 bytes: fetch or make it again")
+    if options.reader is not None:
+        return open_by_pysteps(path, options)
     if path.is_file() and is_radar(path):
         raise DataError(f"{path} is one radar frame: give its folder, or make an archive with framecast data convert")
     opener = open_cf if is_zarr(path) else sequence_opener(path.name)
     if opener is None:
         endings = ", ".join(sequence_endings())
         raise DataError(
-            f"{path} ends in {path.suffix or 'nothing'}: frames are read from {endings} or a folder; of archives of "
-            "radar files framecast data convert makes a .zarr"
+            f"{path} ends in {path.suffix or 'nothing'}: frames are read from {endings} or a folder, and by pysteps "
+            "with reader=, such as reader='pysteps:bom_rf3'"
         )
     source: FrameSource = opener(path, options)
     return source
@@ -102,11 +189,19 @@ def open_data(name: str | Path, **options: Any) -> ClipData:
     for option in options:
         if option not in parameters:
             raise UnknownNameError(f"option of data set {name}", option, parameters)
+        if parameters[option].annotation == "str | None" and not isinstance(options[option], str | None):
+            raise OptionError(f"{option} is {options[option]!r} and must be text: write it in quotes")
     if name == OWN and "path" not in options:
         raise UnknownNameError("data set", "own without a path", ())
     opened: ClipData = build(**options)
     opened.options = options
     return opened
+
+
+def text_options() -> set[str]:
+    """Return the names of the options that are text, of all data sets."""
+    parameters = [p for name in DATASETS for p in inspect.signature(dataset_builder(name)).parameters.values()]
+    return {parameter.name for parameter in parameters if parameter.annotation == "str | None"}
 
 
 def resolve_name(name: str | Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -143,7 +238,11 @@ def describe_data(name: str | Path, **options: Any) -> str:
     """
     canonical, options = resolve_name(name, options)
     if canonical == OWN and "path" in options:
-        return summary(open_data(OWN, **options))
+        try:
+            return summary(open_data(OWN, **options))
+        except DataError as error:
+            # What cannot be cut into clips may be fine all the same.
+            return f"{_summary_of_files(Path(options['path']), options)}\nclips:    none: {error}"
     build = dataset_builder(canonical)
     lines = [f"{canonical}: {_module_text(canonical)}", "", "Options:"]
     for option in inspect.signature(build).parameters.values():
@@ -152,13 +251,47 @@ def describe_data(name: str | Path, **options: Any) -> str:
     return "\n".join([*lines, "", inspect.getdoc(build) or ""])
 
 
+def _summary_of_files(path: Path, options: Mapping[str, Any]) -> str:
+    """Say what the files at a path hold, whether or not clips can be cut from it."""
+    known = {field.name for field in fields(ReadOptions)} - {"size"}
+    source = JoinedSource(open_parts(path, ReadOptions(**{k: v for k, v in options.items() if k in known})))
+    values = source.read(np.array([0]))
+    finite = values[np.isfinite(values)]
+    reach = f"{finite.min():.4g} to {finite.max():.4g}" if len(finite) else "no data"
+    channels, height, width = source.shape
+    lines = [
+        f"frames:   {source.count} of {channels} x {height}x{width} in units of {source.unit}",
+        *_when_and_where(source),
+        f"values:   {reach} in the first frame, {1 - len(finite) / values.size:.1%} no data",
+        *(f"note:     {note}" for note in source.notes),
+    ]
+    source.close()
+    return "\n".join(lines)
+
+
+def _when_and_where(source: FrameSource | None) -> list[str]:
+    if source is None:
+        return []
+    lines = []
+    if source.times is not None and source.count:
+        ends = [str(np.datetime64(int(source.times[place]), "s"))[:16].replace("T", " ") for place in (0, -1)]
+        lines.append(f"times:    {ends[0]} to {ends[1]} UTC")
+    if source.georeference is not None:
+        lines.append(f"place:    {source.georeference.text()}")
+    if source.product:
+        lines.append(f"product:  {source.product}")
+    return lines
+
+
 def summary(data: ClipData) -> str:
     """Say in words what an opened data set has: its clips, their size, unit and scaling, and the notes."""
     spec = data.spec
+    source = next((clips.source for clips in data.splits.values() if hasattr(clips, "source")), None)
     low, high = spec.scaling.limits
     pace = "" if spec.interval is None else f", {spec.interval:g} s apart"
     lines = [
         f"frames:   {spec.channels} x {spec.height}x{spec.width} in units of {spec.unit}",
+        *_when_and_where(source),
         f"clips:    {spec.context} -> {spec.horizon} frames{pace}",
         f"scaling:  {spec.scaling.kind} from [{low:g}, {high:g}]",
         "splits:   " + ", ".join(f"{split} {len(clips)}" for split, clips in data.splits.items()),

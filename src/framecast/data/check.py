@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from framecast.data.catalogue import open_data, summary
 from framecast.data.clips import ClipData, ClipSet, Split
 from framecast.data.formats.times import step_statistics
+from framecast.data.units import unit_facts
 from framecast.data.windows import WindowedClips
 from framecast.errors import DataError, check_count
 
@@ -23,6 +24,8 @@ Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 MOST_CHANNELS = 4
+MOST_UNPACKED = 100
+HUGE = 1e15
 PIXELS = 100
 REGULAR = 0.9
 MUCH = 0.5
@@ -114,6 +117,9 @@ def check(name: str | Path, *, frames: int = 600, **options: Any) -> DataReport:
             continue
         if isinstance(clips, WindowedClips):
             _check_time(report, split, clips)
+            if split == "train":
+                _check_storage(report, clips)
+                _check_last_frame(report, clips)
         look = _look_at(report, data, split, clips, frames)
         if look is not None and look.values:
             _check_values(report, data, split, look)
@@ -170,6 +176,30 @@ def _check_time(report: DataReport, split: Split, clips: WindowedClips) -> None:
         report.add(
             "warning", f"{share_lost:.0%} of the {split} frames are in no clip, for gaps in time: use shorter clips"
         )
+
+
+def _check_storage(report: DataReport, clips: WindowedClips) -> None:
+    unpacked = clips.source.unpacked
+    if unpacked > MOST_UNPACKED:
+        report.add(
+            "warning",
+            f"{unpacked} frames are unpacked to read one, as the pieces of the file hold so many times of few pixels: "
+            "framecast data convert makes an archive of one piece a frame",
+        )
+
+
+def _check_last_frame(report: DataReport, clips: WindowedClips) -> None:
+    """Say where the very last frame is dead, as it is when a file was copied while it was written."""
+    source = clips.source
+    if source.count < 2:
+        return
+    try:
+        before, last = source.read(np.array([source.count - 2, source.count - 1]))
+    except (DataError, OSError):
+        return  # what cannot be read is reported with the clips
+    alive = [np.unique(frame[np.isfinite(frame)][:]).size > 1 for frame in (before, last)]
+    if alive == [True, False]:
+        report.add("warning", "the last frame has no data or one value only, unlike the one before: is the file whole?")
 
 
 def _look_at(report: DataReport, data: ClipData, split: Split, clips: ClipSet, frames: int) -> _Look | None:
@@ -252,6 +282,16 @@ def _value_findings(data: ClipData, split: Split, look: _Look) -> Iterator[Findi
         yield Finding("warning", f"{share:.0%} of the {split} frames seen repeat the one before: is a sensor stuck?")
     if not valid or not np.isfinite(look.low):
         return
+    possible = unit_facts(data.spec.unit).possible
+    if max(abs(look.low), abs(look.high)) > HUGE:
+        extreme = look.low if abs(look.low) > abs(look.high) else look.high
+        yield Finding("error", f"{split} values reach {extreme:g}: name the number that means no data with nodata=")
+    elif possible and not possible[0] <= look.low <= look.high <= possible[1]:
+        yield Finding(
+            "error",
+            f"{split} values reach from {look.low:g} to {look.high:g} {data.spec.unit}, and only {possible[0]:g} to "
+            f"{possible[1]:g} can be: correct the unit with unit=, or name the number that means no data with nodata=",
+        )
     outside, unscaled = look.outside / valid, (low, high) == (0.0, 1.0)
     like_pixels = data.spec.unit == "1" and look.low >= 0 and PIXELS < look.high <= 255
     if like_pixels and split == "train":

@@ -10,13 +10,14 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from framecast.data.georeference import Georeference, georeference_from_dict
 from framecast.data.grid import Grid, grid_from_dict
 from framecast.data.scaling import MinMax, Scaling, scaling_from_dict
 from framecast.errors import DataError, DatasetNotFoundError
@@ -55,6 +56,8 @@ class ClipSpec:
         scaling: between physical values and [0, 1].
         interval: seconds between frames, or None where frames have no time.
         grid: how frames of files were cropped and resized, or None where they are taken as they are.
+        georeference: where the pixels are, or None where that is unknown.
+        product: what was measured, such as "ACRR 3600 s", or "" where that is unknown.
     """
 
     height: int
@@ -66,6 +69,8 @@ class ClipSpec:
     scaling: Scaling = field(default_factory=MinMax)
     interval: float | None = None
     grid: Grid | None = None
+    georeference: Georeference | None = None
+    product: str = ""
 
     @property
     def length(self) -> int:
@@ -74,14 +79,22 @@ class ClipSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a file; ``spec_from_dict`` reads them."""
-        grid = self.grid.to_dict() if self.grid else None
-        return {**asdict(self), "scaling": self.scaling.to_dict(), "grid": grid}
+        place, grid = self.georeference, self.grid
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {
+            **plain,
+            "scaling": self.scaling.to_dict(),
+            "grid": grid.to_dict() if grid else None,
+            "georeference": place.to_dict() if place else None,
+        }
 
 
 def spec_from_dict(facts: dict[str, Any]) -> ClipSpec:
     """Make a spec from what ``ClipSpec.to_dict`` returned."""
     grid = grid_from_dict(facts["grid"]) if facts.get("grid") else None
-    return ClipSpec(**{**facts, "scaling": scaling_from_dict(facts["scaling"]), "grid": grid})
+    place = georeference_from_dict(facts["georeference"]) if facts.get("georeference") else None
+    scaling = scaling_from_dict(facts["scaling"])
+    return ClipSpec(**{**facts, "scaling": scaling, "grid": grid, "georeference": place})
 
 
 class ClipSet(Dataset[Sample], ABC):
@@ -106,6 +119,14 @@ class ClipSet(Dataset[Sample], ABC):
             DataError: their scaling is fixed.
         """
         raise DataError(f"these clips have one fixed scaling, which is not {scaling}")
+
+    def turned(self) -> ClipSet:
+        """Return these clips with the rows in the other order.
+
+        Raises:
+            DataError: they are of a generator, which has no place.
+        """
+        raise DataError("these clips cannot be turned")
 
 
 @dataclass
@@ -146,6 +167,12 @@ class ClipData:
             return self
         splits = {split: clips.scaled_by(scaling) for split, clips in self.splits.items()}
         return replace(self, spec=replace(self.spec, scaling=scaling), splits=splits)
+
+    def turned(self) -> ClipData:
+        """Return the data set with the rows of all frames in the other order."""
+        splits = {split: clips.turned() for split, clips in self.splits.items()}
+        place = self.spec.georeference.turned() if self.spec.georeference else None
+        return replace(self, spec=replace(self.spec, georeference=place), splits=splits)
 
     def fingerprint(self) -> str:
         """Return a short hash of every split's length and of its first, middle and last clip."""

@@ -32,15 +32,21 @@ from framecast import __version__
 from framecast.data.archives import Work, find_work, frames_of
 from framecast.data.catalogue import open_parts
 from framecast.data.formats.arrays import SEAL, is_zarr, metadata_digest
-from framecast.data.formats.netcdf import CFSource
+from framecast.data.formats.netcdf import PRODUCT, open_cf
+from framecast.data.formats.times import step_statistics
+from framecast.data.georeference import Georeference, cf_coordinates, georeference_from_dict
 from framecast.data.packing import Packing, Values
-from framecast.data.sources import Indices, ReadOptions
+from framecast.data.sources import Frame, Indices, ReadOptions
 from framecast.data.units import unit_facts
 from framecast.errors import DataError, MissingExtraError, check_count
 from framecast.files import write_atomically
 from framecast.untrusted import reading
 
 FILL = 65_535
+BULK = (0.02, 0.98)
+"""Between which of its quantiles the bulk of a frame's values lies."""
+FEW_STEPS = 20
+"""Steps of storage that the bulk of the values has to span at least."""
 LEVEL = 3
 
 
@@ -55,7 +61,8 @@ class ConversionPlan:
         times: of the frames, or None.
         count: the number of frames.
         history: where they come from.
-        coordinates: name -> (values, attributes) of the axes y and x.
+        georeference: where the pixels are, or None.
+        product: what was measured, or "".
     """
 
     shape: tuple[int, int, int]
@@ -64,7 +71,8 @@ class ConversionPlan:
     times: Indices | None
     count: int
     history: str
-    coordinates: Mapping[str, tuple[Any, Mapping[str, Any]]]
+    georeference: Georeference | None = None
+    product: str = ""
 
     @property
     def names(self) -> tuple[str, str, str]:
@@ -103,6 +111,12 @@ def create_archive(path: Path, plan: ConversionPlan) -> None:
     axes = ("time", "y", "x") if channels == 1 else ("time", "channel", "y", "x")
     frame = (height, width) if channels == 1 else plan.shape
     facts: dict[str, Any] = {"units": unit, "scale_factor": plan.packing.scale, "add_offset": plan.packing.offset}
+    coordinates, mapping = cf_coordinates(plan.georeference) if plan.georeference else ({}, {})
+    if plan.product:
+        facts[PRODUCT] = plan.product
+    if mapping:
+        facts["grid_mapping"] = "crs"
+        group.create_array("crs", shape=(), dtype="int32", dimension_names=(), attributes=plain_attributes(mapping))
     group.create_array(
         name,
         shape=(plan.count, *frame),
@@ -113,8 +127,8 @@ def create_archive(path: Path, plan: ConversionPlan) -> None:
         dimension_names=axes,
         attributes={**facts, "_FillValue": FILL, **({"standard_name": standard} if standard else {})},
     )
-    for axis, (values, attributes) in plan.coordinates.items():
-        _add_axis(group, axis, np.asarray(values), attributes)
+    for axis, (values, attributes) in coordinates.items():
+        _add_axis(group, axis, values, attributes)
     if plan.times is not None:
         time_attributes = {
             "units": "seconds since 1970-01-01",
@@ -123,6 +137,11 @@ def create_archive(path: Path, plan: ConversionPlan) -> None:
             "axis": "T",
         }
         _add_axis(group, "time", plan.times, time_attributes)
+
+
+def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes that JSON can hold."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in attributes.items()}
 
 
 def _codecs() -> list[Any]:
@@ -237,6 +256,7 @@ def _do(task: Callable[[Any], WorkFacts], piece: Any, marker: Path) -> None:
 
 
 SHOWN = 20
+REPLACED = "replaced.zarr"
 KEPT = "framecast_conversion"
 """The attribute that says what an archive was made of."""
 
@@ -293,6 +313,8 @@ def convert(
     size: tuple[int, int] | None = None,
     nodata: float | None = None,
     unit: str | None = None,
+    product: str | None = None,
+    append: bool = False,
 ) -> ConversionReport:
     """Convert radar files, archives of them, or frames of your own into one Zarr.
 
@@ -312,27 +334,45 @@ def convert(
         size: height and width to which pictures and videos are resized.
         nodata: a stored number that means no data.
         unit: unit of the values, instead of the one the file gives.
+        product: which of several products in a folder, such as "RATE".
+        append: add the frames to the target, which is there already, of the same grid, product, unit and step; of two
+            frames of one time the target's is kept. The target is replaced when the new one is complete.
 
     Returns:
         What was done, and what could not be.
 
     Raises:
         DatasetNotFoundError: there is nothing at the path.
-        DataError: nothing can be read, or the target was made of other files.
+        DataError: nothing can be read, the target was made of other files, or what is to be added does not fit it.
         MissingExtraError: dask, zarr or a reader's package is not installed.
     """
     check_count("workers", workers)
     read_options = ReadOptions(
-        variable=variable, time=time, axes=axes, channels=channels, size=size, nodata=nodata, unit=unit
+        variable=variable, time=time, axes=axes, channels=channels, size=size, nodata=nodata, unit=unit, product=product
     )
     source, target = Path(source), Path(target)
+    part = target.with_name(f"{target.name}.part")
+    _restore(target, part)
     works = find_work(source, read_options)
     made_of = _digest([*(work.key for work in works), scale_factor, add_offset])
-    if target.exists():
+    if append:
+        if _kept(target).get("added") == made_of:
+            return _done_before(target, _kept(target)["made_of"])
+        before_it = open_cf(target, ReadOptions())
+        if scale_factor is not None or before_it.times is None:
+            raise DataError(f"{target}: only frames with times are appended, at the scale that is there")
+        scale_factor, add_offset = before_it.packing.scale, before_it.packing.offset
+        before_it.close()
+        works = [*find_work(target, ReadOptions()), *works]
+        made_of, added = _digest([*(work.key for work in works), scale_factor, add_offset]), made_of
+    elif target.exists():
         return _done_before(target, made_of)
-    part = target.with_name(f"{target.name}.part")
+    else:
+        added = ""
     run = partial(run_pieces, workers=workers, progress=progress)
     indexed = run("read", index_work, works, part / "index")
+    if append:
+        _check_appended(works, indexed, target)
     slots, report = _slots(works, indexed, target)
     plan = _plan(works, indexed, slots, scale_factor, add_offset)
     chosen = _digest([slots, repr(plan.packing), plan.shape, plan.unit])
@@ -342,7 +382,7 @@ def convert(
             shutil.rmtree(old, ignore_errors=True)
         create_archive(part / "archive.zarr", plan)
         write_atomically(state, chosen.encode())
-    light = replace(plan, times=None, coordinates={})  # what a task does not need is not sent to it
+    light = replace(plan, times=None)  # what a task does not need is not sent to it
     pieces = [(work, slots[work.key], part / "archive.zarr", light) for work in works if slots[work.key]]
     before = len(list((part / "written").glob("*.json")))
     batches_written = run("write", write_work, pieces, part / "written")
@@ -350,13 +390,61 @@ def convert(
     for facts in batches_written.values():
         report.cut += facts["cut"]
         report.unreadable += [(label, problem) for label, problem in facts["problems"]]
-    summary = {"made_of": made_of, "frames": report.frames, "unreadable": report.unreadable, "doubled": report.doubled,
+    summary = {"made_of": made_of, "added": added, "frames": report.frames,
+               "unreadable": report.unreadable, "doubled": report.doubled,
             "cut": report.cut, "step": report.step, "unit": report.unit}  # fmt: skip
     seal = {SEAL: metadata_digest(part / "archive.zarr")}
     import_zarr().open_group(part / "archive.zarr", mode="r+").attrs.update({KEPT: summary, **seal})
+    if target.exists():
+        target.replace(part / REPLACED)
     (part / "archive.zarr").replace(target)
     shutil.rmtree(part)
     return report
+
+
+def _restore(target: Path, part: Path) -> None:
+    """Put an archive back that was about to be replaced when the process was killed."""
+    if not target.exists() and (part / REPLACED).exists():
+        (part / REPLACED).replace(target)
+
+
+def _kept(target: Path) -> WorkFacts:
+    """Return what an archive says of its conversion.
+
+    Raises:
+        DataError: there is no archive, or it was not made here.
+    """
+    if not is_zarr(target):
+        raise DataError(f"{target} is no archive to append to: make it first, without append")
+    with reading(target):
+        kept: WorkFacts = import_zarr().open_group(target, mode="r").attrs.asdict().get(KEPT, {})
+    if not kept:
+        raise DataError(f"{target} was not made by framecast data convert, so nothing is appended to it")
+    return kept
+
+
+def _check_appended(works: Sequence[Work], indexed: Mapping[str, WorkFacts], target: Path) -> None:
+    """Refuse to append frames at another step in time than those of the archive, or of another kind or place.
+
+    Raises:
+        DataError: they differ.
+    """
+    own = {work.key for work in works if work.files[0] == target}
+    _, _, shape, kind = next(facts["frames"][0] for key, facts in indexed.items() if key in own)
+    for key, facts in indexed.items():
+        for label, _, *found in facts["frames"]:
+            misfit = _misfit((tuple(found[0]), found[1]), (tuple(shape), kind)) if found != [shape, kind] else ""
+            if misfit and key not in own:
+                raise DataError(f"{label} does not fit {target}: {misfit.replace('most', 'its frames')}")
+    times = [
+        np.unique([time for key, facts in indexed.items() if (key in own) is there for _, time, *_ in facts["frames"]])
+        for there in (True, False)
+    ]
+    steps = [step_statistics(stamps.astype(np.int64)).interval for stamps in times]
+    if None not in steps and steps[0] != steps[1]:
+        raise DataError(
+            f"{target} has steps of {steps[0]} s and what is to be appended {steps[1]} s: convert it by itself"
+        )
 
 
 def _done_before(target: Path, made_of: str) -> ConversionReport:
@@ -380,8 +468,8 @@ def _digest(facts: Any) -> str:
 
 
 def index_work(work: Work) -> WorkFacts:
-    """Read a piece of work for what the plan needs: of each frame its label, time, size and unit; the range of all."""
-    frames, problems = [], []
+    """Read a piece of work for what the plan needs: of each frame label, time, size and kind; the values' range."""
+    frames, problems, bulks = [], [], list[list[float]]()
     low, high = np.inf, -np.inf
     for item in frames_of(work):
         if item.frame is None:
@@ -390,9 +478,11 @@ def index_work(work: Work) -> WorkFacts:
         finite = item.frame.values[np.isfinite(item.frame.values)]
         if len(finite):
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-        frames.append((item.label, item.frame.time, list(item.frame.values.shape), item.frame.unit))
+            bulks.append(np.quantile(finite, BULK).tolist())
+        frames.append((item.label, item.frame.time, list(item.frame.values.shape), item.frame.header.kind))
     limits = [low, high] if low <= high else None
-    return {"frames": frames, "problems": problems, "limits": limits}
+    bulk = np.median(bulks, 0).tolist() if bulks else None
+    return {"frames": frames, "problems": problems, "limits": limits, "bulk": bulk}
 
 
 def write_work(piece: tuple[Work, Mapping[str, int], Path, ConversionPlan]) -> WorkFacts:
@@ -405,27 +495,39 @@ def write_work(piece: tuple[Work, Mapping[str, int], Path, ConversionPlan]) -> W
         if item.frame is None:
             problems.append((item.label, item.problem))
         else:
-            cut += writer.write(slots[item.label], item.frame.values)
+            cut += writer.write(slots[item.label], _in_place(item.frame, plan.georeference))
     return {"cut": cut, "problems": problems}
+
+
+def _in_place(frame: Frame, place: Georeference | None) -> Values:
+    """Return the values of a frame with the rows in the order of the archive."""
+    mine = frame.georeference
+    turned = mine is not None and place is not None and mine.differs(place) and not mine.turned().differs(place)
+    return frame.values[:, ::-1] if turned else frame.values
 
 
 def _slots(
     works: Sequence[Work], indexed: Mapping[str, WorkFacts], target: Path
 ) -> tuple[dict[str, dict[str, int]], ConversionReport]:
-    """Sort all frames by time and give each a place, one a time; those of another size or unit are left out."""
+    """Sort all frames by time and give each a place, one a time; those of another size, unit or place are left out.
+
+    Of two frames of one time the one of the earlier work is kept, and of frames of several products none.
+    """
     report = ConversionReport(target, 0)
-    records = [(time, label, work.key, tuple(shape), unit) for work in works
-             for label, time, shape, unit in indexed[work.key]["frames"]]  # fmt: skip
+    records = [(time, number, label, work.key, tuple(shape), kind) for number, work in enumerate(works)
+             for label, time, shape, kind in indexed[work.key]["frames"]]  # fmt: skip
     report.unreadable = [(label, problem) for work in works for label, problem in indexed[work.key]["problems"]]
     if not records:
         first = "; ".join(f"{label}: {problem}" for label, problem in report.unreadable[:3]) or "no file has a reader"
         raise DataError(f"{works[0].files[0]}: there is nothing to convert: {first}")
-    usual = Counter((shape, unit) for *_, shape, unit in records).most_common(1)[0][0]
+    usual = Counter((shape, kind) for *_, shape, kind in records).most_common(1)[0][0]
+    _check_one_product(records)
+    misfits = {key: _misfit(key, usual) for key in {(shape, kind) for *_, shape, kind in records}}
     slots: dict[str, dict[str, int]] = {work.key: {} for work in works}
     last: int | None = None
-    for time, label, key, shape, unit in sorted(records, key=lambda entry: (entry[0], entry[1])):
-        if (shape, unit) != usual:
-            report.unreadable.append((label, f"it is {shape} in {unit} and most are {usual[0]} in {usual[1]}"))
+    for time, _, label, key, shape, kind in sorted(records, key=lambda entry: entry[:3]):
+        if misfits[shape, kind]:
+            report.unreadable.append((label, misfits[shape, kind]))
         elif time == last:
             report.doubled.append(label)
         else:
@@ -433,6 +535,51 @@ def _slots(
             report.frames += 1
             last = time
     return slots, report
+
+
+def _check_one_product(records: Sequence[tuple[Any, ...]]) -> None:
+    """Refuse frames of several products, which one archive would mix.
+
+    Raises:
+        DataError: there are several; the message names one frame of each.
+    """
+    examples: dict[str, str] = {}
+    for _, _, label, _, _, kind in records:
+        examples.setdefault(json.loads(kind)["product"], label)
+    if len(examples) > 1:
+        listing = ", ".join(f"{product or 'unnamed'} ({label})" for product, label in examples.items())
+        raise DataError(f"there are {len(examples)} products, which do not mix: {listing}: convert each by itself")
+
+
+def _misfit(found: tuple[Any, str], usual: tuple[Any, str]) -> str:
+    """Say why frames of that size and kind do not belong to the usual ones, or ""."""
+    mine, theirs = json.loads(found[1]), json.loads(usual[1])
+    if (found[0], mine["unit"]) != (usual[0], theirs["unit"]):
+        return f"it is {found[0]} in {mine['unit']} and most are {usual[0]} in {theirs['unit']}"
+    if not mine["georeference"] or not theirs["georeference"]:
+        return ""
+    place, expected = georeference_from_dict(mine["georeference"]), georeference_from_dict(theirs["georeference"])
+    difference = place.differs(expected)
+    return f"it is elsewhere than most: {difference}" if difference and place.turned().differs(expected) else ""
+
+
+def _check_possible(unit: str, low: float, high: float, bulk: Sequence[float] | None, step: float) -> None:
+    """Refuse values that cannot be, and steps so large that an archive would hold but few distinct values.
+
+    Raises:
+        DataError: there are such values.
+    """
+    mend = "name the number that means no data with nodata=, correct the unit with unit=, or give scale_factor="
+    possible = unit_facts(unit).possible
+    if possible and (low < possible[0] - 1e-3 * (possible[1] - possible[0]) or high > possible[1]):
+        raise DataError(
+            f"values reach from {low:g} to {high:g} {unit}, and only {possible[0]:g} to {possible[1]:g} can be: {mend}"
+        )
+    if bulk is not None and bulk[1] > bulk[0] and step > (bulk[1] - bulk[0]) / FEW_STEPS:
+        raise DataError(
+            f"values reach from {low:g} to {high:g}, so an archive would hold steps of {step:g}, and most lie in "
+            f"[{bulk[0]:g}, {bulk[1]:g}]: {mend}"
+        )
 
 
 def _plan(
@@ -444,15 +591,17 @@ def _plan(
 ) -> ConversionPlan:
     times = {slots[key][label]: time for key, facts in indexed.items() for label, time, *_ in facts["frames"]
              if label in slots[key]}  # fmt: skip
-    shape, unit = next(
-        (tuple(shape), unit)
+    shape, kind = next(
+        (tuple(shape), json.loads(kind))
         for key, facts in indexed.items()
-        for label, _, shape, unit in facts["frames"]
+        for label, _, shape, kind in facts["frames"]
         if label in slots[key]
     )
+    unit, place = kind["unit"], georeference_from_dict(kind["georeference"]) if kind["georeference"] else None
     limits = [facts["limits"] for facts in indexed.values() if facts["limits"]]
     low, high = min((low for low, _ in limits), default=0.0), max((high for _, high in limits), default=0.0)
-    timed, pixels, coordinates = True, False, {}
+    bulks = [facts["bulk"] for facts in indexed.values() if facts["bulk"]]
+    timed, pixels = True, False
     if works[0].options is not None:
         parts = open_parts(works[0].files[0], works[0].options)
         timed, pixels = parts[0].times is not None, parts[0].pixels
@@ -461,8 +610,10 @@ def _plan(
                 f"{works[0].files[0]} holds several sequences without time stamps, which one archive would run "
                 "together: convert each by itself, or use them as they are"
             )
-        coordinates = parts[0].coordinates() if isinstance(parts[0], CFSource) else {}
     packing = packing_for(unit, low, high, pixels) if scale is None else Packing(scale, offset, (FILL,))
+    if scale is None:
+        _check_possible(unit, low, high, np.median(bulks, 0).tolist() if bulks else None, packing.scale)
     history = f"framecast {__version__} convert, from {works[0].files[0].parent if timed else works[0].files[0]}"
     stamps = np.array([times[slot] for slot in range(len(times))], np.int64) if timed else None
-    return ConversionPlan((shape[0], shape[1], shape[2]), unit, packing, stamps, len(times), history, coordinates)
+    size = shape[0], shape[1], shape[2]
+    return ConversionPlan(size, unit, packing, stamps, len(times), history, place, kind["product"])

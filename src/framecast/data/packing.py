@@ -1,7 +1,13 @@
 """How stored numbers become physical values: value = scale * stored + offset, and which numbers mean no data.
 
-The rules are those of the CF conventions (chapters 2.5.1 and 8.1, https://cfconventions.org): ``_FillValue``,
-``missing_value``, ``valid_min``, ``valid_max`` and ``valid_range`` are compared with the numbers as stored.
+The rules are those of the CF conventions (chapters 2.5.1 and 8.1, https://cfconventions.org) and of the NetCDF Users'
+Guide (appendix on attribute conventions):
+
+- ``_FillValue``, ``missing_value``, ``valid_min``, ``valid_max`` and ``valid_range`` are compared with the numbers as
+  stored. Limits of a floating type beside packed whole numbers are physical values instead.
+- ``_Unsigned`` holds for all of them, so that the limits [0, -6] of 16-bit numbers are [0, 65530].
+- Where there is no ``_FillValue``, the fill value that the file declares for its unwritten parts means no data too. In
+  HDF5 and Zarr 2, 0 is what writers declare without being asked, so 0 never means no data unless an attribute says so.
 """
 
 from __future__ import annotations
@@ -17,6 +23,12 @@ from framecast.errors import DataError
 
 Values = NDArray[np.float32]
 
+NETCDF_FILLS: Mapping[str, float] = {
+    "i1": -127, "u1": 255, "i2": -32767, "u2": 65535, "i4": -2147483647, "u4": 4294967295, "i8": -9223372036854775806,
+    "u8": 18446744073709551614, "f4": 9.969209968386869e36, "f8": 9.969209968386869e36,
+}  # fmt: skip
+"""What the netCDF library declares, by type."""
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -26,9 +38,11 @@ class Packing:
         scale: physical units of one stored unit.
         offset: the physical value of a stored zero.
         missing: stored numbers that mean no data.
-        least: stored numbers below it are no data, or None.
-        most: stored numbers above it are no data, or None.
-        unsigned: signed whole numbers are to be read as unsigned ones (CF's ``_Unsigned``).
+        least: numbers below it are no data, or None.
+        most: numbers above it are no data, or None.
+        unsigned: whether whole numbers are to be read as unsigned ones (CF's ``_Unsigned``), whatever their type; None
+            takes the type.
+        physical_limits: whether ``least`` and ``most`` are physical values, not stored numbers.
     """
 
     scale: float = 1.0
@@ -36,7 +50,8 @@ class Packing:
     missing: tuple[float, ...] = ()
     least: float | None = None
     most: float | None = None
-    unsigned: bool = False
+    unsigned: bool | None = None
+    physical_limits: bool = False
 
     @property
     def plain(self) -> bool:
@@ -50,23 +65,30 @@ class Packing:
 
     def unpack(self, stored: NDArray[Any]) -> Values:
         """Return physical values float32, NaN where there is no data."""
-        if self.unsigned and stored.dtype.kind == "i":
-            stored = stored.view(stored.dtype.str.replace("i", "u"))
+        if self.unsigned is not None and stored.dtype.kind in "iu":
+            stored = stored.view(stored.dtype.str.replace(*("iu" if self.unsigned else "ui")))
         # In float64: 200 * float32(0.01) may fall below 2, and thresholds would see it.
-        values = stored.astype(np.float32) if self.plain else (stored * self.scale + self.offset).astype(np.float32)
+        exact = stored if self.plain else stored * self.scale + self.offset
+        values = exact.astype(np.float32)
         for number in self.missing:
             values[stored == self._like(number, stored.dtype)] = np.nan
+        # A limit in physical units is met by the number nearest to it.
+        limited, slack = (exact, abs(self.scale) / 2) if self.physical_limits else (stored, 0)
         if self.least is not None:
-            values[stored < self.least] = np.nan
+            values[limited < self._like(self.least, limited.dtype) - slack] = np.nan
         if self.most is not None:
-            values[stored > self.most] = np.nan
+            values[limited > self._like(self.most, limited.dtype) + slack] = np.nan
         return values
 
     def _like(self, number: float, dtype: np.dtype[Any]) -> Any:
-        """Return a missing number as the array has it: rounded as its floats are, unsigned as they are read."""
+        """Return a number as the array has it: rounded as its floats are, and of its sign."""
         if dtype.kind == "f":
-            return dtype.type(number)
-        return number + 256**dtype.itemsize if self.unsigned and number < 0 else number
+            with np.errstate(over="ignore"):
+                return dtype.type(number)
+        top = 256**dtype.itemsize
+        if self.unsigned and number < 0:
+            return number + top
+        return number - top if self.unsigned is False and number >= top // 2 else number
 
     def pack(self, values: Values, dtype: DTypeLike) -> NDArray[Any]:
         """Return values as stored whole numbers, NaN as the first missing one; what does not fit is cut."""
@@ -85,41 +107,78 @@ class Packing:
             sentences.append(f"stored {', '.join(f'{number:g}' for number in self.missing)} means no data")
         if self.least is not None or self.most is not None:
             low, high = ("any" if limit is None else f"{limit:g}" for limit in (self.least, self.most))
-            sentences.append(f"stored numbers outside [{low}, {high}] mean no data")
+            subject = "values" if self.physical_limits else "stored numbers"
+            sentences.append(f"{subject} outside [{low}, {high}] mean no data")
         return sentences
 
 
-def packing_from_attributes(attributes: Mapping[str, Any], nodata: float | None, where: str) -> Packing:
+def packing_from_attributes(
+    attributes: Mapping[str, Any], dtype: DTypeLike, nodata: float | None, where: str, declared: float | None = None
+) -> Packing:
     """Read a packing from CF attributes.
 
     Args:
         attributes: of the variable.
+        dtype: type of the stored numbers.
         nodata: one more stored number that means no data.
         where: the file and variable, for messages.
+        declared: the fill value that the file declares besides its attributes; it counts without ``_FillValue``.
 
     Raises:
-        DataError: an attribute is not a number, or ``scale_factor`` is zero or not finite.
+        DataError: an attribute is not a number, ``scale_factor`` is zero or not finite, or no number is valid.
     """
 
-    def numbers(name: str) -> list[float]:
+    def numbers(name: str) -> NDArray[Any]:
+        value = np.atleast_1d(attributes.get(name, ()))
         try:
-            return [float(value) for value in np.atleast_1d(attributes.get(name, ()))]
+            return value if value.dtype.kind in "iuf" else value.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise DataError(f"{where}: attribute {name} is {attributes[name]!r} and must be a number") from error
 
-    missing = [*numbers("_FillValue"), *numbers("missing_value"), *([] if nodata is None else [float(nodata)])]
-    limits = numbers("valid_range")
-    if len(limits) not in (0, 2):
-        raise DataError(f"{where}: valid_range is {limits} and must be two numbers")
-    least, most = limits or numbers("valid_min"), limits or numbers("valid_max")
-    scale, offset = (numbers("scale_factor") or [1.0])[0], (numbers("add_offset") or [0.0])[0]
+    kind = np.dtype(dtype)
+    fills = numbers("_FillValue")
+    if not len(fills) and declared is not None:
+        fills = np.array([declared])
+    named = [] if nodata is None else [nodata]
+    missing = [float(number) for number in (*fills, *numbers("missing_value"), *named)]
+    scale = float(next(iter(numbers("scale_factor")), 1.0))
+    offset = float(next(iter(numbers("add_offset")), 0.0))
     if not (np.isfinite(scale) and scale and np.isfinite(offset)):
         raise DataError(f"{where}: scale_factor is {scale} and add_offset {offset}: they must be finite, not zero")
-    return Packing(
+    limits = numbers("valid_range")
+    if len(limits) not in (0, 2):
+        raise DataError(f"{where}: valid_range is {limits.tolist()} and must be two numbers")
+    ends = [limits[:1], limits[1:]] if len(limits) else [numbers("valid_min"), numbers("valid_max")]
+    least, most = (float(end[0]) if len(end) and not np.isnan(end[0]) else None for end in ends)
+    packed = kind.kind in "iu" and (scale, offset) != (1.0, 0.0)
+    word = str(attributes.get("_Unsigned", "")).lower()
+    packing = Packing(
         scale=scale,
         offset=offset,
         missing=tuple(dict.fromkeys(number for number in missing if not np.isnan(number))),
-        least=least[0] if least else None,
-        most=most[-1] if most else None,
-        unsigned=str(attributes.get("_Unsigned", "")).lower() == "true",
+        least=least,
+        most=most,
+        unsigned={"true": True, "false": False}.get(word),
+        physical_limits=packed and any(end.dtype.kind == "f" for end in ends if len(end)),
     )
+    if least is not None and most is not None:
+        low, high = (least, most) if packing.physical_limits else (packing._like(n, kind) for n in (least, most))
+        if low > high:
+            raise DataError(
+                f"{where}: valid_range is [{least:g}, {most:g}], outside of which is no data, so no number would be "
+                "valid: correct the file (is _Unsigned missing?)"
+            )
+    return packing
+
+
+def meaningful_fill(declared: Any, dtype: DTypeLike) -> float | None:
+    """Return the fill value that a file declares for its unwritten parts if it can only mean no data, else None.
+
+    Args:
+        declared: the value, or None where the file declares none.
+        dtype: type of the stored numbers.
+    """
+    if declared is None or np.dtype(dtype).kind not in "iuf":
+        return None
+    number = float(np.asarray(declared).reshape(-1)[0])
+    return None if number == 0 or np.isnan(number) else number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +14,13 @@ from torch import Tensor
 from framecast.data.catalogue import open_parts
 from framecast.data.clips import ClipSpec
 from framecast.data.formats.arrays import array_source
+from framecast.data.georeference import Georeference
 from framecast.data.packing import Values
-from framecast.data.sources import FolderSource, FrameSource, Indices, JoinedSource, ReadOptions
+from framecast.data.sources import FolderSource, FrameSource, Indices, JoinedSource, ReadOptions, TurnedSource
 from framecast.errors import DataError, DatasetNotFoundError
+
+MOST_BEYOND = 1.0
+"""How far, in widths of the training's range, values may lie beyond it and still be taken."""
 
 
 class Past(NamedTuple):
@@ -26,35 +31,44 @@ class Past(NamedTuple):
         valid: booleans of that shape, False where there is no data; None where all is data.
         times: (T,) int64 seconds since 1970 UTC, or None.
         note: what the user should know, such as the share without data, or "".
+        georeference: where the pixels are, or None.
     """
 
     frames: Tensor
     valid: Tensor | None
     times: Indices | None
     note: str
+    georeference: Georeference | None = None
 
 
-def read_past(frames: str | Path | NDArray[Any] | Tensor, channels: int, spec: ClipSpec | None) -> Past:
+def read_past(
+    frames: str | Path | NDArray[Any] | Tensor, channels: int, spec: ClipSpec | None, options: ReadOptions | None = None
+) -> Past:
     """Return frames as the model's numbers.
 
     Args:
         frames: an array or a path; of a folder of radar files, or of anything else with time stamps, the last ones at
-            the model's interval are taken, cut and resized as for its training.
+            the model's interval are taken, cut and resized as for its training. Of a masked array, what is masked is
+            no data.
         channels: of the model.
         spec: the facts of the clips it was trained on, or None where they are not known.
+        options: how files are to be read.
 
     Raises:
         DatasetNotFoundError: there are no frames at the path.
-        DataError: the frames are damaged, have other axes, lie outside the range the model knows, have gaps in time,
-            or hold NaN where it was trained on pictures.
+        DataError: the frames are damaged, have other axes, are of another product or place, lie outside the range the
+            model knows, have gaps in time, or hold NaN where it was trained on pictures.
     """
+    options = replace(options or ReadOptions(), channels=channels, skip_damaged=True)
     if isinstance(frames, str | Path):
-        where, source = str(frames), open_past(Path(frames), channels)
+        where, source = str(frames), open_past(Path(frames), options)
     else:
         where = "the frames"
-        array = frames.detach().cpu().numpy() if isinstance(frames, Tensor) else np.asarray(frames)
-        source = array_source(where, lambda: array, ReadOptions(channels=channels), {}, None)
-    times = None
+        array = plain_array(frames)
+        source = array_source(where, lambda: array, options, {}, None)
+    times, notes = None, [note for note in source.notes if "left out" in note]
+    if spec is not None:
+        source = as_in_training(source, spec, notes)
     if spec is not None and _goes_on_in_time(source, spec):
         values, times = last_frames(source, where, spec)
     else:
@@ -63,11 +77,61 @@ def read_past(frames: str | Path | NDArray[Any] | Tensor, channels: int, spec: C
     if source.pixels and not source.packing.plain and spec is not None and spec.scaling.limits != (0.0, 1.0):
         # It was trained on numbers as they are stored, not on intensities.
         values = np.rint(values / source.packing.scale)
-    return _scaled(values, spec, times, where)
+    past = _scaled(values, spec, times, where)
+    place = source.georeference
+    if place is not None and place.size != past.frames.shape[-2:]:
+        place = place.on(spec.grid) if spec else None
+    if place is None and spec is not None and spec.georeference and times is not None:
+        place = spec.georeference
+    return past._replace(note="; ".join([*notes, *([past.note] if past.note else [])]), georeference=place)
 
 
-def open_past(path: Path, channels: int) -> FrameSource:
-    """Open anything that ``framecast.data`` reads, pictures and videos in as many channels as the model takes.
+def plain_array(frames: Any) -> NDArray[Any]:
+    """Return an array of numbers, NaN where a masked array is masked, of anything that holds one."""
+    if isinstance(frames, Tensor):
+        tensor = frames.detach().cpu()
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    values = frames if isinstance(frames, np.ma.MaskedArray) else getattr(frames, "values", frames)
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        return np.ma.filled(values.astype(np.float32), np.nan)
+    return np.asarray(values)
+
+
+def as_in_training(source: FrameSource, spec: ClipSpec, notes: list[str]) -> FrameSource:
+    """Return a source of the product and the place that a model was trained on, with its rows turned if need be.
+
+    Args:
+        source: frames as their files have them.
+        spec: of the training.
+        notes: what could not be compared is added to them.
+
+    Raises:
+        DataError: it is another product, or elsewhere.
+    """
+    if spec.product and source.product and source.product != spec.product:
+        raise DataError(
+            f"{source.where} is {source.product} and the model was trained on {spec.product}: give that product"
+        )
+    if spec.georeference is None or source.georeference is None:
+        if spec.georeference is not None and source.times is not None:
+            notes.append(f"{source.where} does not say where its pixels are: they are taken as those of the training")
+        return source
+    whole = source.shape[1:] != spec.georeference.size and spec.grid is not None
+    place = source.georeference.on(spec.grid) if whole else source.georeference
+    difference = place.differs(spec.georeference)
+    if not difference:
+        return source
+    turned = source.georeference.turned()
+    if not (turned.on(spec.grid) if whole else turned).differs(spec.georeference):
+        notes.append(f"the rows of {source.where} are turned, as they were in the training")
+        return TurnedSource(source)
+    raise DataError(
+        f"{source.where} is elsewhere than what the model was trained on: {difference}. Give frames of its grid"
+    )
+
+
+def open_past(path: Path, options: ReadOptions) -> FrameSource:
+    """Open anything that ``framecast.data`` reads.
 
     Raises:
         DatasetNotFoundError: there is nothing at the path.
@@ -75,7 +139,7 @@ def open_past(path: Path, channels: int) -> FrameSource:
     """
     if not path.exists():
         raise DatasetNotFoundError(f"there is nothing at {path}: give an .npy, .npz or .gif file or a folder of PNGs")
-    parts = open_parts(path, ReadOptions(channels=channels))
+    parts = open_parts(path, options)
     return parts[0] if len(parts) == 1 else JoinedSource(parts)
 
 
@@ -148,7 +212,14 @@ def _scaled(frames: NDArray[Any], spec: ClipSpec | None, times: Indices | None, 
     least, most = values.min().item(), values.max().item()
     saturates = spec is not None and spec.scaling.saturates
     if least < low or (most > high and not saturates):
-        hint = " These look like 0-255 pixels: divide by 255, or pass uint8." if 1 < most <= 255 and high == 1 else ""
-        raise DataError(f"{where} lies in [{least:g}, {most:g}] and the model knows [{low:g}, {high:g}].{hint}")
+        # Later values may go a little beyond those of the training; far beyond, they are another unit or a fill value.
+        physical = (spec is not None and spec.unit != "1") or (low, high) != (0.0, 1.0)
+        reach = (high - low) * (MOST_BEYOND if physical and not saturates else 0)
+        if least < low - reach or (most > high + reach and not saturates):
+            pixels = 1 < most <= 255 and high == 1
+            hint = " These look like 0-255 pixels: divide by 255, or pass uint8." if pixels else ""
+            raise DataError(f"{where} lies in [{least:g}, {most:g}] and the model knows [{low:g}, {high:g}].{hint}")
+        beyond = f"{where} lies in [{least:g}, {most:g}], beyond [{low:g}, {high:g}] of the training"
+        note = f"{note}; {beyond}" if note else beyond
     numbers = spec.scaling.scale(values) if spec else values
     return Past(numbers if valid is None else numbers.where(valid, torch.tensor(0.0)), valid, times, note)

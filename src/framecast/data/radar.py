@@ -14,6 +14,7 @@ import numpy as np
 
 from framecast.data.clips import ClipData, ClipSet, ClipSpec, Split, check_lengths
 from framecast.data.formats.netcdf import open_cf
+from framecast.data.formats.odim import is_odim
 from framecast.data.grid import Grid, Method, Space
 from framecast.data.scaling import DbzPixel, Log, Scaling
 from framecast.data.sources import (
@@ -21,6 +22,7 @@ from framecast.data.sources import (
     DrySource,
     FolderSource,
     Frame,
+    FrameHeader,
     FrameSource,
     GriddedSource,
     Indices,
@@ -28,20 +30,24 @@ from framecast.data.sources import (
 )
 from framecast.data.windows import WindowedClips, windows_by_time
 from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError, check_count
-from framecast.registry import RAIN_RATE, frame_reader, frame_time_reader
+from framecast.registry import RAIN_RATE, frame_header_reader, frame_reader
 
 
 def find_radar_files(folder: str | Path) -> list[Path]:
     """Return the files in a folder, and below it, that have a reader, by name."""
-    return sorted(path for path in Path(folder).rglob("*") if frame_reader(path.name) and path.is_file())
+    return sorted(
+        path
+        for path in Path(folder).rglob("*")
+        if frame_reader(path.name) and path.is_file() and not path.name.startswith(".")
+    )
 
 
-def radar_folder(folder: str | Path) -> FolderSource:
-    """Return the frames of a folder in the order of their times.
+def radar_folder(folder: str | Path, product: str | None = None, skip_damaged: bool = False) -> FolderSource:
+    """Return the frames of a folder in the order of their times, of the product asked for where it holds several.
 
     Raises:
         DatasetNotFoundError: it holds no file that has a reader.
-        DataError: a file cannot be read, or two have one time.
+        DataError: a file cannot be read, two have one time, or products, units or grids differ.
     """
     files = find_radar_files(folder)
     if not files:
@@ -49,9 +55,12 @@ def radar_folder(folder: str | Path) -> FolderSource:
             f"{folder} holds no radar file: give a folder of RADOLAN, ODIM HDF5 or KNMI HDF5 composites with their "
             "official names"
         )
-    source = FolderSource(files, read_radar, radar_time)
+    source = FolderSource(files, read_radar, radar_header, product, skip_damaged)
     source.where = str(folder)
-    source.notes = [f"{source.count} radar files: framecast data convert makes one archive of them, which reads faster"]
+    source.notes = [
+        *source.notes,
+        f"{source.count} radar files: framecast data convert makes one archive of them, which reads faster",
+    ]
     return source
 
 
@@ -76,10 +85,11 @@ def read_radar(path: Path) -> Frame:
     return frame
 
 
-def radar_time(path: Path) -> int:
-    """Return the time of a file, from its header where its format allows."""
-    time_reader = frame_time_reader(path.name)
-    return int(time_reader(path)) if time_reader is not None else read_radar(path).time
+def radar_header(path: Path) -> FrameHeader:
+    """Return what a file says without its values, from its header where its format allows."""
+    reader = frame_header_reader(path.name)
+    header: FrameHeader = reader(path) if reader is not None else read_radar(path).header
+    return header
 
 
 LOOKED_AT = 16
@@ -87,7 +97,11 @@ LOOKED_AT = 16
 
 def holds_radar(folder: Path) -> bool:
     """Return whether a folder holds radar files, by their names and, as .h5 may be anything, by a look at some."""
-    named = (path for path in sorted(folder.iterdir()) if path.is_file() and frame_reader(path.name))
+    named = (
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and frame_reader(path.name) and not path.name.startswith(".")
+    )
     # More than one, for the first may be damaged; not all, for they may be many and no radar.
     return any(is_radar(path) for path in islice(named, LOOKED_AT))
 
@@ -97,9 +111,9 @@ def is_radar(file: Path) -> bool:
     if frame_reader(file.name) is None:
         return False
     try:
-        radar_time(file)
+        radar_header(file)
     except DataError:
-        return file.suffix.lower() not in (".h5", ".hdf5", ".hdf")
+        return file.suffix.lower() not in (".h5", ".hdf5", ".hdf") or is_odim(file)
     return True
 
 
@@ -187,5 +201,7 @@ def cut_clips(
         )
     channels, height, width = source.shape
     grid, scaling = rules
-    spec = ClipSpec(height, width, channels, *lengths, RAIN_RATE, scaling, 60 * interval, grid)
+    spec = ClipSpec(
+        height, width, channels, *lengths, RAIN_RATE, scaling, 60 * interval, grid, source.georeference, source.product
+    )
     return ClipData(name, {}, spec, splits)

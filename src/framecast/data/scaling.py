@@ -19,6 +19,9 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from framecast.errors import OptionError, UnknownNameError
@@ -128,6 +131,13 @@ class DbzPixel(Scaling):
     def limits(self) -> tuple[float, float]:
         """No rain, and the rate of the highest reflectivity (338 mm/h by default)."""
         return 0.0, self._rate(self.high_dbz)
+
+
+def rain_from_reflectivity(dbz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rain rates in mm/h of reflectivity in dBZ by Z = 256 R^1.42, cut to -10 to 60 dBZ; -10 is no rain."""
+    relation = DbzPixel()
+    pixels = (torch.from_numpy(np.array(dbz, np.float64)) - relation.low_dbz) / (relation.high_dbz - relation.low_dbz)
+    return relation.unscale(pixels).numpy()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Unit:
         packing: scale and offset of 16-bit numbers that lose nothing that radars tell, or None.
         scaling: name of the scaling that suits it, or "" where it follows from the values.
         colours: name of its colour scale in pictures, or "" for shades of grey.
+        possible: the least and the largest value that can be, or None where nothing is known of it.
     """
 
     name: str
@@ -32,13 +33,14 @@ class Unit:
     packing: tuple[float, float] | None = None
     scaling: str = ""
     colours: str = ""
+    possible: tuple[float, float] | None = None
 
 
 _TABLE = (
     Unit(
         "mm/h", "a rate",
         ("mm h-1", "mm hr-1", "mm/hr", "mm/hour", "mm h^-1", "mm.h-1", "mm h**-1", "kg m-2 h-1", "kg/m2/h"),
-        "mm h-1", "rainfall_rate", "rainfall_rate", (0.01, 0.0), "dbz-pixel", "rain",
+        "mm h-1", "rainfall_rate", "rainfall_rate", (0.01, 0.0), "dbz-pixel", "rain", (0.0, 3000.0),
     ),
     Unit("mm/s", "a rate", ("mm s-1", "kg m-2 s-1", "kg/m2/s", "kg m**-2 s**-1")),
     Unit("mm/d", "a rate", ("mm d-1", "mm/day", "mm day-1", "kg m-2 d-1")),
@@ -47,15 +49,17 @@ _TABLE = (
     Unit("m/s", "a rate", ("m s-1", "m s**-1")),
     Unit(
         "mm", "an amount", ("kg m-2", "kg/m2", "millimeter", "millimetre", "kg m**-2"),
-        "mm", "rainfall_amount", "rainfall_amount", (0.01, 0.0),
+        "mm", "rainfall_amount", "rainfall_amount", (0.01, 0.0), possible=(0.0, 30_000.0),
     ),
     Unit("m", "an amount", ("meter", "metre")),
     Unit("cm", "an amount"),
     Unit(
         "dBZ", "a reflectivity", ("dbz", "db z"),
         "dBZ", "equivalent_reflectivity_factor", "reflectivity", (0.01, -100.0),
+        possible=(-200.0, 100.0),
     ),
-    *(Unit(name, "a temperature") for name in ("K", "degC", "°C", "celsius", "kelvin")),
+    *(Unit(name, "a temperature", possible=(0.0, 500.0)) for name in ("K", "kelvin")),
+    *(Unit(name, "a temperature", possible=(-250.0, 250.0)) for name in ("degC", "°C", "celsius")),
     *(Unit(name, "a pressure") for name in ("Pa", "hPa", "kPa", "mbar")),
     Unit("1", spellings=("", "dimensionless", "none", "unitless")),
 )  # fmt: skip

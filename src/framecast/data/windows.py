@@ -15,7 +15,7 @@ import torch
 
 from framecast.data.clips import SPLITS, ClipSet, Sample, Split
 from framecast.data.scaling import Scaling
-from framecast.data.sources import FrameSource, Indices
+from framecast.data.sources import FrameSource, Indices, TurnedSource
 from framecast.errors import DataError
 
 
@@ -71,6 +71,10 @@ class WindowedClips(ClipSet):
     def scaled_by(self, scaling: Scaling) -> WindowedClips:
         """Return these clips under another scaling."""
         return WindowedClips(self.source, self.windows, scaling, cut=self.cut)
+
+    def turned(self) -> WindowedClips:
+        """Return these clips with the rows in the other order."""
+        return WindowedClips(TurnedSource(self.source), self.windows, self.scaling, cut=self.cut)
 
     def __getitem__(self, index: int) -> Sample:
         """Return clip ``index`` with the mask of what is data and, where the source has them, its times."""

@@ -1,4 +1,8 @@
-"""Write a forecast: an array, an animation and, if its times are known, NetCDF by CF conventions."""
+"""Write a forecast: an array, an animation and, where it is known when and where it holds, NetCDF and GeoTIFF.
+
+NetCDF follows the CF conventions 1.11: ``time`` is when a frame holds, ``forecast_reference_time`` the last frame seen,
+and coordinates with a grid mapping say where the pixels are. The GeoTIFF has a band for each lead time.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from framecast.data.georeference import Georeference, cf_coordinates
 from framecast.data.scaling import Scaling
 from framecast.data.units import unit_facts
 from framecast.files import write_atomically
@@ -25,6 +30,7 @@ class Forecast(NamedTuple):
         unit: of the values.
         scaling: between physical values and the model's numbers.
         times: (T + horizon,) int64 seconds since 1970 UTC, or None.
+        georeference: where the pixels are, or None.
     """
 
     past: NDArray[np.float32]
@@ -32,10 +38,13 @@ class Forecast(NamedTuple):
     unit: str
     scaling: Scaling
     times: NDArray[np.int64] | None
+    georeference: Georeference | None = None
 
 
 def write_forecast(forecast: Forecast, folder: Path) -> list[Path]:
     """Write forecast.npy and forecast.gif and, with times and xarray, forecast.nc; return their paths.
+
+    Where the place is known and rasterio is installed, forecast.tif too.
 
     Raises:
         OSError: the folder cannot be written.
@@ -44,9 +53,16 @@ def write_forecast(forecast: Forecast, folder: Path) -> list[Path]:
     np.save(saved, forecast.frames)
     files = {"forecast.npy": saved.getvalue(), "forecast.gif": _animation(forecast)}
     if forecast.times is not None and len(forecast.frames) == 1:
-        content = netcdf(forecast.frames[0], forecast.times[-forecast.frames.shape[1] :], forecast.unit)
+        content = netcdf(
+            forecast.frames[0], forecast.times[-forecast.frames.shape[1] :], forecast.unit, forecast.georeference,
+            int(forecast.times[forecast.past.shape[1] - 1]),
+        )  # fmt: skip
         if content:
             files["forecast.nc"] = content
+    if forecast.georeference is not None and forecast.frames.shape[0] == forecast.frames.shape[2] == 1:
+        picture = geotiff(forecast)
+        if picture:
+            files["forecast.tif"] = picture
     for name, content in files.items():
         write_atomically(folder / name, content)
     return [folder / name for name in files]
@@ -59,8 +75,22 @@ def _animation(forecast: Forecast) -> bytes:
     return animation({"": (both, forecast.past.shape[1])}, paint=style.paint, captions=captions, **style.animate)
 
 
-def netcdf(frames: NDArray[np.float32], times: NDArray[np.int64], unit: str) -> bytes | None:
-    """Return frames (T, C, H, W) as a NetCDF 4 file, or None where xarray or h5netcdf is not installed."""
+def netcdf(
+    frames: NDArray[np.float32],
+    times: NDArray[np.int64],
+    unit: str,
+    place: Georeference | None = None,
+    reference: int | None = None,
+) -> bytes | None:
+    """Return frames (T, C, H, W) as a NetCDF 4 file, or None where xarray or h5netcdf is not installed.
+
+    Args:
+        frames: in physical units, NaN where there is no data.
+        times: (T,) seconds since 1970 UTC.
+        unit: of the values.
+        place: where the pixels are, or None.
+        reference: seconds since 1970 UTC of the last frame that the forecast has seen, or None.
+    """
     try:
         import h5netcdf  # noqa: F401
         import xarray
@@ -68,16 +98,76 @@ def netcdf(frames: NDArray[np.float32], times: NDArray[np.int64], unit: str) -> 
         return None
     unit_names = unit_facts(unit)
     name = unit_names.variable if unit_names.standard_name else "forecast"
-    facts: dict[str, Any] = {"units": unit_names.cf or unit}
+    facts: dict[str, Any] = {"units": unit_names.cf or unit, "long_name": f"forecast in {unit}"}
     if unit_names.standard_name:
         facts["standard_name"] = unit_names.standard_name
     stamps = times.astype("datetime64[s]").astype("datetime64[ns]")
     variable = xarray.DataArray(frames, dims=("time", "channel", "y", "x"), coords={"time": stamps}, attrs=facts)
     if frames.shape[1] == 1:
         variable = variable[:, 0]
-    data = variable.to_dataset(name=name).assign_attrs(Conventions="CF-1.7", source="framecast")
-    packed: dict[Any, dict[str, Any]] = {
-        name: {"zlib": True, "_FillValue": np.float32(np.nan)},
-        "time": {"units": "seconds since 1970-01-01"},
+    variable["time"].attrs = {"standard_name": "time", "axis": "T", "long_name": "time for which the frame holds"}
+    variable["time"].attrs["units_metadata"] = "leap_seconds: none"
+    data = variable.to_dataset(name=name).assign_attrs(
+        Conventions="CF-1.11",
+        title=f"Forecast of {len(frames)} frames",
+        source="framecast",
+        history="framecast predict",
+    )
+    clock = {
+        "units": "seconds since 1970-01-01 00:00:00",
+        "calendar": "standard",
+        "dtype": "int64",
+        "_FillValue": None,
     }
+    packed: dict[Any, dict[str, Any]] = {name: {"zlib": True, "_FillValue": np.float32(np.nan)}, "time": clock}
+    if reference is not None:
+        stamp = np.array(reference, "datetime64[s]").astype("datetime64[ns]")
+        facts = {"standard_name": "forecast_reference_time", "long_name": "time of the last frame seen",
+                 "units_metadata": "leap_seconds: none"}  # fmt: skip
+        data["forecast_reference_time"] = ((), stamp, facts)
+        packed["forecast_reference_time"] = clock
+    if place is not None:
+        coordinates, mapping = cf_coordinates(place)
+        data = data.assign_coords({axis: (axis, values, facts) for axis, (values, facts) in coordinates.items()})
+        packed |= {axis: {"_FillValue": None} for axis in coordinates}
+        if mapping:
+            data["crs"] = ((), np.int32(0), mapping)
+            data[name].attrs["grid_mapping"] = "crs"
     return bytes(data.to_netcdf(engine="h5netcdf", encoding=packed))
+
+
+def geotiff(forecast: Forecast) -> bytes | None:
+    """Return a forecast of one clip and channel as a cloud-optimised GeoTIFF, a band for each lead time.
+
+    None where rasterio is not installed, or the projection is not known or the pixels are not of one size.
+    """
+    place, frames = forecast.georeference, forecast.frames[0, :, 0]
+    try:
+        from rasterio.crs import CRS
+        from rasterio.errors import CRSError
+        from rasterio.io import MemoryFile
+        from rasterio.transform import Affine
+    except ImportError:
+        return None
+    if place is None or not place.crs or not place.regular:
+        return None
+    if not place.north_up:
+        place, frames = place.turned(), frames[:, ::-1]
+    (left, top), (down, across) = place.corner(), place.pixel
+    try:
+        crs = CRS.from_user_input(place.crs)
+    except CRSError:
+        return None
+    height, width = place.size
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="COG", width=width, height=height, count=len(frames), dtype="float32", nodata=np.nan, crs=crs,
+            transform=Affine(across, 0, left, 0, -down, top),
+        ) as file:  # fmt: skip
+            file.write(frames)
+            file.units = [forecast.unit] * len(frames)
+            if forecast.times is not None:
+                labels = time_labels(forecast.times[-len(frames) :])
+                for band, label in enumerate(labels, 1):
+                    file.set_band_description(band, label)
+        return bytes(memory.read())

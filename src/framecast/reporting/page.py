@@ -76,7 +76,10 @@ def _page(
         "title": "Forecast report",
         "runs": [_facts(name, run) for name, run in zip(names, results, strict=True)],
         "tables": _tables(names, results),
-        "notes": list(dict.fromkeys(note for run in results for note in run.get("notes", ()))),
+        "notes": [
+            *dict.fromkeys(note for run in results for note in run.get("notes", ())),
+            *_scaling_note(names, results),
+        ],
         "intervals": any(run.get("bootstrap") for run in results),
         "fallbacks": _fallbacks(results),
         "radar": [Markup(drawing.svg) for drawing in radar.values()],
@@ -88,6 +91,19 @@ def _page(
     template = files("framecast.reporting").joinpath("page.html.j2").read_text()
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(context)
     return page, curves | training | radar | comparison_drawings(clips, results[0])
+
+
+def _scaling_note(names: list[str], results: list[Results]) -> list[str]:
+    """Say which scalings there are, where there are several: errors of frames in [0, 1] do not compare then."""
+    scalings: dict[str, list[str]] = {}
+    for name, run in zip(names, results, strict=True):
+        facts = run["clip_spec"]["scaling"]
+        words = ", ".join(f"{key} {value:g}" for key, value in facts.items() if key != "kind")
+        scalings.setdefault(f"{facts['kind']} ({words})", []).append(name)
+    if len(scalings) < 2:
+        return []
+    listing = "; ".join(f"{scaling} of {', '.join(runs)}" for scaling, runs in scalings.items())
+    return [f"The runs have different scalings, so their errors of frames in [0, 1] do not compare: {listing}."]
 
 
 def _facts(name: str, results: Results) -> dict[str, Any]:

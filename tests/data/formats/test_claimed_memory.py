@@ -88,8 +88,40 @@ def _numbers(path: Path) -> None:
     path.write_text(f'{{"fingerprint": {"[" * 10**5}')
 
 
+def _huge_raster(path: Path) -> None:
+    """Declare a raster of 10^11 pixels, of which none is stored."""
+    import rasterio
+
+    place = {"crs": "EPSG:4326", "transform": (1e-4, 0, 0, 0, -1e-4, 0)}
+    facts = {"driver": "GTiff", "count": 1, "dtype": "float32", "sparse_ok": True, "bigtiff": "YES", **place}
+    with rasterio.open(path, "w", height=10**5, width=10**6, tiled=True, **facts):
+        pass
+
+
+def _huge_grib(path: Path) -> None:
+    """Declare 10^5 x 10^6 points in section 3 of a GRIB message, where the numbers of points stand."""
+    content, place = bytearray(path.read_bytes()), 16
+    while content[place + 4] != 3:
+        place += int.from_bytes(content[place : place + 4], "big")
+    content[place + 30 : place + 38] = struct.pack(">II", 10**6, 10**5)
+    path.write_bytes(content)
+
+
+def _huge_classic(path: Path) -> None:
+    """Declare dimensions of 2^30 in a NetCDF 3 file: each name is followed by its length in four bytes."""
+    content = path.read_bytes()
+    for name in (b"y", b"x"):
+        header = struct.pack(">I", 1) + name + bytes(3)
+        place = content.index(header) + len(header)
+        content = content[:place] + struct.pack(">I", 2**30) + content[place + 4 :]
+    path.write_bytes(content)
+
+
 MADE: dict[str, Callable[[Path], object]] = {
     **{f"HDF5, {name}": larger_arrays for name in ("TaxiBJ", "KNMI", "ODIM", "RYDL")},
+    "GeoTIFF": _huge_raster,
+    "GRIB": _huge_grib,
+    "NetCDF 3": _huge_classic,
     "RADOLAN": lambda path: path.write_bytes(radolan_bytes(RAW).replace(GRID, LARGE)),
     "RADOLAN, gzip": _radolan(gzip.compress),
     "RADOLAN, bzip2": _radolan(bz2.compress),

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from samples.radar import knmi_file, odim_file, rydl_file, seconds
 
-from framecast.data.formats.odim import odim_time, read_odim
+from framecast.data.formats.odim import odim_header, read_odim
 from framecast.data.sets.german_radar import RydlSource
-from framecast.data.sets.knmi import knmi_time, read_knmi
+from framecast.data.sets.knmi import knmi_header, read_knmi
 from framecast.errors import DataError, DatasetNotFoundError
 
 NAN = np.nan
@@ -38,7 +38,7 @@ def test_odim_by_hand(tmp_path: Path, where: str, text: bool) -> None:
     path = odim_file(tmp_path / "a.hdf5", pixels, where=where, text=text)
     frame = read_odim(path)
     np.testing.assert_allclose(frame.values, [[[0, 0.5, NAN], [2, 5, 0.1]]], rtol=1e-6)
-    assert (frame.time, frame.unit) == (seconds("2025-09-22T05:40"), "mm/h") == (odim_time(path), "mm/h")
+    assert (frame.time, frame.unit) == (seconds("2025-09-22T05:40"), "mm/h") == (odim_header(path).time, "mm/h")
 
 
 def test_odim_quantities(tmp_path: Path) -> None:
@@ -70,8 +70,17 @@ def test_damaged_odim_files(tmp_path: Path) -> None:
     path = odim_file(tmp_path / "f.h5", pixels)
     with h5py.File(path, "a") as file:
         del file["dataset1/data1/what"].attrs["gain"]
-    with pytest.raises(DataError, match="lacks the attribute gain"):
+    assert np.array_equal(read_odim(path).values, np.zeros((1, 2, 3))), "gain is 1 where it is not given"
+    with h5py.File(path, "a") as file:
+        del file["dataset1/data1/what"].attrs["nodata"]
+    with pytest.raises(DataError, match="lacks the attribute nodata, so that dry"):
         read_odim(path)
+    with h5py.File(path, "a") as file:
+        file["dataset1/data1/what"].attrs["nodata"] = file["dataset1/data1/what"].attrs["undetect"]
+    with pytest.raises(DataError, match="as nodata and as undetect"):
+        read_odim(path)
+    with h5py.File(path, "a") as file:
+        file["dataset1/data1/what"].attrs["nodata"] = 65535.0
     with h5py.File(path, "a") as file:
         file["dataset1/data1/what"].attrs["gain"] = b"much"
     with pytest.raises(DataError, match="gain = much, which is not a number"):
@@ -98,7 +107,7 @@ def test_knmi_by_hand(tmp_path: Path) -> None:
     path = knmi_file(tmp_path, [[0, 100], [65535, 1]], when)
     frame = read_knmi(path)
     np.testing.assert_allclose(frame.values, [[[0, 12], [NAN, 0.12]]], rtol=1e-6)
-    assert (frame.time, frame.unit) == (when, "mm/h") == (knmi_time(path), "mm/h")
+    assert (frame.time, frame.unit) == (when, "mm/h") == (knmi_header(path).time, "mm/h")
     hourly = knmi_file(tmp_path / "hour", [[100]], when, minutes=60, formula=b"GEO=0.010000*PV+0.500000")
     assert read_knmi(hourly).values[0, 0, 0] == pytest.approx(1.5)
 
@@ -129,7 +138,7 @@ def test_the_real_knmi_files(shared: Path) -> None:
 # ---- any HDF5
 
 
-@pytest.mark.parametrize("read", [read_knmi, read_odim, knmi_time, odim_time], ids=lambda read: read.__name__)
+@pytest.mark.parametrize("read", [read_knmi, read_odim, knmi_header, odim_header], ids=lambda read: read.__name__)
 def test_files_that_are_no_hdf5(tmp_path: Path, read: Any) -> None:
     with pytest.raises(DatasetNotFoundError, match="no file"):
         read(tmp_path / "nowhere.h5")

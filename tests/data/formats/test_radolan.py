@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from samples.radar import CLUTTER, NODATA, SECONDARY, radolan_bytes, seconds
 
-from framecast.data.formats.radolan import radolan_time, read_radolan, read_radolan_forecasts
+from framecast.data.formats.radolan import radolan_header, read_radolan, read_radolan_forecasts
 from framecast.errors import DataError, MissingExtraError
 
 NAN = np.nan
@@ -35,7 +35,7 @@ def test_radolan_by_hand(tmp_path: Path, pack: Any) -> None:
     assert frame.values.dtype == np.float32
     np.testing.assert_allclose(frame.values, [NORTH_UP], rtol=1e-6)
     assert (frame.time, frame.unit) == (seconds("2014-08-10T20:50"), "mm/h")
-    assert radolan_time(path) == frame.time
+    assert radolan_header(path).time == frame.time
     np.testing.assert_allclose(read_radolan(path, keep_clutter=True).values[0, 0, 0], 0.6, rtol=1e-6)
 
 
@@ -75,7 +75,7 @@ def damaged(kind: str) -> bytes:
         "other": b"GIF89a" + whole,
         "site": whole.replace(b"10000", b"10001"),
         "minutes": radolan_bytes(RAW, interval="INT   0"),
-        "reflectivity": radolan_bytes(RAW, product="RX"),
+        "flags": radolan_bytes(RAW, product="QX"),
         "gzip cut": packed[:-9],
         "gzip flipped": packed[:60] + bytes([packed[60] ^ 0xFF]) + packed[61:],
         "gzip head": b"\x1f\x8b\x08" + b"\xff" * 40,
@@ -100,7 +100,7 @@ def damaged(kind: str) -> bytes:
         ("other", "begins with 'GIF89a"),
         ("minutes", "over 0 minutes"),
         ("site", "radar site 10001"),
-        ("reflectivity", "product RX, which is not rain"),
+        ("flags", "product QX, which is neither rain in mm nor reflectivity"),
         ("gzip cut", "is damaged.*fetch it again"),
         ("gzip flipped", "is damaged|cut or changed|header"),
         ("gzip head", "is damaged.*fetch it again"),

@@ -12,6 +12,7 @@ from samples.own import KINDS, SHORT, every_kind, lengths, pixels
 
 import framecast as fc
 from framecast.data.past import all_clips, open_past
+from framecast.data.sources import ReadOptions
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_workers_read_the_same(kinds: dict[str, Path], name: str) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_predict_reads_what_data_reads(kinds: dict[str, Path], name: str) -> None:
-    frames = all_clips(open_past(kinds[name], 1), name, 1)
+    frames = all_clips(open_past(kinds[name], ReadOptions(channels=1)), name, 1)
     assert frames.shape == (1, 40, 1, 6, 8)
     scale = 255 if frames.dtype == np.uint8 else 1
     np.testing.assert_allclose(frames[0, :, 0] / scale, pixels() / 255, atol=1e-6)

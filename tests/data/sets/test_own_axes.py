@@ -58,7 +58,7 @@ def test_axes(
 @pytest.mark.parametrize(
     ("array", "options", "message"),
     [
-        (np.zeros((20, 6)), {}, "three to five axes"),
+        (np.zeros(20), {}, "two to five axes"),
         (np.zeros((20, 6, 8)), {"axes": "THC"}, "name each axis once"),
         (np.zeros((20, 6, 8)), {"axes": "TTW"}, "name each axis once"),
         (np.zeros((20, 6, 8)), {"axes": "TCHW"}, "name each axis once"),
@@ -176,9 +176,9 @@ def test_axes_by_attributes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dims", "shape", "options", "message"),
     [
-        (("y", "x"), (6, 8), {}, "no array of three or more axes"),
+        (("x",), (8,), {}, "no array of frames"),
         (("a", "b", "c", "d"), (2, 3, 6, 8), {}, "which is time"),
-        (("time", "a", "b", "y", "x"), (20, 2, 2, 6, 8), {}, "more than time, channel, y and x"),
+        (("time", "a", "b", "y", "x"), (20, 2, 2, 6, 8), {}, "is neither time nor y, x or channel"),
         (("time", "y", "x"), (20, 6, 8), {"time": "when"}, "no axis 'when' for time="),
         (("time", "y", "x"), (20, 6, 8), {"variable": "w"}, "has no 'w': it has v"),
     ],

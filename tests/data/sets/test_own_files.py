@@ -75,7 +75,9 @@ def test_natural_order_of_pictures(tmp_path: Path) -> None:
     frames = moving_bar(12)
     data = open_own(png_folder(tmp_path / "p", frames), shares=(1, 0, 0), context=10, horizon=2)
     assert np.array_equal(data["train"][0]["frames"][:, 0].numpy(), frames.astype(np.float32) / 255)
-    assert all_clips(open_past(tmp_path / "p", 1), "p", 1)[0, 10, 0] == pytest.approx(frames[10] / 255)
+    assert all_clips(open_past(tmp_path / "p", ReadOptions(channels=1)), "p", 1)[0, 10, 0] == pytest.approx(
+        frames[10] / 255
+    )
 
 
 def test_pictures_of_16_bits_and_colour(tmp_path: Path) -> None:
@@ -142,9 +144,16 @@ def test_damaged_files(kinds: dict[str, Path], tmp_path: Path, name: str) -> Non
             _read_all(open_own(path, **SHORT))
 
 
-def test_netcdf_3_is_told_by_name(tmp_path: Path) -> None:
+def test_netcdf_3_is_read_too(tmp_path: Path) -> None:
+    dataset = rain_dataset()
+    dataset.to_netcdf(tmp_path / "new.nc", engine="h5netcdf")
+    dataset.to_netcdf(tmp_path / "old.nc", engine="scipy")
+    old, new = (open_own(tmp_path / name, **SHORT)["train"] for name in ("old.nc", "new.nc"))
+    assert (tmp_path / "old.nc").read_bytes()[:3] == b"CDF"
+    assert torch.equal(old[0]["frames"], new[0]["frames"])
+    assert torch.equal(old[0]["times"], new[0]["times"])
     (tmp_path / "old.nc").write_bytes(b"CDF\x01" + bytes(100))
-    with pytest.raises(DataError, match=r"old\.nc cannot be read: it is NetCDF 3; make it NetCDF 4"):
+    with pytest.raises(DataError, match=r"old\.nc holds no array of frames"):
         open_own(tmp_path / "old.nc", **SHORT)
 
 

@@ -1,8 +1,9 @@
 """Frames in one array on disk: .npy, .npz, HDF5 and Zarr arrays without named axes, read lazily.
 
-The axes are given by letters (T time, C channels, H rows, W columns, N clips) or guessed from the shape: three are
-THW; four are TCHW where the second is at most 4, THWC where the last is at most 4, else NTHW; five are NTCHW, or NTHWC
-where the last is at most 4 and the third is not.
+The axes are given by letters (T time, C channels, H rows, W columns, N clips) or guessed from the shape: two are HW, a
+single frame; three are THW; four are TCHW where the second is at most 4, THWC where the last is, NHWT where the middle
+two are equal and the last is not, else NTHW; five are NCTHW where the second is at most 4 and the third is not,
+NTHWC or NHWTC where the last is, else NTCHW. What was guessed is always told.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.data.formats.hdf5 import check_own, check_self_contained, open_hdf5
-from framecast.data.formats.times import TIME_NAMES, read_times
-from framecast.data.packing import Packing, Values, packing_from_attributes
+from framecast.data.formats.hdf5 import check_own, check_self_contained, hdf5_fill, open_hdf5
+from framecast.data.formats.times import TIME_NAMES, doubts_about_times, read_times
+from framecast.data.packing import Packing, Values, meaningful_fill, packing_from_attributes
 from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions, check_times, read_in_runs
 from framecast.data.units import check_unit, one_spelling
 from framecast.errors import DataError, MissingExtraError
@@ -33,7 +35,7 @@ class StoredArray(FrameSource):
     Args:
         where: the file and array, for messages.
         opener: opens the array; anything with shape, dtype and numpy's indexing.
-        axes: its axes by letters: T, H, W, and perhaps N and C.
+        axes: its axes by letters: H, W, and perhaps T, N and C.
         packing: how its numbers are stored.
     """
 
@@ -44,7 +46,9 @@ class StoredArray(FrameSource):
         array = self._array.get()
         sizes = dict(zip(axes, array.shape, strict=True))
         check_size(f"{where}, a piece of which", *(getattr(array, "chunks", None) or ()), itemsize=array.dtype.itemsize)
-        self.length, self.clips = sizes["T"], sizes.get("N", 1)
+        chunks = dict(zip(axes, getattr(array, "chunks", None) or (), strict=False))
+        self.unpacked = chunks.get("T", 1) * chunks.get("N", 1)
+        self.length, self.clips = sizes.get("T", 1), sizes.get("N", 1)
         self.count = self.length * self.clips
         self.shape = (sizes.get("C", 1), sizes["H"], sizes["W"])
         check_frames(where, self.count, self.shape, max(4, array.dtype.itemsize))
@@ -66,8 +70,8 @@ class StoredArray(FrameSource):
         with reading(where, remedy="the file is damaged"):
             stored = np.asarray(self._array.get()[tuple(chosen.get(axis, slice(None)) for axis in self.axes)])
         axes = self.axes.replace("N", "")
-        if "C" not in axes:
-            stored, axes = stored[..., None], axes + "C"
+        for absent in sorted(set("TC") - set(axes)):
+            stored, axes = stored[..., None], axes + absent
         return self.packing.unpack(np.transpose(stored, [axes.index(axis) for axis in "TCHW"]))
 
     def close(self) -> None:
@@ -101,7 +105,7 @@ def open_npz(path: Path, options: ReadOptions) -> FrameSource:
     times = None
     stamps = _time_name(shapes, options)
     if stamps:
-        times = read_times(_members(path)[stamps], {}, f"{path}, array {stamps!r}")
+        times = read_times(np.atleast_1d(_members(path)[stamps]), {}, f"{path}, array {stamps!r}", options.tolerance)
     return array_source(f"{path}, array {name!r}", partial(_member, path, name), options, {}, times)
 
 
@@ -116,19 +120,32 @@ def open_hdf5_array(path: Path, options: ReadOptions) -> FrameSource:
         arrays: dict[str, Any] = {}
         file.visititems(lambda name, item: arrays.update({name: item}) if isinstance(item, h5py.Dataset) else None)
         name = choose_variable({key: item.ndim for key, item in arrays.items()}, options, str(path))
-        attributes = dict(arrays[name].attrs)
-        times, stamps = None, _time_name({key: item.shape for key, item in arrays.items()}, options)
+        attributes, declared = dict(arrays[name].attrs), hdf5_fill(arrays[name])
+        times, attributes_of_time = None, dict[str, Any]()
+        stamps = _time_name({key: item.shape for key, item in arrays.items()}, options)
         if stamps:
             check_size(f"{path}, dataset {stamps!r}", *arrays[stamps].shape, itemsize=arrays[stamps].dtype.itemsize)
-            times = read_times(arrays[stamps][()], dict(arrays[stamps].attrs), f"{path}, dataset {stamps!r}")
+            stored, attributes_of_time = np.atleast_1d(arrays[stamps][()]), dict(arrays[stamps].attrs)
+            times = read_times(stored, attributes_of_time, f"{path}, dataset {stamps!r}", options.tolerance)
+        axes_named = any(len(dimension) for dimension in arrays[name].dims)
+    if axes_named and options.axes is None:
+        from framecast.data.formats.netcdf import open_cf  # the axes' names are there, so it need not be guessed
+
+        return open_cf(path, replace(options, variable=name))
     where = f"{path}, dataset {name!r}"
     if options.unit is None:
         check_unit(name, one_spelling(attributes.get("units", "")), where)
-    return array_source(where, partial(_dataset, path, name), options, attributes, times)
+    return array_source(where, partial(_dataset, path, name), options, attributes, times, declared, attributes_of_time)
 
 
 def array_source(
-    where: str, opener: Callable[[], Any], options: ReadOptions, attributes: Mapping[str, Any], times: Indices | None
+    where: str,
+    opener: Callable[[], Any],
+    options: ReadOptions,
+    attributes: Mapping[str, Any],
+    times: Indices | None,
+    declared: float | None = None,
+    time_attributes: Mapping[str, Any] | None = None,
 ) -> StoredArray:
     """Make a source of an array, its axes named by the options or guessed.
 
@@ -138,18 +155,29 @@ def array_source(
         options: how it is to be read.
         attributes: its CF attributes.
         times: the time stamps of its frames, or None.
+        declared: the fill value that the file declares for what was not written, if it means no data.
+        time_attributes: attributes of the time stamps.
 
     Raises:
         DataError: it holds no numbers, its axes cannot be told apart, or the times do not fit.
     """
+    check_sizeless(options, where)
     array = opener()
     check_numbers(array.dtype, where)
     axes = options.axes or guess_axes(array.shape, options.channels, where)
     check_axes(axes, array.shape, where)
-    packing, pixels, unit = pixel_packing(array.dtype, attributes, options, where)
+    channels = dict(zip(axes, array.shape, strict=True)).get("C", 1)
+    if options.channels not in (None, channels):
+        raise DataError(
+            f"{where} is {array.shape}, taken as {axes}, so it has {channels} channels and not {options.channels}: "
+            "convert it, or name the axes with axes="
+        )
+    packing, pixels, unit = pixel_packing(array.dtype, attributes, options, where, declared)
     source = StoredArray(where, opener, axes, packing)
     source.unit, source.pixels = unit, pixels
     source.notes = [*([] if options.axes else [f"axes {array.shape} are taken as {axes}"]), *packing.notes()]
+    if times is not None and options.time != "none":
+        source.notes += doubts_about_times(times, time_attributes or {})
     if times is not None and options.time != "none":
         if len(times) != source.count:
             raise DataError(f"{where} has {source.count} frames and {len(times)} time stamps: give one for each frame")
@@ -158,18 +186,28 @@ def array_source(
 
 
 def pixel_packing(
-    dtype: np.dtype[Any], attributes: Mapping[str, Any], options: ReadOptions, where: str
+    dtype: np.dtype[Any], attributes: Mapping[str, Any], options: ReadOptions, where: str, declared: float | None = None
 ) -> tuple[Packing, bool, str]:
     """Return how numbers are stored, whether they are pixels, and their unit.
 
     8-bit whole numbers without a unit and without packing attributes are pixels, so divided by 255.
     """
-    packing = packing_from_attributes(attributes, options.nodata, where)
+    packing = packing_from_attributes(attributes, dtype, options.nodata, where, declared)
     unit = options.unit or one_spelling(attributes.get("units", ""))
     pixels = dtype == np.uint8 and packing.plain and unit == "1"
     if pixels:
-        packing = Packing(1 / 255, 0.0, packing.missing, packing.least, packing.most)
+        packing = replace(packing, scale=1 / 255)
     return packing, pixels, unit
+
+
+def check_sizeless(options: ReadOptions, where: str) -> None:
+    """Refuse a size for what is not resized when it is read.
+
+    Raises:
+        DataError: one is asked for.
+    """
+    if options.size is not None:
+        raise DataError(f"{where} is not resized: size= is for pictures and videos; use crop=, or resample it")
 
 
 def check_numbers(dtype: np.dtype[Any], where: str) -> None:
@@ -194,21 +232,29 @@ def guess_axes(shape: tuple[int, ...], channels: int | None, where: str) -> str:
     Raises:
         DataError: it has fewer than three or more than five axes, none of so many channels, or it is doubtful.
     """
+    if len(shape) == 2:
+        return "HW"
     if len(shape) == 3:
         return "THW"
     if len(shape) == 4:
         return _guess_four(shape, channels, where)
     if len(shape) == 5:
-        least = channels or 1
-        return "NTHWC" if least <= shape[4] <= (channels or MOST_CHANNELS) and shape[2] != least else "NTCHW"
-    raise DataError(f"{where} is {shape} and frames have three to five axes, such as THW or NTCHW: reshape it")
+        least, most = channels or 1, channels or MOST_CHANNELS
+        if least <= shape[1] <= most and shape[2] > most:
+            return "NCTHW"
+        if least <= shape[4] <= most and shape[2] != least:
+            return "NHWTC" if shape[1] == shape[2] != shape[3] else "NTHWC"
+        return "NTCHW"
+    raise DataError(f"{where} is {shape} and frames have two to five axes, such as HW, THW or NTCHW: reshape it")
 
 
 def _guess_four(shape: tuple[int, ...], channels: int | None, where: str) -> str:
     if channels is None:
         if shape[1] <= MOST_CHANNELS:
             return "TCHW"
-        return "THWC" if shape[3] <= MOST_CHANNELS else "NTHW"
+        if shape[3] <= MOST_CHANNELS:
+            return "THWC"
+        return "NHWT" if shape[1] == shape[2] != shape[3] else "NTHW"
     if shape[1] == channels:
         return "TCHW"
     if shape[3] == channels:
@@ -231,28 +277,32 @@ def check_axes(axes: str, shape: tuple[int, ...], where: str) -> None:
     Raises:
         DataError: unknown, doubled, missing or too many letters, or an empty axis.
     """
-    if len(set(axes)) != len(axes) or not {"T", "H", "W"} <= set(axes) <= set("NTCHW") or len(axes) != len(shape):
+    if len(set(axes)) != len(axes) or not {"H", "W"} <= set(axes) <= set("NTCHW") or len(axes) != len(shape):
         raise DataError(
-            f"{where} is {shape} and axes is {axes!r}: name each axis once by T, H, W, and where there are, C and N"
+            f"{where} is {shape} and axes is {axes!r}: name each axis once by H, W, and where there are, T, C and N"
         )
     if not all(shape):
         raise DataError(f"{where} is {shape}: it holds no frames")
 
 
 def choose_variable(axes: Mapping[str, int], options: ReadOptions, where: str) -> str:
-    """Return the name of the array of frames: the one asked for, or the only one of at least three axes.
+    """Return the name of the array of frames: the one asked for, or the only one of most axes, at least two.
 
     Raises:
         DataError: there is none, or several and none is asked for.
     """
     if options.variable is not None:
-        if options.variable not in axes:
+        named = [name for name in axes if options.variable in (name, name.rpartition("/")[2])]
+        if options.variable not in axes and len(named) != 1:
             raise DataError(f"{where} has no {options.variable!r}: it has {', '.join(axes) or 'nothing'}")
-        return options.variable
-    candidates = [name for name, count in axes.items() if count >= 3]
+        return options.variable if options.variable in axes else named[0]
+    most = max(axes.values(), default=0)
+    candidates = [name for name, count in axes.items() if count >= 3] or [
+        name for name, count in axes.items() if count == most >= 2
+    ]
     if len(candidates) != 1:
         names = ", ".join(candidates or list(axes)[:20]) or "nothing"
-        problem = "several arrays of frames" if candidates else "no array of three or more axes"
+        problem = "several arrays of frames" if candidates else "no array of two or more axes"
         raise DataError(f"{where} holds {problem} ({names}): name one with variable=")
     return candidates[0]
 
@@ -261,7 +311,7 @@ def _time_name(shapes: Mapping[str, tuple[int, ...]], options: ReadOptions) -> s
     """Return the name of the array of time stamps, or None."""
     if options.time is not None:
         return options.time if options.time in shapes else None
-    names = [name for name, shape in shapes.items() if len(shape) == 1 and name.split("/")[-1].lower() in TIME_NAMES]
+    names = [name for name, shape in shapes.items() if len(shape) <= 1 and name.split("/")[-1].lower() in TIME_NAMES]
     return names[0] if names else None
 
 
@@ -320,15 +370,26 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in MARKS)
 
 
+def zarr_metadata(path: Path) -> list[Path]:
+    """Return the metadata files of a store's arrays and groups, those of groups within groups included."""
+    # Not every folder: those of the chunks may be millions.
+    return [file for depth in ("*", "*/*") for mark in MARKS for file in sorted(path.glob(f"{depth}/{mark}"))]
+
+
+def is_zarr_array(path: Path) -> bool:
+    """Return whether a folder is a Zarr array, not a group."""
+    return (path / ".zarray").is_file() or _metadata(path / "zarr.json").get("node_type") == "array"
+
+
 def has_named_axes(path: Path) -> bool:
     """Return whether all arrays of a Zarr group name their axes, as xarray needs it.
 
     Raises:
         DataError: its metadata cannot be read.
     """
-    if (path / ".zarray").is_file() or _metadata(path / "zarr.json").get("node_type") == "array":
+    if is_zarr_array(path):
         return False
-    arrays = [*path.glob("*/zarr.json"), *path.glob("*/.zarray")]
+    arrays = [file for file in zarr_metadata(path) if file.name in ("zarr.json", ".zarray")]
     return all(_axes_named(array) for array in arrays)
 
 
@@ -385,8 +446,33 @@ def open_zarr_array(path: Path, options: ReadOptions) -> FrameSource:
     with reading(path, remedy="the Zarr is damaged or of another version"):
         node = zarr.open(path, mode="r")
         if isinstance(node, zarr.Array):
-            return array_source(str(path), partial(zarr.open_array, path, mode="r"), options, node.attrs.asdict(), None)
+            return array_source(
+                str(path), partial(zarr.open_array, path, mode="r"), options, node.attrs.asdict(), None, zarr_fill(path)
+            )
         arrays = dict(node.arrays())
     name = choose_variable({key: array.ndim for key, array in arrays.items()}, options, str(path))
     opener = partial(zarr.open_array, path / name, mode="r")
-    return array_source(f"{path}, array {name!r}", opener, options, arrays[name].attrs.asdict(), None)
+    return array_source(
+        f"{path}, array {name!r}", opener, options, arrays[name].attrs.asdict(), None, zarr_fill(path / name)
+    )
+
+
+def is_zarr_2(array: Path) -> bool:
+    """Return whether an array is of Zarr format 2."""
+    return (array / ".zarray").is_file()
+
+
+def zarr_2_fill(array: Path) -> dict[str, Any]:
+    """Return the attribute ``_FillValue`` of an array in Zarr format 2, or nothing where it has none."""
+    attributes = _metadata(array / ".zattrs")
+    return {name: value for name, value in attributes.items() if name == "_FillValue"}
+
+
+def zarr_fill(array: Path) -> float | None:
+    """Return the fill value of an array in Zarr format 2 if it can only mean no data, else None.
+
+    In format 2 xarray writes ``_FillValue`` nowhere else; zarr-python's own default is 0.
+    """
+    facts = _metadata(array / ".zarray")
+    declared = facts.get("fill_value")
+    return meaningful_fill(declared, facts["dtype"]) if isinstance(declared, int | float) else None

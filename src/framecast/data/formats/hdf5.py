@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from framecast.data.packing import meaningful_fill
 from framecast.errors import DataError, DatasetNotFoundError
 from framecast.untrusted import check_size, reading
 
@@ -98,6 +99,15 @@ def check_own(dataset: Any, path: Any) -> Any:
     if _is_elsewhere(dataset) or Path(dataset.file.filename) != Path(path):
         raise DataError(f"{path}: {dataset.name} takes its values from other files, which are not read: copy them in")
     return dataset
+
+
+def hdf5_fill(dataset: h5py.Dataset) -> float | None:
+    """Return the fill value that a dataset declares if it can only mean no data, else None.
+
+    The netCDF library always declares one; h5py declares 0 unless it is told otherwise.
+    """
+    declared = dataset.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
+    return meaningful_fill(dataset.fillvalue, dataset.dtype) if declared else None
 
 
 def check_small(dataset: h5py.Dataset, path: Any) -> Any:

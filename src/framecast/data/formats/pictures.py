@@ -1,7 +1,9 @@
 """Frames as pictures: folders of PNG files in the natural order of their names, and GIFs.
 
-Natural order counts: frame_2 comes before frame_10. Grey and colour pictures of 8 or 16 bits become intensities
-in [0, 1]; a resize is bilinear, anti-aliased where it shrinks.
+Natural order counts: frame_2 comes before frame_10; where all names tell a time, such as 202401011205, frames have it.
+Grey and colour pictures of 8 or 16 bits become intensities in [0, 1]; what is transparent is laid over black, whatever
+colour it hides. A resize is bilinear, anti-aliased where it shrinks. Pillow cuts colours of 16 bits to 8, so these are
+decoded by PyAV (extra ``video``).
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 from torch.nn import functional as F
 
+from framecast.data.formats.times import times_in_names
 from framecast.data.packing import Values
-from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions
-from framecast.errors import DataError
+from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions, check_times
+from framecast.errors import DataError, MissingExtraError
 from framecast.untrusted import check_size, reading
 
+PICTURES = (".png",)
 MODES = {1: "L", 3: "RGB"}
 GREY_MODES = ("1", "L", "LA", "I", "F")
 MOST_HEADERS = 10_000
@@ -44,7 +48,11 @@ class PictureFolder(FrameSource):
     def __init__(self, files: Sequence[Path], options: ReadOptions) -> None:
         self.files, self.options, self.where = sorted(files, key=natural_order), options, str(files[0].parent)
         self.count, self.times = len(self.files), None
+        notes = self._read_names()
         first = _opened(self.files[0], _facts)
+        if first[2]:
+            notes.append("transparent pixels are laid over black")
+        self.notes = notes
         channels = options.channels or first[1]
         if channels not in MODES:
             raise DataError(f"{self.where}: pictures have 1 or 3 channels and {channels} are asked for")
@@ -53,6 +61,18 @@ class PictureFolder(FrameSource):
         self.complete = options.nodata is None
         if options.size is None:
             self._check_sizes(first[0])
+
+    def _read_names(self) -> list[str]:
+        """Take the times that the names tell, and return a note of it."""
+        if self.options.time == "none":
+            return []
+        pattern = self.options.time if self.options.time and "%" in self.options.time else None
+        times = times_in_names([file.name for file in self.files], pattern)
+        if times is None or (pattern is None and len(np.unique(times)) < len(times)):
+            return []
+        order = np.argsort(times, kind="stable")
+        self.files, self.times = [self.files[n] for n in order], check_times(times[order], self.where)
+        return ["times are those in the names of the pictures; time='none' leaves them out"]
 
     def _check_sizes(self, first: tuple[int, int]) -> None:
         sizes = {first}
@@ -84,6 +104,9 @@ class Gif(FrameSource):
         frames = self._frames.get()
         self.count, self.shape = len(frames), frames.shape[1:]
         self.complete = options.nodata is None
+        with reading(path), Image.open(path, formats=["GIF"]) as image:
+            if "transparency" in image.info:
+                self.notes = ["transparent pixels are laid over black"]
 
     def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""
@@ -132,25 +155,72 @@ def _opened(file: Path, look: Any) -> Any:
             return look(image)
 
 
-def _facts(image: Image.Image) -> tuple[tuple[int, int], int]:
-    """Return (H, W) and the channels."""
-    return (image.height, image.width), 1 if image.mode.split(";")[0] in GREY_MODES else 3
+def _facts(image: Image.Image) -> tuple[tuple[int, int], int, bool]:
+    """Return (H, W), the channels, and whether pixels may be transparent."""
+    grey = image.mode.split(";")[0] in GREY_MODES or _depth_and_kind(image)[1] in (0, 4)
+    clear = image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
+    return (image.height, image.width), 1 if grey else 3, clear
+
+
+def _depth_and_kind(image: Image.Image) -> tuple[int, int]:
+    """Return the bits of a sample and the colour type that a PNG declares, (8, -1) of others."""
+    name = getattr(image, "filename", "")
+    if image.format != "PNG" or not name:
+        return 8, -1
+    with Path(name).open("rb") as file:
+        start = file.read(26)
+    return start[24], start[25]
+
+
+def _deep(image: Image.Image, channels: int) -> NDArray[np.uint16]:
+    """Return (C, H, W) of a PNG of 16 bits in colour or with transparency, laid over black."""
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError("av", "video", f"reading {image.filename}, a PNG of 16 bits in colour") from error  # type: ignore[attr-defined]
+    with av.open(image.filename) as container:  # type: ignore[attr-defined]
+        frame = next(container.decode(video=0))
+        pixels = frame.reformat(format="rgba64le").to_ndarray()
+    colours = pixels[..., :3] * (pixels[..., 3:] / 65_535)
+    if channels == 1:
+        weights = (1, 0, 0) if _depth_and_kind(image)[1] in (0, 4) else LUMA
+        colours = (colours @ np.array(weights))[..., None]
+    return np.rint(np.moveaxis(colours, -1, 0)).astype(np.uint16)
+
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in grey, ITU-R BT.601, as Pillow has them."""
 
 
 def _values(image: Image.Image, channels: int, options: ReadOptions) -> Values:
     """Return intensities (C, H, W) in [0, 1]."""
     if channels not in MODES:
         raise DataError(f"pictures have 1 or 3 channels and {channels} are asked for: give an array instead")
+    depth, kind = _depth_and_kind(image)
     if image.mode.startswith("I") and channels == 1:
         # Pillow cuts 16-bit grey at 255 when it converts it.
         stored, top = np.asarray(image), 65_535
+    elif depth == 16 and kind in (0, 2, 4, 6):
+        stored, top = _deep(image, channels), 65_535
     else:
-        stored, top = np.asarray(image.convert(MODES[channels])), 255
-    stored = stored[None] if stored.ndim == 2 else np.moveaxis(stored, -1, 0)
+        stored, top = np.asarray(_over_black(image).convert(MODES[channels])), 255
+    if stored.ndim == 2:
+        stored = stored[None]
+    elif top == 255:
+        stored = np.moveaxis(stored, -1, 0)
     values = (stored / top).astype(np.float32)
     if options.nodata is not None:
         values[stored == options.nodata] = np.nan
     return resize_frames(values, options.size)
+
+
+def _over_black(image: Image.Image) -> Image.Image:
+    """Return a picture without transparency: what is clear is black, whatever colour lies under it."""
+    if image.mode not in ("LA", "PA", "RGBA", "La", "RGBa") and "transparency" not in image.info:
+        return image
+    clear = image.convert("RGBA")
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    return Image.alpha_composite(black, clear).convert("RGB")
 
 
 def resize_frames(values: NDArray[np.float32], size: tuple[int, int] | None) -> Values:

@@ -8,8 +8,8 @@ little-endian, twelve bits and four flags; row 0 is the southernmost.
 
 ``wradlib`` (extra ``radar``, no GDAL) decodes the values. Before that, a check of ours: the header holds known
 tokens only, and its declared length, the grid and the file agree, so that a cut or patched file is an error and
-never a shifted map. We return mm/h, north up. What is flagged as no data is NaN, and so is clutter, which is an
-echo but no rain, unless it is asked for.
+never a shifted map. We return mm/h, north up; reflectivity (RX, EX, WX) is turned into rain by Z = 256 R^1.42. What is
+flagged as no data is NaN, and so is clutter, which is an echo but no rain, unless it is asked for.
 
 Source: German Weather Service, https://opendata.dwd.de (RADKLIM: climate_environment/CDC/grids_germany/5_minutes/
 radolan/reproc/2017_002/bin). Licence: CC BY 4.0. Citation of RADKLIM: Winterrath et al. 2018,
@@ -25,22 +25,33 @@ import io
 import re
 import tarfile
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from framecast.data.sources import Frame
+from framecast.data.georeference import Georeference, from_corner
+from framecast.data.scaling import rain_from_reflectivity
+from framecast.data.sources import Frame, FrameHeader
 from framecast.errors import DataError, DatasetNotFoundError, MissingExtraError
 from framecast.untrusted import reading
 
-# Products whose values are millimetres of rain that add up over INT minutes; others hold reflectivity or flags.
+# Products whose values are millimetres of rain that add up over INT minutes; others hold flags.
 RAIN = frozenset(
     {"RY", "RZ", "RW", "RH", "RB", "RL", "RU", "RV", "RQ", "YW", "SF", "SH", "SQ", "EY", "EZ", "EW", "EH", "EB",
      "W1", "W2", "W3", "W4"}
 )  # fmt: skip
+REFLECTIVITY = frozenset({"RX", "EX", "WX"})
+"""Products of one byte a pixel, in half dBZ."""
 ETX = b"\x03"
 COMPOSITE = "10000"
+GRIDS = ((900, 900), (1100, 900), (1200, 1100), (1500, 1400))
+SPHERE = "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=10 +a=6370040 +b=6370040 +x_0=0 +y_0=0 +units=m"
+ELLIPSOID = (
+    "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=10 +a=6378137 +b=6356752.3142451802 +x_0=543196.83521776402 "
+    "+y_0=3622588.8619310018 +units=m"
+)
 LONGEST_HEADER = 2000
 MOST_BYTES = 64 * 1024 * 1024
 PIECE_BYTES = 1024**2
@@ -80,6 +91,7 @@ class Header(NamedTuple):
     minutes: int
     declared: int
     length: int
+    version: int
 
 
 def read_radolan(path: str | Path, *, keep_clutter: bool = False) -> Frame:
@@ -127,16 +139,43 @@ def read_radolan_forecasts(path: str | Path, *, keep_clutter: bool = False) -> l
     return sorted(frames, key=lambda frame: frame.time)
 
 
-def radolan_time(path: str | Path) -> int:
-    """Return the time of a composite from its header alone, in seconds since 1970 UTC.
+def radolan_header(path: str | Path) -> FrameHeader:
+    """Return what a composite says without its values; of a forecast, the time it holds for.
 
     Raises:
         DatasetNotFoundError: there is no such file.
         DataError: the header cannot be read.
     """
     path = Path(path)
-    header = check_header(_unpacked(path, first=LONGEST_HEADER), str(path), complete=False)
-    return header.time + 60 * header.ahead
+    return _frame_header(check_header(_unpacked(path, first=LONGEST_HEADER), str(path), complete=False))
+
+
+def _frame_header(header: Header) -> FrameHeader:
+    kind = "" if header.product in REFLECTIVITY else f" {header.minutes} min"
+    product = f"{header.product}{' forecast' if header.ahead else ''}{kind}"
+    return FrameHeader(header.time + 60 * header.ahead, "mm/h", product, _georeference(header))
+
+
+def _georeference(header: Header) -> Georeference | None:
+    """Return where the pixels are: grids of their size on the sphere or, from format 5 on, on the ellipsoid."""
+    size = header.rows, header.columns
+    if header.version >= 5 and size == (1200, 1100):
+        return from_corner((-500.0, 500.0), (1000.0, 1000.0), size, ELLIPSOID)
+    corner = _corner_on_the_sphere(size)
+    return from_corner(corner, (1000.0, 1000.0), size, SPHERE) if corner else None
+
+
+@lru_cache
+def _corner_on_the_sphere(size: tuple[int, int]) -> tuple[float, float] | None:
+    """Return (x, y) in metres of the north-western corner of a grid, or None where wradlib does not know it."""
+    try:
+        from wradlib.georef import get_radolan_grid
+    except ImportError:
+        return None
+    if size not in GRIDS:
+        return None
+    corners = 1000 * get_radolan_grid(*size)  # the south-western corner of each pixel, in kilometres
+    return float(corners[0, 0, 0]), float(corners[-1, 0, 1]) + 1000
 
 
 def check_header(content: bytes, where: str, *, complete: bool = True) -> Header:
@@ -161,11 +200,12 @@ def check_header(content: bytes, where: str, *, complete: bool = True) -> Header
             "composite, or damaged"
         )
     header = _parse(content[:end].decode("latin-1"), where, end + 1)
-    if header.product not in RAIN:
+    if header.product not in RAIN | REFLECTIVITY:
         raise DataError(
-            f"{where} is product {header.product}, which is not rain in mm: use one of {', '.join(sorted(RAIN))}"
+            f"{where} is product {header.product}, which is neither rain in mm nor reflectivity: use one of "
+            f"{', '.join(sorted(RAIN | REFLECTIVITY))}"
         )
-    size = header.length + 2 * header.rows * header.columns
+    size = header.length + (1 if header.product in REFLECTIVITY else 2) * header.rows * header.columns
     if header.declared != size:
         raise DataError(
             f"{where} declares {header.declared} bytes (BY) and a header of {header.length} with a grid of "
@@ -207,8 +247,8 @@ def _parse(text: str, where: str, length: int) -> Header:
     if not minutes:
         raise DataError(f"{where} adds up rain over 0 minutes (INT): its header is damaged")
     return Header(
-        start["product"], int(moment.timestamp()), int(tokens.get("VV", 0)), rows, columns,
-        float("1" + tokens["PR"]), minutes, int(tokens["BY"]), length,
+        start["product"], int(moment.timestamp()), int(tokens.get("VV") or 0), rows, columns,
+        float("1" + tokens["PR"]), minutes, int(tokens["BY"]), length, int(tokens.get("VS") or 0),
     )  # fmt: skip
 
 
@@ -225,12 +265,15 @@ def _decode(content: bytes, where: str, keep_clutter: bool) -> Frame:
             f"{where} is {values.shape} at {facts['precision']} mm by wradlib and {header.rows}x{header.columns} at "
             f"{header.precision} mm by its header: do not use the file"
         )
-    rates = values.astype(np.float32) * np.float32(60 / header.minutes)
+    if header.product in REFLECTIVITY:
+        rates = rain_from_reflectivity(values).astype(np.float32)
+    else:
+        rates = values.astype(np.float32) * np.float32(60 / header.minutes)
     rates.flat[facts["nodatamask"]] = np.nan
     if not keep_clutter:
         rates.flat[facts["cluttermask"]] = np.nan
     # The file's row 0 is in the south.
-    return Frame(np.ascontiguousarray(rates[None, ::-1]), header.time + 60 * header.ahead, "mm/h")
+    return Frame(np.ascontiguousarray(rates[None, ::-1]), *_frame_header(header))
 
 
 def _unpacked(path: Path, first: int | None = None, most: int = MOST_BYTES) -> bytes:

@@ -1,8 +1,11 @@
 """Videos: decoded once with PyAV (extra ``video``) into a cache of 8-bit frames, which is then read by number.
 
-The cache is one .npy (F, C, H, W) uint8 a video, named after the file's place, size and time of change and after
-the size and channels asked for. It is written beside and renamed, so a decoding that was interrupted leaves
-nothing that is taken for a video.
+The cache is one .npy (F, C, H, W) uint8 a video, and one of the times at which frames are shown, named after the file's
+place, size and time of change and after the size and channels asked for. Each is written beside and renamed, so a
+decoding that was interrupted leaves nothing that is taken for a video.
+
+Frames are turned as the file says that they are to be shown. Where the pace changes or the video pauses, a new sequence
+begins, and no clip spans two.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,8 @@ from numpy.typing import NDArray
 from framecast.data.cache import cache_folder, file_facts
 from framecast.data.formats.arrays import StoredArray, load_array
 from framecast.data.formats.pictures import resize_frames
-from framecast.data.packing import Packing
-from framecast.data.sources import FrameSource, ReadOptions
+from framecast.data.packing import Packing, Values
+from framecast.data.sources import DerivedSource, FrameSource, Indices, ReadOptions
 from framecast.errors import DataError, MissingExtraError
 from framecast.files import replacing
 from framecast.untrusted import check_frames, check_size, most_bytes, reading
@@ -40,14 +44,55 @@ def open_video(path: Path, options: ReadOptions) -> FrameSource:
     """
     cached = decode_into_cache(path, options.size, options.channels)
     packing = Packing(1 / 255, 0.0, () if options.nodata is None else (options.nodata,))
-    source = StoredArray(str(path), partial(load_array, cached), "TCHW", packing)
-    source.pixels, source.interval = True, _interval(path)
+    frames = StoredArray(str(path), partial(load_array, cached), "TCHW", packing)
+    frames.pixels = True
+    source = Video(frames, load_array(_times_beside(cached)))
+    if _deep(path):
+        source.notes = [*source.notes, "the video has more than 8 bits a sample, of which 8 are kept"]
     return source
+
+
+class Video(DerivedSource):
+    """Frames of a decoded video, in sequences of one pace.
+
+    Args:
+        frames: all of them.
+        shown: (F,) seconds at which they are shown, NaN where the file does not say.
+    """
+
+    def __init__(self, frames: FrameSource, shown: NDArray[np.float64]) -> None:
+        super().__init__(frames)
+        self.runs = [range(self.count)]
+        steps = np.diff(shown)
+        if not len(steps) or not np.isfinite(steps).all() or steps.max() <= 0:
+            return
+        self.interval = pace = round(float(np.median(steps)), 6)
+        borders = [0, *(np.flatnonzero(np.abs(steps - pace) > pace / 2) + 1).tolist(), self.count]
+        self.runs = [range(start, stop) for start, stop in pairwise(borders)]
+        if len(self.runs) > 1:
+            self.notes = [
+                *self.notes,
+                f"frames are {pace:g} s apart, but {len(self.runs) - 1} times by another step, up to {steps.max():g} "
+                "s: no clip spans one",
+            ]
+
+    @property
+    def sequences(self) -> list[range]:
+        """The runs of one pace."""
+        return self.runs
+
+    def read(self, numbers: Indices) -> Values:
+        """Return frames by their numbers."""
+        return self.source.read(numbers)
+
+
+def _times_beside(cached: Path) -> Path:
+    return cached.with_suffix(".times.npy")
 
 
 def cached_video(path: Path, size: tuple[int, int] | None, channels: int | None) -> Path:
     """Return where the decoded frames of a video are kept; the file may not exist yet."""
-    key = hashlib.sha256(f"{file_facts(path)} {size} {channels}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(f"turned {file_facts(path)} {size} {channels}".encode()).hexdigest()[:24]
     return cache_folder() / "video" / f"{path.stem}-{key}.npy"
 
 
@@ -65,10 +110,13 @@ def decode_into_cache(path: Path, size: tuple[int, int] | None = None, channels:
         OSError: the cache cannot be written; the message names it.
     """
     target = cached_video(path, size, channels)
-    if _is_whole(target):
+    if _is_whole(target) and _times_beside(target).is_file():
         return target
+    shown: list[float] = []
     with replacing(target) as file:
-        _write_frames(file, _decoded(path, size, channels), path)
+        _write_frames(file, _decoded(path, size, channels, shown), path)
+    with replacing(_times_beside(target)) as file:
+        np.save(file, np.array(shown))
     return target
 
 
@@ -110,7 +158,8 @@ def _write_header(file: Any, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, facts)
 
 
-def _decoded(path: Path, size: tuple[int, int] | None, channels: int | None) -> Iterator[Decoded]:
+def _decoded(path: Path, size: tuple[int, int] | None, channels: int | None, shown: list[float]) -> Iterator[Decoded]:
+    """Yield the frames as they are to be shown, and add the times of showing them, in seconds."""
     av = _pyav()
     remedy = "the file is damaged or its codec unknown; convert it, e.g. to H.264"
     with reading(path, "cannot be decoded", remedy), av.open(str(path)) as container:
@@ -124,7 +173,9 @@ def _decoded(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
         stream.thread_type = "AUTO"
         for frame in container.decode(stream):
             check_size(path, frame.height, frame.width, 3)
-            pixels = frame.to_ndarray(format=kind)
+            shown.append(float("nan") if frame.time is None else float(frame.time))
+            # The rotation is how far the shown picture is turned counter-clockwise, in degrees.
+            pixels = np.rot90(frame.to_ndarray(format=kind), round(frame.rotation / 90))
             yield _sized(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0), size)
 
 
@@ -142,11 +193,11 @@ def _channels(stream: Any, channels: int | None, path: Path) -> int:
     return channels
 
 
-def _interval(path: Path) -> float | None:
-    """Return the seconds between frames, where the file tells its rate."""
+def _deep(path: Path) -> bool:
+    """Return whether a video has more than 8 bits a sample."""
     with reading(path), _pyav().open(str(path)) as container:
-        rate = container.streams.video[0].average_rate
-        return float(1 / rate) if rate else None
+        form = container.streams.video[0].format
+        return bool(form and max(component.bits for component in form.components) > 8)
 
 
 def _pyav() -> Any:

@@ -27,9 +27,10 @@ import numpy as np
 from framecast.data.clips import SPLITS, ClipData, Split, data_root, missing_files
 from framecast.data.formats.arrays import is_zarr
 from framecast.data.formats.hdf5 import check_pixels, number, open_hdf5, text
+from framecast.data.georeference import Georeference, from_corner
 from framecast.data.grid import Method, Space
 from framecast.data.radar import Crop, cut_clips, make_grid, prepare_source, radar_archive, rain_scaling
-from framecast.data.sources import FolderSource, Frame, FrameSource, Indices
+from framecast.data.sources import FolderSource, Frame, FrameHeader, FrameSource, Indices
 from framecast.errors import DataError
 
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -57,7 +58,7 @@ def read_knmi(path: str | Path) -> Frame:
                 f"{path} has the calibration {text(calibration, 'calibration_formulas', path)!r}: not known"
             )
         slope, start_value = float(formula[1]), float(formula[2] or 0)
-        start, end = _times(file, path)
+        header, (start, end) = _header(file, path), _times(file, path)
         if end <= start:
             raise DataError(
                 f"{path} adds up rain from {start} to {end} s, which is not a time: its overview is damaged"
@@ -67,18 +68,41 @@ def read_knmi(path: str | Path) -> Frame:
     amounts = pixels.astype(np.float64) * slope + start_value
     rates = (amounts * (3600 / (end - start))).astype(np.float32)
     rates[np.isin(pixels, list(empty))] = np.nan
-    return Frame(rates[None], end, "mm/h")
+    return Frame(rates[None], *header)
 
 
-def knmi_time(path: str | Path) -> int:
-    """Return the end of the accumulation without reading the values, in seconds since 1970 UTC.
+def knmi_header(path: str | Path) -> FrameHeader:
+    """Return what a composite says without its values; its time is the end of the accumulation.
 
     Raises:
         DatasetNotFoundError: there is no such file.
         DataError: the file is damaged or its times cannot be understood.
     """
     with open_hdf5(path) as file:
-        return _times(file, path)[1]
+        return _header(file, path)
+
+
+def _header(file: h5py.File, path: Any) -> FrameHeader:
+    start, end = _times(file, path)
+    return FrameHeader(end, "mm/h", f"KNMI {end - start} s", _georeference(file, path))
+
+
+def _georeference(file: h5py.File, path: Any) -> Georeference | None:
+    """Return where the pixels are by ``geographic``, which counts in kilometres."""
+    if "geographic/map_projection" not in file:
+        return None
+    facts, projection = file["geographic"].attrs, file["geographic/map_projection"].attrs
+    names = ("geo_column_offset", "geo_row_offset", "geo_pixel_size_x", "geo_pixel_size_y", "geo_number_columns",
+             "geo_number_rows")  # fmt: skip
+    if not all(name in facts for name in names) or "projection_proj4_params" not in projection:
+        return None
+    left, top, across, down, width, height = (number(facts, name, path) for name in names)
+    if min(width, height) < 1 or across <= 0 or down >= 0:
+        return None
+    words = text(projection, "projection_proj4_params", path)
+    metres = re.sub(r"\+([ab])=([\d.]+)", lambda axis: f"+{axis[1]}={1000 * float(axis[2]):.10g}", words) + " +units=m"
+    corner = 1000 * left * across, 1000 * top * down
+    return from_corner(corner, (1000 * across, -1000 * down), (int(height), int(width)), metres)
 
 
 def _times(file: h5py.File, path: Any) -> tuple[int, int]:
@@ -155,7 +179,7 @@ def _frames(root: Path) -> FrameSource:
     files = sorted(root.rglob("RAD_NL*.h5")) if root.is_dir() else []
     if not files:
         raise missing_files(["KNMI radar files"], root, SOURCE, FOLDER_TREE)
-    return FolderSource(files, read_knmi, knmi_time)
+    return FolderSource(files, read_knmi, knmi_header)
 
 
 def _blocks(count: int, blocks: Sequence[float]) -> dict[Split, Indices]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,13 +29,22 @@ from tqdm import tqdm
 from framecast.data.cache import kept_index
 from framecast.data.catalogue import describe_files, open_parts
 from framecast.data.clips import SPLITS, ClipData, ClipSet, ClipSpec, Split, check_lengths
+from framecast.data.formats.pysteps import PREFIX
 from framecast.data.formats.times import snap_times, step_statistics
 from framecast.data.grid import Grid
 from framecast.data.scaling import SCALINGS, MinMax, Scaling, scaling_from_dict
-from framecast.data.sources import FrameSource, GriddedSource, Indices, JoinedSource, ReadOptions, check_alike
+from framecast.data.sources import (
+    FrameSource,
+    GriddedSource,
+    Indices,
+    JoinedSource,
+    ReadOptions,
+    check_alike,
+    check_times,
+)
 from framecast.data.units import unit_facts
 from framecast.data.windows import Blocks, Shares, WindowedClips, assign_splits, check_shares, windows_in
-from framecast.errors import DataError, UnknownNameError, check_count
+from framecast.errors import DataError, OptionError, UnknownNameError, check_count
 
 PIECE_BYTES = 32 * 1024 * 1024
 
@@ -124,6 +134,10 @@ def open_own(
     crop: Sequence[int] | None = None,
     nodata: float | None = None,
     unit: str | None = None,
+    select: Mapping[str, Any] | None = None,
+    product: str | None = None,
+    reader: str | None = None,
+    reader_options: Mapping[str, Any] | None = None,
 ) -> ClipData:
     """Open frames of your own.
 
@@ -134,13 +148,14 @@ def open_own(
         stride: frames from the start of a clip to the start of the next.
         interval: seconds between frames, where there are time stamps; None takes the most common step.
         step: take every so many frames: a clip's frames are ``step`` intervals apart.
-        tolerance: seconds by which a time stamp may miss a multiple of the interval.
+        tolerance: seconds by which a time stamp may be wrong, below half the interval.
         shares: of the frames for training, validation and test, in the order of time.
         scaling: "none" for values in [0, 1]; "min-max", fitted on the training frames; another kind by name, or
             with its numbers, e.g. {"kind": "min-max", "low": 0, "high": 60}; "auto": pixels as they are, rain rates
             as dBZ pixels, others "none" where they lie in [0, 1] and "min-max" where not.
         variable: name of the array, in a file of several.
-        time: name of the time axis or array of time stamps; "none" takes frames as equally spaced.
+        time: name of the time axis or array of time stamps; a pattern of file names with %, such as
+            "radar_%Y%m%d%H%M"; "none" takes frames as equally spaced.
         y: name of the axis of rows.
         x: name of the axis of columns.
         channel: name of the axis of channels.
@@ -150,6 +165,10 @@ def open_own(
         crop: first row, one after the last, first column, one after the last, of the frames as read.
         nodata: a stored number that means no data, besides those the file names.
         unit: unit of the values, instead of the one the file gives.
+        select: axis -> the value of its coordinate, such as {"number": 0}; takes one of several.
+        product: which of several products in a folder of radar files, such as "RATE".
+        reader: an importer of pysteps, such as "pysteps:bom_rf3", for files that are not known by their names.
+        reader_options: arguments of that importer.
 
     Raises:
         DatasetNotFoundError: there is nothing at the path, or nothing that can be read.
@@ -160,7 +179,12 @@ def open_own(
     check_lengths(context, horizon)
     for name, value in {"stride": stride, "step": step}.items():
         check_count(name, value)
-    read_options = ReadOptions(variable, time, y, x, channel, axes, channels, _pair(size), nodata, unit)
+    if reader is not None and not reader.startswith(PREFIX):
+        raise OptionError(f"reader is {reader!r}: give an importer of pysteps as in 'pysteps:bom_rf3'")
+    read_options = ReadOptions(
+        variable, time, y, x, channel, axes, channels, _pair(size), nodata, unit, tolerance, select, product, reader,
+        reader_options,
+    )  # fmt: skip
     path, notes = Path(path), list[str]()
     box = _box(crop)
     share_of = _assign_shares(path, read_options, box, check_shares(shares), notes)
@@ -182,7 +206,7 @@ def open_own(
     frames, height, width = source.shape
     spec = ClipSpec(
         height, width, frames, context, horizon, source.unit, chosen, None if pace is None else float(pace * step),
-        Grid(box) if box else None,
+        Grid(box) if box else None, source.georeference, source.product,
     )  # fmt: skip
     return ClipData("own", {}, spec, splits, notes)
 
@@ -217,8 +241,8 @@ def _assign_shares(
         notes += _notes_of(source)
         return {split: _Share(source, blocks) for split, blocks in assign_splits(source.sequences, shares).items()}
     sources = {split: _opened(folder, read_options, crop) for split, folder in folders.items() if folder}
-    for source in sources.values():
-        check_alike(sources["train"], source)
+    sources = {split: check_alike(sources["train"], source) for split, source in sources.items()}
+    _check_apart(sources)
     notes += [f"the folders {', '.join(sources)} are the splits", *_notes_of(sources["train"])]
     shares_by_split = {split: _Share(source, source.sequences) for split, source in sources.items()}
     if "validation" not in shares_by_split:
@@ -228,6 +252,22 @@ def _assign_shares(
         shares_by_split["validation"] = _Share(sources["train"], parts["validation"])
         notes.append("there is no folder validation: these clips are taken from the training ones")
     return {split: shares_by_split[split] for split in SPLITS}
+
+
+def _check_apart(sources: Mapping[Split, FrameSource]) -> None:
+    """Refuse a frame that stands in two splits by its time stamp.
+
+    Raises:
+        DataError: one does.
+    """
+    for first, second in combinations(sources, 2):
+        one, other = sources[first].times, sources[second].times
+        both = np.intersect1d(one, other).tolist() if one is not None and other is not None else []
+        if both:
+            raise DataError(
+                f"{len(both)} time stamps, first {np.datetime64(both[0], 's')}, stand in both splits "
+                f"{sources[first].where} and {sources[second].where}: keep each in one of them"
+            )
 
 
 def _opened(path: Path, read_options: ReadOptions, crop: Box | None) -> FrameSource:
@@ -257,7 +297,9 @@ def _interval(share_of: dict[Split, _Share], interval: int | None, tolerance: in
     check_count("interval", seconds)
     for source in sources if tolerance else []:
         assert source.times is not None
-        source.times = snap_times(source.times, seconds, tolerance)
+        source.times = check_times(
+            snap_times(source.times, seconds, tolerance), f"{source.where}, by tolerance={tolerance}"
+        )
         steps = step_statistics(_stamps(source))
     notes.append(f"{steps.share:.1%} of the steps in time are {steps.interval} s")
     if steps.gaps:
@@ -276,13 +318,18 @@ def _too_short(path: Path, train: _Share, length: int, step: int, seconds: int |
     longest = max((len(block) for block in train.blocks), default=0)
     message = f"{path}: no clip of {length} frames fits the training part, whose longest run has {longest} frames"
     if seconds is not None and longest >= length:
-        message += f" but none of {length} at {seconds * step} s without a gap: give interval= or tolerance="
+        steps = step_statistics(_stamps(train.source))
+        message += (
+            f" but none of {length} at {seconds * step} s without a gap, {steps.interval} s being the commonest of "
+            f"{steps.shorter + steps.gaps} other steps up to {steps.longest} s: give another interval= or tolerance="
+        )
     return f"{message}: lower context, horizon or step, or use longer recordings"
 
 
 def _scaling(option: str | Mapping[str, Any], train: _Share, path: Path, notes: list[str]) -> Scaling:
     """Return the scaling asked for, fitted where it must be."""
     first = train.source
+    _check_some_data(train, path)
     if isinstance(option, Mapping):
         return scaling_from_dict(dict(option))
     if option not in ("auto", "none", *SCALINGS):
@@ -311,6 +358,24 @@ def _scaling(option: str | Mapping[str, Any], train: _Share, path: Path, notes: 
         high = low + 1
     notes.append(f"scaling min-max from [{low:g}, {high:g}], the range of the training part")
     return MinMax(low, high)
+
+
+def _check_some_data(train: _Share, path: Path) -> None:
+    """Refuse a training part without a single value: looked for in more and more of its frames.
+
+    Raises:
+        DataError: all of it is NaN or masked.
+    """
+    numbers = np.concatenate([np.arange(block.start, block.stop) for block in train.blocks] or [np.empty(0, np.int64)])
+    if train.source.complete or not len(numbers):
+        return
+    stride = len(numbers)
+    while stride:
+        for number in numbers[stride // 2 :: stride].tolist():
+            if np.isfinite(train.source.read(np.array([number]))).any():
+                return
+        stride //= 4
+    raise DataError(f"{path}: the training part has no data at all, only NaN or numbers that mean no data")
 
 
 def _check_unit_range(train: _Share, where: str) -> None:
