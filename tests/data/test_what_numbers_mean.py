@@ -147,6 +147,22 @@ def test_no_data_at_all_is_refused_for_every_scaling(tmp_path: Path, unit: str, 
         fc.data(tmp_path / "a.nc", context=2, horizon=2, scaling=scaling)
 
 
+@pytest.mark.parametrize("place", range(0, 21, 4))
+@pytest.mark.parametrize("count", [21, 30])
+def test_a_single_frame_with_data_is_enough(tmp_path: Path, place: int, count: int) -> None:
+    frames = np.full((count, 6, 8), np.nan, "f4")
+    frames[min(place, round(0.7 * count) - 1), 2, 3] = 5
+    np.save(tmp_path / "a.npy", frames)
+    assert len(fc.data(tmp_path / "a.npy", context=2, horizon=2, unit="mm/h")["train"])
+
+
+def test_streaming_refuses_what_is_no_tensor() -> None:
+    model = fc.create_model("convlstm", hidden=2, layers=1)
+    masked = np.ma.masked_array(np.zeros((1, 2, 1, 8, 8), "f4"), True)
+    with pytest.raises(ValueError, match=r"MaskedArray and the model needs a tensor.*fc\.predict"):
+        model.observe(masked)
+
+
 def test_masked_arrays_stay_masked(tmp_path: Path) -> None:
     rain = np.random.default_rng(0).gamma(0.5, 3, (COUNT, 8, 8)).astype("f4")
     rain[:, :2] = np.nan

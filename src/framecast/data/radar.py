@@ -27,6 +27,7 @@ from framecast.data.sources import (
     GriddedSource,
     Indices,
     ReadOptions,
+    check_some_data,
 )
 from framecast.data.windows import WindowedClips, windows_by_time
 from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError, check_count
@@ -199,6 +200,7 @@ def cut_clips(
             f"{name}: {source.count} frames at steps of {step / 60:g} minutes hold no clip of {sum(lengths)} frames at "
             f"{interval} minutes: choose another interval, fewer frames, or other parts"
         )
+    check_some_data(source, parts["train"], source.where)
     channels, height, width = source.shape
     grid, scaling = rules
     spec = ClipSpec(

@@ -162,6 +162,23 @@ def check_times(times: NDArray[Any], where: str) -> Indices:
     return seconds
 
 
+def check_some_data(source: FrameSource, numbers: Indices, where: str) -> None:
+    """Refuse frames without a single value: it is looked for in more and more of them.
+
+    Raises:
+        DataError: all of them are NaN.
+    """
+    if source.complete or not len(numbers):
+        return
+    stride = 4 * len(numbers)
+    while stride > 1:
+        stride = max(1, stride // 4)
+        for number in numbers[stride // 2 :: stride]:
+            if np.isfinite(source.read(np.array([number]))).any():
+                return
+    raise DataError(f"{where}: the training part has no data at all, only NaN or numbers that mean no data")
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """How files are to be read, where they do not say it themselves.

@@ -109,8 +109,13 @@ class Forecaster(nn.Module, ABC):
         """Refuse frames that are not a batch of clips of this model's channels.
 
         Raises:
-            ValueError: not five dimensions, another channel count, no frames, or not floating point.
+            ValueError: no tensor, not five dimensions, another channel count, no frames, or not floating point.
         """
+        if not isinstance(frames, Tensor):  # of a masked array, torch would take what lies under the mask
+            raise OptionError(
+                f"frames are {type(frames).__name__} and the model needs a tensor of numbers in [0, 1]: fc.predict "
+                "takes arrays, masked ones too"
+            )
         if frames.ndim != 5:
             raise OptionError(
                 f"frames have {frames.ndim} dimensions {tuple(frames.shape)} and the model needs five, "

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from framecast.data.formats.times import times_in_names
 from framecast.data.packing import Values
-from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions, check_times
+from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions, check_times, damaged
 from framecast.errors import DataError, MissingExtraError
 from framecast.untrusted import check_size, reading
 
@@ -75,9 +75,14 @@ class PictureFolder(FrameSource):
         return ["times are those in the names of the pictures; time='none' leaves them out"]
 
     def _check_sizes(self, first: tuple[int, int]) -> None:
-        sizes = {first}
+        sizes, failures = {first}, dict[Path, DataError]()
         for file in self.files[:: len(self.files) // MOST_HEADERS + 1]:
-            sizes.add(_opened(file, _facts)[0])
+            try:
+                sizes.add(_opened(file, _facts)[0])
+            except DataError as error:
+                failures[file] = error
+        if failures:
+            raise damaged(failures, self.count) from next(iter(failures.values()))
         if len(sizes) > 1:
             listing = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
             raise DataError(f"{self.where} holds pictures of {listing}: frames have one size; resize with size=")

@@ -40,6 +40,7 @@ from framecast.data.sources import (
     JoinedSource,
     ReadOptions,
     check_alike,
+    check_some_data,
     check_times,
 )
 from framecast.data.units import unit_facts
@@ -329,7 +330,8 @@ def _too_short(path: Path, train: _Share, length: int, step: int, seconds: int |
 def _scaling(option: str | Mapping[str, Any], train: _Share, path: Path, notes: list[str]) -> Scaling:
     """Return the scaling asked for, fitted where it must be."""
     first = train.source
-    _check_some_data(train, path)
+    frames = [np.arange(block.start, block.stop, dtype=np.int64) for block in train.blocks]
+    check_some_data(first, np.concatenate([np.empty(0, np.int64), *frames]), str(path))
     if isinstance(option, Mapping):
         return scaling_from_dict(dict(option))
     if option not in ("auto", "none", *SCALINGS):
@@ -358,24 +360,6 @@ def _scaling(option: str | Mapping[str, Any], train: _Share, path: Path, notes: 
         high = low + 1
     notes.append(f"scaling min-max from [{low:g}, {high:g}], the range of the training part")
     return MinMax(low, high)
-
-
-def _check_some_data(train: _Share, path: Path) -> None:
-    """Refuse a training part without a single value: looked for in more and more of its frames.
-
-    Raises:
-        DataError: all of it is NaN or masked.
-    """
-    numbers = np.concatenate([np.arange(block.start, block.stop) for block in train.blocks] or [np.empty(0, np.int64)])
-    if train.source.complete or not len(numbers):
-        return
-    stride = len(numbers)
-    while stride:
-        for number in numbers[stride // 2 :: stride].tolist():
-            if np.isfinite(train.source.read(np.array([number]))).any():
-                return
-        stride //= 4
-    raise DataError(f"{path}: the training part has no data at all, only NaN or numbers that mean no data")
 
 
 def _check_unit_range(train: _Share, where: str) -> None:
