@@ -183,7 +183,7 @@ def _deep(image: Image.Image, channels: int) -> NDArray[np.uint16]:
         import av
     except ImportError as error:
         raise MissingExtraError("av", "video", f"reading {image.filename}, a PNG of 16 bits in colour") from error  # type: ignore[attr-defined]
-    with av.open(image.filename) as container:  # type: ignore[attr-defined]
+    with av.open(image.filename, format="png_pipe") as container:  # type: ignore[attr-defined]
         frame = next(container.decode(video=0))
         pixels = frame.reformat(format="rgba64le").to_ndarray()
     colours = pixels[..., :3] * (pixels[..., 3:] / 65_535)
