@@ -187,6 +187,10 @@ def test_times_in_names(tmp_path: Path, suffix: str, time: str | None) -> None:
     assert source.times is None if expected is None else np.array_equal(source.times, expected)
     with pytest.raises(DataError, match="does not fit time='other_%Y'"):
         joined(tmp_path, time="other_%Y")
+    np.save(tmp_path / "radar_202401010000.npy", np.zeros((5, 6, 8)))
+    if suffix == "npy":
+        with pytest.raises(DataError, match="holds 5 frames: time='radar_%Y' is for files of one frame"):
+            joined(tmp_path, time="radar_%Y")
 
 
 def test_patterns_of_names() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framecast import __version__
 from framecast.files import read_checked, write_checked
 
 Index = dict[str, NDArray[Any]]
@@ -39,7 +40,9 @@ def kept_index(facts: str, build: Callable[[], Index]) -> Index:
         facts: all that the index follows from, such as path, size and date of change.
         build: lists the archive.
     """
-    path = cache_folder() / f"index-{hashlib.sha256(facts.encode()).hexdigest()[:32]}.index"
+    # Another version may read the same files in another way.
+    key = hashlib.sha256(f"{__version__} {facts}".encode()).hexdigest()[:32]
+    path = cache_folder() / f"index-{key}.index"
     try:
         with np.load(io.BytesIO(read_checked(path, KIND)), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

@@ -38,7 +38,7 @@ def open_parts(path: Path, options: ReadOptions) -> list[FrameSource]:
     if not path.exists():
         raise DatasetNotFoundError(f"there is nothing at {path}: check the path")
     if path.is_file() or is_zarr(path):
-        return [_open_one(path, options)]
+        return _with_times_of_names([_open_one(path, options)], [path], options)
     inner = [entry for entry in sorted(path.iterdir(), key=natural_order) if not is_stray(entry)]
     if options.reader is None and holds_radar(path):
         return [radar_folder(path, options.product, options.skip_damaged)]
@@ -87,7 +87,7 @@ def _open_files(folder: Path, files: list[Path], options: ReadOptions) -> list[F
         DataError: some are damaged; all are named.
     """
     if len(files) < 2:
-        return [_open_one(file, options) for file in files]
+        return _with_times_of_names([_open_one(file, options) for file in files], files, options)
 
     def learn() -> dict[str, Any]:
         facts, times, failures = list[str](), list[Any](), dict[Path, DataError]()
@@ -121,10 +121,17 @@ def _open_files(folder: Path, files: list[Path], options: ReadOptions) -> list[F
 
 
 def _with_times_of_names(parts: list[FrameSource], files: list[Path], options: ReadOptions) -> list[FrameSource]:
-    """Give files of one frame without a time the time that their names tell, if all tell one."""
-    if options.time == "none" or any(part.count != 1 or part.times is not None for part in parts):
-        return parts
+    """Give files of one frame the time that their names tell: by a pattern, or where they have none, if all tell one.
+
+    Raises:
+        DataError: there is a pattern, and files of several frames, or a name that does not fit it.
+    """
     pattern = options.time if options.time is not None and "%" in options.time else None
+    several = next((part for part in parts if part.count != 1), None)
+    if pattern is not None and several is not None:
+        raise DataError(f"{several.where} holds {several.count} frames: time={pattern!r} is for files of one frame")
+    if options.time == "none" or several is not None or (pattern is None and any(p.times is not None for p in parts)):
+        return parts
     times = times_in_names([file.name for file in files], pattern)
     for part, time in zip(parts, [] if times is None else times, strict=times is not None):
         part.times = np.array([time], np.int64)
