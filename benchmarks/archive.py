@@ -50,7 +50,7 @@ def rain(rng: np.random.Generator) -> np.ndarray:
 def make_archive(path: Path, frames: int) -> None:
     times = 1_200_000_000 + np.arange(frames, dtype=np.int64) * 300
     times[frames // 2 :] += 86_400
-    plan = ConversionPlan((1, SIZE, SIZE), "mm/h", Packing(0.01, 0.0, (FILL,)), times, frames, "benchmark", {})
+    plan = ConversionPlan((1, SIZE, SIZE), "mm/h", Packing(0.01, 0.0, (FILL,)), times, frames, "benchmark")
     create_archive(path, plan)
     writer, rng = ArchiveWriter(path, plan), np.random.default_rng(0)
     fields = [rain(rng) for _ in range(32)]
