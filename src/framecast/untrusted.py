@@ -80,13 +80,13 @@ REMEDIES = {
 
 
 def _remedy(error: BaseException | None) -> str:
-    """Return what to do about an error of the system, also one behind another or told in words as HDF5 does, or ""."""
+    """Return what to do about an error of the system, also one behind another or match in words as HDF5 does, or ""."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in REMEDIES:
             return REMEDIES[error.errno]
-        told = re.search(r"errno = (\d+)", str(error))
-        if told and int(told[1]) in REMEDIES:
-            return REMEDIES[int(told[1])]
+        match = re.search(r"errno = (\d+)", str(error))
+        if match and int(match[1]) in REMEDIES:
+            return REMEDIES[int(match[1])]
         if isinstance(error, MemoryError):
             return REMEDIES[errno.ENOMEM]
         error = error.__cause__ or error.__context__

@@ -123,14 +123,14 @@ def as_trained(clips: ClipData, model: Forecaster) -> ClipData:
     spec = model.clips
     if spec is None:
         return clips
-    mine = clips.spec
-    if mine.unit != spec.unit:
-        raise DataError(f"{clips.name} is in {mine.unit} and the model was trained on {spec.unit}: convert it")
-    if mine.product and spec.product and mine.product != spec.product:
+    facts = clips.spec
+    if facts.unit != spec.unit:
+        raise DataError(f"{clips.name} is in {facts.unit} and the model was trained on {spec.unit}: convert it")
+    if facts.product and spec.product and facts.product != spec.product:
         raise DataError(
-            f"{clips.name} is {mine.product} and the model was trained on {spec.product}: give that product"
+            f"{clips.name} is {facts.product} and the model was trained on {spec.product}: give that product"
         )
-    place, expected = mine.georeference, spec.georeference
+    place, expected = facts.georeference, spec.georeference
     difference = place.differs(expected) if place and expected else ""
     if place and expected and difference and not place.turned().differs(expected):
         log.warning("%s has its rows in the other order than in the training: they are turned", clips.name)

@@ -417,10 +417,10 @@ def _kept(target: Path) -> WorkFacts:
     if not is_zarr(target):
         raise DataError(f"{target} is no archive to append to: make it first, without append")
     with reading(target):
-        kept: WorkFacts = import_zarr().open_group(target, mode="r").attrs.asdict().get(KEPT, {})
-    if not kept:
+        summary: WorkFacts = import_zarr().open_group(target, mode="r").attrs.asdict().get(KEPT, {})
+    if not summary:
         raise DataError(f"{target} was not made by framecast data convert, so nothing is appended to it")
-    return kept
+    return summary
 
 
 def _check_appended(works: Sequence[Work], indexed: Mapping[str, WorkFacts], target: Path) -> None:
@@ -499,10 +499,10 @@ def write_work(piece: tuple[Work, Mapping[str, int], Path, ConversionPlan]) -> W
     return {"cut": cut, "problems": problems}
 
 
-def _in_place(frame: Frame, place: Georeference | None) -> Values:
+def _in_place(frame: Frame, expected: Georeference | None) -> Values:
     """Return the values of a frame with the rows in the order of the archive."""
-    mine = frame.georeference
-    turned = mine is not None and place is not None and mine.differs(place) and not mine.turned().differs(place)
+    place = frame.georeference
+    turned = place and expected and place.differs(expected) and not place.turned().differs(expected)
     return frame.values[:, ::-1] if turned else frame.values
 
 
@@ -551,14 +551,14 @@ def _check_one_product(records: Sequence[tuple[Any, ...]]) -> None:
         raise DataError(f"there are {len(examples)} products, which do not mix: {listing}: convert each by itself")
 
 
-def _misfit(found: tuple[Any, str], usual: tuple[Any, str]) -> str:
+def _misfit(other: tuple[Any, str], usual: tuple[Any, str]) -> str:
     """Say why frames of that size and kind do not belong to the usual ones, or ""."""
-    mine, theirs = json.loads(found[1]), json.loads(usual[1])
-    if (found[0], mine["unit"]) != (usual[0], theirs["unit"]):
-        return f"it is {found[0]} in {mine['unit']} and most are {usual[0]} in {theirs['unit']}"
-    if not mine["georeference"] or not theirs["georeference"]:
+    facts, usual_facts = json.loads(other[1]), json.loads(usual[1])
+    if (other[0], facts["unit"]) != (usual[0], usual_facts["unit"]):
+        return f"it is {other[0]} in {facts['unit']} and most are {usual[0]} in {usual_facts['unit']}"
+    if not facts["georeference"] or not usual_facts["georeference"]:
         return ""
-    place, expected = georeference_from_dict(mine["georeference"]), georeference_from_dict(theirs["georeference"])
+    place, expected = georeference_from_dict(facts["georeference"]), georeference_from_dict(usual_facts["georeference"])
     difference = place.differs(expected)
     return f"it is elsewhere than most: {difference}" if difference and place.turned().differs(expected) else ""
 

@@ -89,12 +89,12 @@ class Georeference:
             return f"{self.size[0]}x{self.size[1]} and {other.size[0]}x{other.size[1]} pixels"
         if self.crs and other.crs and not same_crs(self.crs, other.crs):
             return f"the projections {self.crs} and {other.crs}"
-        for name, mine, theirs, pixel in zip("yx", (self.y, self.x), (other.y, other.x), self.pixel, strict=True):
-            error = np.abs(mine - theirs)
+        for name, axis, other_axis, pixel in zip("yx", (self.y, self.x), (other.y, other.x), self.pixel, strict=True):
+            error = np.abs(axis - other_axis)
             if name == "x" and self.geographic:
-                error = np.abs((mine - theirs + 180) % 360 - 180)
+                error = np.abs((axis - other_axis + 180) % 360 - 180)
             if error.max() > SLACK * (pixel or 1):
-                ends = [f"{axis[0]:g} to {axis[-1]:g}" for axis in (mine, theirs)]
+                ends = [f"{one[0]:g} to {one[-1]:g}" for one in (axis, other_axis)]
                 return f"{name} from {ends[0]} and from {ends[1]}"
         return ""
 

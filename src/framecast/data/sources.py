@@ -334,11 +334,11 @@ def placed_like(source: FrameSource, expected: Georeference | None, where: str) 
     Raises:
         DataError: its pixels are elsewhere; the message names both.
     """
-    mine = source.georeference
-    difference = mine.differs(expected) if mine and expected else ""
-    if not mine or not expected or not difference:
+    place = source.georeference
+    difference = place.differs(expected) if place and expected else ""
+    if not place or not expected or not difference:
         return source
-    if not mine.turned().differs(expected):
+    if not place.turned().differs(expected):
         return TurnedSource(source)
     raise DataError(f"{source.where} is elsewhere than {where}: {difference}. Give files of one grid")
 

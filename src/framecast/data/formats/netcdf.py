@@ -131,22 +131,22 @@ def _find_variable(path: Path, options: ReadOptions) -> tuple[str, str]:
     Raises:
         DataError: there is none, or several and none is asked for.
     """
-    asked, candidates, others = options.variable, dict[str, int](), list[str]()
+    wanted, candidates, others = options.variable, dict[str, int](), list[str]()
     for group in _groups(path):
-        if asked is not None and "/" in asked and group != asked.rpartition("/")[0].strip("/"):
+        if wanted is not None and "/" in wanted and group != wanted.rpartition("/")[0].strip("/"):
             continue
         dataset = open_dataset(path, group)
         prefix = f"{group}/" if group else ""
-        if asked is None:
+        if wanted is None:
             candidates |= {prefix + name: count for name, count in _maps(dataset).items()}
-        elif (name := asked.rpartition("/")[2]) in dataset.variables:
+        elif (name := wanted.rpartition("/")[2]) in dataset.variables:
             candidates[prefix + name] = 0
         others += [prefix + str(name) for name in dataset.data_vars]
         dataset.close()
-    if asked is not None and not candidates:
-        raise DataError(f"{path} has no {asked!r}: it has {', '.join(others[:20]) or 'nothing'}")
+    if wanted is not None and not candidates:
+        raise DataError(f"{path} has no {wanted!r}: it has {', '.join(others[:20]) or 'nothing'}")
     most = max(candidates.values(), default=0)
-    best = [name for name, count in candidates.items() if count == most or asked is not None]
+    best = [name for name, count in candidates.items() if count == most or wanted is not None]
     if len(best) != 1:
         names = ", ".join(best or others[:20]) or "nothing"
         problem = "several arrays of frames" if best else "no array of frames, with two axes or more"

@@ -112,7 +112,7 @@ def _facts(file: h5py.File, dataset: str, path: Any) -> tuple[str, dict[str, Any
     kind = text(file["what"].attrs, "object", path) if "what" in file and "object" in file["what"].attrs else "COMP"
     if kind not in MAPS:
         raise DataError(f"{path} is an ODIM {kind}, not a map: give composites (objects COMP or IMAGE)")
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    by_quantity: dict[str, tuple[str, dict[str, Any]]] = {}
     for number_of_data in range(1, 100):
         data = f"{dataset}/data{number_of_data}"
         if f"{data}/data" not in file:
@@ -121,13 +121,13 @@ def _facts(file: h5py.File, dataset: str, path: Any) -> tuple[str, dict[str, Any
         for place in ("what", f"{dataset}/what", f"{data}/what"):
             if place in file:
                 facts.update(file[place].attrs)
-        found.setdefault(text(facts, "quantity", path), (data, facts))
-    if not found:
+        by_quantity.setdefault(text(facts, "quantity", path), (data, facts))
+    if not by_quantity:
         raise DataError(f"{path} has no {dataset}/data1/data: it is not an ODIM HDF5 composite")
-    best = next((quantity for quantity in QUANTITIES if quantity in found), None)
+    best = next((quantity for quantity in QUANTITIES if quantity in by_quantity), None)
     if best is None:
-        raise DataError(f"{path} holds {', '.join(found)} and rain is read from {', '.join(QUANTITIES)}")
-    return found[best]
+        raise DataError(f"{path} holds {', '.join(by_quantity)} and rain is read from {', '.join(QUANTITIES)}")
+    return by_quantity[best]
 
 
 def _moment(facts: Mapping[str, Any], edge: str, path: Any) -> int:

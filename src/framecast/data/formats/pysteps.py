@@ -111,14 +111,14 @@ def _import(path: Path, name: str, arguments: dict[str, Any]) -> tuple[Values, d
         names = [key.removeprefix("import_") for key in dir(importers) if key.startswith("import_")]
         raise UnknownNameError("importer of pysteps", name, names)
     known = inspect.signature(inspect.unwrap(importer)).parameters
-    taken = {key: value for key, value in arguments.items() if key in known or "kwargs" in known}
+    accepted = {key: value for key, value in arguments.items() if key in known or "kwargs" in known}
     with (
         reading(path, f"cannot be read by pysteps' importer {name}"),
         contextlib.redirect_stdout(io.StringIO()),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", ResourceWarning)  # some importers leave the file to the garbage collector
-        values, _, facts = importer(str(path), **taken)
+        values, _, facts = importer(str(path), **accepted)
         values = np.asarray(values)
     if values.ndim != 2 or values.dtype.kind not in "uif":
         raise DataError(f"{path} gives {values.shape} of {values.dtype} by pysteps, where a map of numbers is expected")

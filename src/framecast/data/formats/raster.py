@@ -150,11 +150,11 @@ def _choose_bands(facts: list[dict[str, Any]], options: ReadOptions, where: str)
         DataError: there are several elements and none is asked for, or none of that name.
     """
     products = list(dict.fromkeys(str(band.get("product", "")) for band in facts))
-    asked = options.variable
-    if asked is not None:
-        products = [name for name in products if asked in (name, name.split(" ")[0])]
+    element = options.variable
+    if element is not None:
+        products = [name for name in products if element in (name, name.split(" ")[0])]
         if len(products) != 1:
-            raise DataError(f"{where} has no {asked!r}: it has {', '.join(map(str, products)) or 'no named element'}")
+            raise DataError(f"{where} has no {element!r}: it has {', '.join(map(str, products)) or 'no named element'}")
     times = [band.get("time") for band in facts]
     if len(products) > 1 and None not in times:
         raise DataError(f"{where} holds several elements ({', '.join(products)}): name one with variable=")
