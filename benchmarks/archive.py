@@ -62,8 +62,9 @@ def make_stamps(path: Path) -> None:
     """Make an archive whose time axis lies in 2,000 chunks, as those have that grow day by day."""
     group = zarr.create_group(path, zarr_format=3)
     facts = {"units": "mm h-1", "scale_factor": 0.01, "_FillValue": FILL}
-    group.create_array("rainfall_rate", shape=(STAMPS, SIZE, SIZE), chunks=(1, SIZE, SIZE), dtype="uint16",
-                       fill_value=FILL, dimension_names=("time", "y", "x"), attributes=facts)  # fmt: skip
+    rain = group.create_array("rainfall_rate", shape=(STAMPS, SIZE, SIZE), chunks=(1, SIZE, SIZE), dtype="uint16",
+                              fill_value=FILL, dimension_names=("time", "y", "x"), attributes=facts)  # fmt: skip
+    rain[7 * STAMPS // 20] = 0  # an archive without a single value is refused
     stamps = group.create_array("time", shape=(STAMPS,), chunks=(100,), dtype="int64", dimension_names=("time",),
                                 attributes={"units": "seconds since 1970-01-01"})  # fmt: skip
     stamps[:] = 1_000_000_000 + np.arange(STAMPS) * 300

@@ -267,7 +267,7 @@ class CFSource(FrameSource):
 
     def _run(self, sequence: int, frames: slice) -> Values:
         del sequence
-        variable = self._dataset.get()[self.variable]
+        variable = self._dataset.get().variables[self.variable]  # without its coordinates, which would be cut too
         where = f"{self.where}, {self._named(frames)}"
         check_size(where, len(range(*frames.indices(self.count))), *self.shape, itemsize=4)
         with reading(where, remedy="the file is damaged"):
