@@ -31,14 +31,14 @@ def open_parts(path: Path, options: ReadOptions) -> list[FrameSource]:
 
     Raises:
         DatasetNotFoundError: there is nothing at the path, or nothing in the folder that can be read.
-        DataError: files are damaged or not what their names say, of which all are named, or a folder holds pictures and
-            other frames side by side.
+        DataError: files are damaged or not what their names say, of which all are named, or none is of the product that
+            the options ask for.
         MissingExtraError: a reader needs a package that is not installed.
     """
     if not path.exists():
         raise DatasetNotFoundError(f"there is nothing at {path}: check the path")
     if path.is_file() or is_zarr(path):
-        return _with_times_of_names([_open_one(path, options)], [path], options)
+        return _of_product(_with_times_of_names([_open_one(path, options)], [path], options), path, options.product)
     inner = [entry for entry in sorted(path.iterdir(), key=natural_order) if not is_stray(entry)]
     if options.reader is None and holds_radar(path):
         return [radar_folder(path, options.product, options.skip_damaged)]
@@ -65,9 +65,23 @@ def open_parts(path: Path, options: ReadOptions) -> list[FrameSource]:
             )
         endings = ", ".join(sequence_endings())
         raise DatasetNotFoundError(f"{path} holds no .png file and nothing else that is read as frames ({endings})")
+    parts = _of_product(parts, path, options.product)
     if pictures:
         parts[0].notes = [*parts[0].notes, f"beside the clips, {_named(pictures)} left out"]
     return parts
+
+
+def _of_product(parts: list[FrameSource], path: Path, product: str | None) -> list[FrameSource]:
+    """Return the parts of a product, or all where none is asked for.
+
+    Raises:
+        DataError: there is none of that product.
+    """
+    chosen = [part for part in parts if product in (None, part.product, part.product.split(" ")[0])]
+    if not chosen:
+        names = sorted({part.product or "unnamed" for part in parts})
+        raise DataError(f"{path} has no product {product!r}: it has {', '.join(names)}")
+    return chosen
 
 
 def _named(entries: list[Path]) -> str:

@@ -689,7 +689,7 @@ def check_alike(first: FrameSource, other: FrameSource) -> FrameSource:
     if other.product != first.product:
         raise DataError(
             f"{first.where} is {first.product or 'of no named product'} and {other.where} "
-            f"{other.product or 'of no named product'}: products do not mix"
+            f"{other.product or 'of no named product'}: products do not mix, choose one with product="
         )
     if (other.times is None) != (first.times is None):
         timed, untimed = (first, other) if other.times is None else (other, first)

@@ -137,3 +137,9 @@ def test_any_importer_of_pysteps_by_name(shared: Path, importers: Any) -> None:
     np.testing.assert_allclose(ours.read(np.arange(2)), theirs.read(np.arange(2)), atol=1e-6)
     with pytest.raises((UnknownNameError, DataError), match="importer of pysteps"):
         open_parts(folder, ReadOptions(reader="pysteps:bom_rf9"))
+
+
+def test_a_product_is_chosen_in_folders_of_every_format(shared: Path, importers: Any) -> None:
+    assert JoinedSource(open_parts(shared / "data/world/mch-gif", ReadOptions(product="AQC"))).count == 4
+    with pytest.raises(DataError, match="has no product 'RZC': it has AQC over 5 min"):
+        open_parts(shared / "data/world/mch-gif", ReadOptions(product="RZC"))

@@ -244,7 +244,7 @@ class CFSource(FrameSource):
         stamps, where = dataset[name], f"{self.path}, coordinate {name!r}"
         check_size(where, *stamps.shape, itemsize=8)
         cached = kept_index(
-            f"times of {self.group}/{name} by {tolerance} in {_facts(self.path, name)}",
+            f"times of {self.group}/{name} by {tolerance} in {_facts(self.path, self.group, name)}",
             lambda: {"times": read_times(np.atleast_1d(stamps.values), stamps.attrs, where, tolerance)},
         )
         doubts += doubts_about_times(cached["times"], stamps.attrs)
@@ -295,11 +295,12 @@ def open_cf(path: Path, options: ReadOptions) -> FrameSource:
         return CFSource(path, options) if not is_zarr(path) or has_named_axes(path) else open_zarr_array(path, options)
 
 
-def _facts(path: Path, name: str) -> str:
-    """Return what time stamps follow from; of a Zarr, the files of their array."""
+def _facts(path: Path, group: str, name: str) -> str:
+    """Return what time stamps follow from; of a Zarr, the files of their array, or of one in a group above it."""
     if not path.is_dir():
         return file_facts(path)
-    parts = [path / name, path / name / "c", path / name / "zarr.json", path / name / ".zarray", path / "zarr.json"]
+    array = path / group / name
+    parts = [array, array / "c", array / "zarr.json", array / ".zarray", path / "zarr.json"]
     return " ".join(file_facts(part) for part in parts if part.exists())
 
 

@@ -14,6 +14,7 @@ import contextlib
 import inspect
 import io
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,8 @@ class PystepsSource(FrameSource):
     """The one frame of a file, read by an importer of pysteps.
 
     Raises:
-        DataError: it cannot be read, or its time is not to be found in its name.
+        DataError: it cannot be read.
+        UnknownNameError: pysteps has no such importer.
     """
 
     count = 1
@@ -45,7 +47,7 @@ class PystepsSource(FrameSource):
     def __init__(self, path: Path, options: ReadOptions) -> None:
         check_sizeless(options, str(path))
         name = (options.reader or "").removeprefix(PREFIX)
-        arguments = {**_usual(name).get("importer_kwargs", {}), **(options.reader_options or {})}
+        arguments = _arguments(name, options.reader_options or {})
         self.where = str(path)
         self._map: PerProcess[tuple[Values, dict[str, Any]]] = PerProcess(partial(_import, path, name, arguments))
         values, facts = self._map.get()
@@ -104,21 +106,31 @@ def _usual(name: str) -> dict[str, Any]:
     return next((dict(facts) for facts in sources.values() if facts["importer"] == name), {})
 
 
-def _import(path: Path, name: str, arguments: dict[str, Any]) -> tuple[Values, dict[str, Any]]:
+def _importer(name: str) -> Any:
     importers = _library().io.importers
     importer = getattr(importers, f"import_{name}", None)
     if importer is None:
         names = [key.removeprefix("import_") for key in dir(importers) if key.startswith("import_")]
         raise UnknownNameError("importer of pysteps", name, names)
-    known = inspect.signature(inspect.unwrap(importer)).parameters
-    accepted = {key: value for key, value in arguments.items() if key in known or "kwargs" in known}
+    return importer
+
+
+def _arguments(name: str, asked_for: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those arguments that pysteps keeps for an importer's archive and it takes, and all that are asked for."""
+    known = inspect.signature(inspect.unwrap(_importer(name))).parameters
+    usual = _usual(name).get("importer_kwargs", {})
+    return {**{key: value for key, value in usual.items() if key in known or "kwargs" in known}, **asked_for}
+
+
+def _import(path: Path, name: str, arguments: dict[str, Any]) -> tuple[Values, dict[str, Any]]:
+    importer = _importer(name)
     with (
         reading(path, f"cannot be read by pysteps' importer {name}"),
         contextlib.redirect_stdout(io.StringIO()),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", ResourceWarning)  # some importers leave the file to the garbage collector
-        values, _, facts = importer(str(path), **accepted)
+        values, _, facts = importer(str(path), **arguments)
         values = np.asarray(values)
     if values.ndim != 2 or values.dtype.kind not in "uif":
         raise DataError(f"{path} gives {values.shape} of {values.dtype} by pysteps, where a map of numbers is expected")

@@ -134,12 +134,10 @@ def _band_facts(tags: dict[str, str], scale: float, offset: float, nodata: float
         facts["product"] = tags["GRIB_ELEMENT"] + (f" {tags['GRIB_SHORT_NAME']}" if "GRIB_SHORT_NAME" in tags else "")
         facts["product"] += " forecast" if ahead else ""
         facts["time"] = int(tags["GRIB_VALID_TIME"].split()[0])
-        if "161" in tags.get("GRIB_IDS", "") and tags.get("GRIB_DISCIPLINE", "").startswith("209"):
+        if "CENTER=161(" in tags.get("GRIB_IDS", "") and tags.get("GRIB_DISCIPLINE", "").startswith("209"):
             facts["missing_value"] = np.array(MRMS_CODES)
     elif "observation time" in items:
         facts["time"] = int(items["observation time"]["value"])
-    elif "TIFFTAG_DATETIME" in tags:
-        facts["time"] = None  # when the file was written, as often as when the map holds
     return facts
 
 
