@@ -14,9 +14,11 @@ import h5py
 import netCDF4
 import numpy as np
 import pytest
+import rasterio
 import torch
 import xarray
 import yaml
+import zarr
 from PIL import Image
 from samples.own import video
 from samples.radar import knmi_file, knmi_folder, odim_file, seconds
@@ -26,8 +28,9 @@ from framecast import cli
 from framecast.data.catalogue import open_parts
 from framecast.data.formats.arrays import guess_axes
 from framecast.data.formats.odim import read_odim
-from framecast.data.sources import JoinedSource, ReadOptions
-from framecast.errors import DataError, DatasetNotFoundError, OptionError
+from framecast.data.joined import JoinedSource
+from framecast.data.sources import ReadOptions
+from framecast.errors import DataError, DatasetNotFoundError, OptionError, UnknownNameError
 from framecast.untrusted import reading
 
 SHORT: dict[str, Any] = {"context": 3, "horizon": 3}
@@ -62,8 +65,72 @@ def test_options_that_cannot_be_met_are_refused(tmp_path: Path, option: Any) -> 
     np.save(tmp_path / "a.npy", noise(20, 16, 16, 3))
     xarray.Dataset({"v": (("time", "y", "x", "band"), noise(20, 16, 16, 3))}).to_netcdf(tmp_path / "a.nc")
     for name in ("a.npy", "a.nc"):
-        with pytest.raises(DataError, match=r"is not resized|has 3 channels"):
+        with pytest.raises(DataError, match=r"is read without size=|has 3 channels"):
             joined(tmp_path / name, **option)
+
+
+# One option that a reader has no use for, beside those of the issue's kinds; sample files of every reader.
+USELESS = [
+    ("a.npy", {"variable": "v"}), ("a.npy", {"select": {"number": 0}}), ("a.npy", {"y": "rows"}),
+    ("a.npy", {"time": "t"}), ("a.npz", {"time": "t"}), ("a.npz", {"channel": "band"}), ("a.h5", {"size": (8, 8)}),
+    ("a.h5", {"time": "t"}), ("a.nc", {"axes": "THW"}), ("a.nc", {"reader_options": {"qty": "RATE"}}),
+    ("pictures", {"unit": "mm/h"}), ("pictures", {"variable": "v"}), ("a.gif", {"axes": "THW"}),
+    ("a.tif", {"axes": "HW"}), ("a.tif", {"channels": 3}), ("a.tif", {"time": "t"}), ("radar", {"nodata": 0.0}),
+    ("radar", {"unit": "dBZ"}), ("radar", {"channels": 3}), ("a.mp4", {"select": {"number": 0}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "option"), USELESS)
+def test_an_option_of_no_use_is_refused_by_every_reader(tmp_path: Path, name: str, option: Any) -> None:
+    path, frames = tmp_path / name, noise(20, 16, 16)
+    pixels = [Image.fromarray((255 * frame).astype("u1")) for frame in frames]
+    if name == "a.npy":
+        np.save(path, frames)
+    elif name == "a.npz":
+        np.savez(path, v=frames)
+    elif name == "a.h5":
+        with h5py.File(path, "w") as file:
+            file["v"] = frames
+    elif name == "a.nc":
+        xarray.Dataset({"v": (("time", "y", "x"), frames)}).to_netcdf(path)
+    elif name == "pictures":
+        path.mkdir()
+        for number, image in enumerate(pixels):
+            image.save(path / f"{number}.png")
+    elif name == "a.gif":
+        pixels[0].save(path, save_all=True, append_images=pixels[1:])
+    elif name == "a.tif":
+        place = rasterio.transform.from_origin(0, 0, 1, 1)
+        with rasterio.open(path, "w", "GTiff", 16, 16, 1, None, place, "float32") as raster:
+            raster.write(frames[:1])
+    elif name == "radar":
+        knmi_folder(path, np.zeros((3, 8, 8)), START)
+    else:
+        video(path, np.arange(20) / 25)
+    joined(path)
+    with pytest.raises(DataError, match=f"{next(iter(option))}="):
+        joined(path, **option)
+
+
+def test_an_importer_of_pysteps_is_given_no_argument_that_it_would_swallow(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"x")
+    with pytest.raises(UnknownNameError, match="qty"):
+        joined(tmp_path / "a.bin", reader="pysteps:opera_hdf5", reader_options={"qyt": "RATE"})
+
+
+def test_clips_in_two_arrays_are_refused_with_the_way_to_join_them(tmp_path: Path) -> None:
+    clips = noise(12, 8, 1, 16, 16)
+    np.savez(tmp_path / "a.npz", X_train=clips[:, :4], Y_train=clips[:, 4:])
+    with pytest.raises(DataError, match=r"np\.concatenate\(\[X_train, Y_train\], 1\)"):
+        joined(tmp_path / "a.npz")
+
+
+def test_times_of_arrays_without_named_axes_are_read_from_zarr(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "a.zarr")
+    group.create_array("v", data=noise(5, 8, 8))
+    group.create_array("time", data=np.arange(5) * 300).attrs["units"] = "seconds since 2024-01-01"
+    start = np.datetime64("2024-01-01", "s").astype(int)
+    np.testing.assert_array_equal(joined(tmp_path / "a.zarr").times, start + 300 * np.arange(5))
 
 
 @pytest.mark.parametrize("suffix", ["nc", "zarr"])

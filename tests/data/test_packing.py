@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from framecast.data.convert import FILL, packing_for
 from framecast.data.formats.times import read_times, snap_times, step_statistics
 from framecast.data.packing import Packing, packing_from_attributes
 from framecast.data.units import one_spelling
+from framecast.data.zarr_writer import FILL, packing_for
 
 VALUES = hnp.arrays(np.float32, (5,), elements=st.one_of(st.floats(-1e4, 1e4, width=32), st.just(np.nan)))
 

@@ -16,7 +16,8 @@ from samples.own import video
 import framecast as fc
 from framecast.data.catalogue import open_parts
 from framecast.data.formats.times import read_times, time_in_name
-from framecast.data.sources import JoinedSource, ReadOptions
+from framecast.data.joined import JoinedSource
+from framecast.data.sources import ReadOptions
 from framecast.errors import DataError
 
 SHORT: dict[str, Any] = {"context": 3, "horizon": 3}

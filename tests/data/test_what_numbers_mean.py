@@ -15,8 +15,9 @@ import zarr
 
 import framecast as fc
 from framecast.data.catalogue import open_parts
+from framecast.data.joined import JoinedSource
 from framecast.data.packing import packing_from_attributes
-from framecast.data.sources import JoinedSource, ReadOptions
+from framecast.data.sources import ReadOptions
 from framecast.errors import DataError
 
 COUNT = 30

@@ -23,12 +23,13 @@ from framecast.data.catalogue import open_parts
 from framecast.data.convert import convert
 from framecast.data.formats.radolan import read_radolan_forecasts
 from framecast.data.formats.video import decode_into_cache
+from framecast.data.joined import JoinedSource
 from framecast.data.radar import read_radar
 from framecast.data.sets.german_radar import RydlSource
 from framecast.data.sets.moving_mnist import read_idx
 from framecast.data.sets.own import open_own
 from framecast.data.sets.taxibj import open_taxibj
-from framecast.data.sources import JoinedSource, ReadOptions
+from framecast.data.sources import ReadOptions
 from framecast.errors import DataError
 from framecast.reporting.results import read_examples
 from framecast.training.callbacks import CheckedCheckpoints
@@ -133,7 +134,7 @@ def _read_flow(path: Path) -> str:
 
 def _read_frame(path: Path) -> str:
     frame = read_radar(path)
-    return digest(frame.values, frame.time, frame.unit)
+    return digest(frame.values, frame.header.time, frame.header.unit)
 
 
 def _read_rydl(path: Path) -> str:
@@ -157,7 +158,7 @@ def _tar(folder: Path, mode: str = "w", name: str = "maps.tar") -> Path:
 
 
 def _read_forecasts(path: Path) -> str:
-    return digest(*[part for frame in read_radolan_forecasts(path) for part in (frame.values, frame.time)])
+    return digest(*[part for frame in read_radolan_forecasts(path) for part in (frame.values, frame.header.time)])
 
 
 def _read_archive(path: Path) -> str:
@@ -165,7 +166,7 @@ def _read_archive(path: Path) -> str:
     if any(item.frame is None for item in items) or not items:
         # A conversion lists what it cannot read and goes on: each entry names the archive.
         raise DataError("; ".join(f"{item.label}: {item.problem}" for item in items) or f"{path} holds nothing")
-    return digest(*[part for item in items if item.frame for part in (item.frame.values, item.frame.time)])
+    return digest(*[part for item in items if item.frame for part in (item.frame.values, item.frame.header.time)])
 
 
 def tiny_model() -> Any:

@@ -21,8 +21,9 @@ import numpy as np
 from framecast.data.cache import file_facts
 from framecast.data.catalogue import describe_files, open_parts
 from framecast.data.formats.arrays import is_zarr
+from framecast.data.joined import JoinedSource
 from framecast.data.radar import holds_radar, is_radar
-from framecast.data.sources import Frame, JoinedSource, ReadOptions
+from framecast.data.sources import Frame, FrameHeader, ReadOptions
 from framecast.errors import DataError, DatasetNotFoundError
 from framecast.registry import frame_reader
 from framecast.untrusted import SMALL_BYTES, most_bytes, reading
@@ -164,7 +165,7 @@ def _own_frames(work: Work, options: ReadOptions) -> Iterator[Item]:
         try:
             with reading(label):
                 values = source.read(np.array([number]))[0]
-                frame = Frame(values, time, unit, source.product, source.georeference)
+                frame = Frame(values, FrameHeader(time, unit, source.product, source.georeference))
         except DataError as error:
             yield Item(label, None, str(error))
         else:

@@ -20,8 +20,9 @@ from framecast.data.formats.netcdf import open_cf
 from framecast.data.formats.pictures import PICTURES, PictureFolder, natural_order
 from framecast.data.formats.pysteps import open_by_pysteps
 from framecast.data.formats.times import times_in_names
+from framecast.data.joined import FileSource, JoinedSource, damaged, left_out, source_facts
 from framecast.data.radar import holds_radar, is_radar, radar_folder
-from framecast.data.sources import FileSource, FrameSource, JoinedSource, ReadOptions, damaged, left_out, source_facts
+from framecast.data.sources import FrameSource, ReadOptions
 from framecast.errors import DataError, DatasetNotFoundError, OptionError, UnknownNameError
 from framecast.registry import DATASETS, canonical_name, dataset_builder, sequence_endings, sequence_opener
 
@@ -41,7 +42,8 @@ def open_parts(path: Path, options: ReadOptions) -> list[FrameSource]:
         return _of_product(_with_times_of_names([_open_one(path, options)], [path], options), path, options.product)
     inner = [entry for entry in sorted(path.iterdir(), key=natural_order) if not is_stray(entry)]
     if options.reader is None and holds_radar(path):
-        return [radar_folder(path, options.product, options.skip_damaged)]
+        options.refuse_all_but((), str(path))
+        return [_of_channels(radar_folder(path, options.product, options.skip_damaged), options.channels)]
     pictures = [entry for entry in inner if entry.suffix.lower() in PICTURES and entry.is_file()]
     folders = [entry for entry in inner if entry.is_dir() and not is_zarr(entry) and _holds_frames(entry)]
     files = [
@@ -167,7 +169,7 @@ def _open_one(path: Path, options: ReadOptions) -> FrameSource:
     if path.is_file() and not path.stat().st_size:
         raise DataError(f"{path} is an empty file of 0 bytes: fetch or make it again")
     if options.reader is not None:
-        return open_by_pysteps(path, options)
+        return _of_channels(open_by_pysteps(path, options), options.channels)
     if path.is_file() and is_radar(path):
         raise DataError(f"{path} is one radar frame: give its folder, or make an archive with framecast data convert")
     opener = open_cf if is_zarr(path) else sequence_opener(path.name)
@@ -177,7 +179,17 @@ def _open_one(path: Path, options: ReadOptions) -> FrameSource:
             f"{path} ends in {path.suffix or 'nothing'}: frames are read from {endings} or a folder, and by pysteps "
             "with reader=, such as reader='pysteps:bom_rf3'"
         )
-    source: FrameSource = opener(path, options)
+    return _of_channels(opener(path, options), options.channels)
+
+
+def _of_channels(source: FrameSource, channels: int | None) -> FrameSource:
+    """Return a source of the number of channels that is asked for.
+
+    Raises:
+        DataError: it has another one, as all have that are not pictures.
+    """
+    if channels not in (None, source.shape[0]):
+        raise DataError(f"{source.where} has {source.shape[0]} channels and not {channels}: leave channels= out")
     return source
 
 

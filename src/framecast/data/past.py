@@ -15,8 +15,9 @@ from framecast.data.catalogue import open_parts
 from framecast.data.clips import ClipSpec
 from framecast.data.formats.arrays import array_source
 from framecast.data.georeference import Georeference
+from framecast.data.joined import FolderSource, JoinedSource
 from framecast.data.packing import Values
-from framecast.data.sources import FolderSource, FrameSource, Indices, JoinedSource, ReadOptions, TurnedSource
+from framecast.data.sources import FrameSource, Indices, ReadOptions, TurnedSource
 from framecast.errors import DataError, DatasetNotFoundError
 
 MOST_BEYOND = 1.0

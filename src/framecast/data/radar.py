@@ -16,11 +16,11 @@ from framecast.data.clips import ClipData, ClipSet, ClipSpec, Split, check_lengt
 from framecast.data.formats.netcdf import open_cf
 from framecast.data.formats.odim import is_odim
 from framecast.data.grid import Grid, Method, Space
+from framecast.data.joined import FolderSource
 from framecast.data.scaling import DbzPixel, Log, Scaling
 from framecast.data.sources import (
     CachedSource,
     DrySource,
-    FolderSource,
     Frame,
     FrameHeader,
     FrameSource,

@@ -38,7 +38,11 @@ def test_odim_by_hand(tmp_path: Path, where: str, text: bool) -> None:
     path = odim_file(tmp_path / "a.hdf5", pixels, where=where, text=text)
     frame = read_odim(path)
     np.testing.assert_allclose(frame.values, [[[0, 0.5, NAN], [2, 5, 0.1]]], rtol=1e-6)
-    assert (frame.time, frame.unit) == (seconds("2025-09-22T05:40"), "mm/h") == (odim_header(path).time, "mm/h")
+    assert (
+        (frame.header.time, frame.header.unit)
+        == (seconds("2025-09-22T05:40"), "mm/h")
+        == (odim_header(path).time, "mm/h")
+    )
 
 
 def test_odim_quantities(tmp_path: Path) -> None:
@@ -94,7 +98,7 @@ def test_damaged_odim_files(tmp_path: Path) -> None:
 def test_the_real_odim_file(shared: Path) -> None:
     frame = read_odim(shared / "data/dwd/raa01-rw_10000-latest-dwd---bin.hdf5")
     assert frame.values.shape == (1, 1200, 1100)
-    assert frame.time == seconds("2025-09-22T05:40")
+    assert frame.header.time == seconds("2025-09-22T05:40")
     assert np.nanmax(frame.values) == pytest.approx(15.8)
     assert np.isnan(frame.values).mean() == pytest.approx(0.4353, abs=1e-4)
 
@@ -107,7 +111,7 @@ def test_knmi_by_hand(tmp_path: Path) -> None:
     path = knmi_file(tmp_path, [[0, 100], [65535, 1]], when)
     frame = read_knmi(path)
     np.testing.assert_allclose(frame.values, [[[0, 12], [NAN, 0.12]]], rtol=1e-6)
-    assert (frame.time, frame.unit) == (when, "mm/h") == (knmi_header(path).time, "mm/h")
+    assert (frame.header.time, frame.header.unit) == (when, "mm/h") == (knmi_header(path).time, "mm/h")
     hourly = knmi_file(tmp_path / "hour", [[100]], when, minutes=60, formula=b"GEO=0.010000*PV+0.500000")
     assert read_knmi(hourly).values[0, 0, 0] == pytest.approx(1.5)
 
@@ -129,7 +133,7 @@ def test_damaged_knmi_files(tmp_path: Path, facts: dict[str, bytes], message: st
 def test_the_real_knmi_files(shared: Path) -> None:
     path = shared / "data/knmi/RAD_NL25_RAP_5min_201008260100.h5"
     frame = read_knmi(path)
-    assert frame.time == seconds("2010-08-26T01:00")
+    assert frame.header.time == seconds("2010-08-26T01:00")
     with h5py.File(path) as file:
         pixels = file["image1/image_data"][()]
     np.testing.assert_allclose(frame.values[0], np.where(pixels == 65535, np.nan, pixels * 0.12), rtol=1e-6)

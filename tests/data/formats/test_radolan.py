@@ -34,8 +34,8 @@ def test_radolan_by_hand(tmp_path: Path, pack: Any) -> None:
     frame = read_radolan(path)
     assert frame.values.dtype == np.float32
     np.testing.assert_allclose(frame.values, [NORTH_UP], rtol=1e-6)
-    assert (frame.time, frame.unit) == (seconds("2014-08-10T20:50"), "mm/h")
-    assert radolan_header(path).time == frame.time
+    assert (frame.header.time, frame.header.unit) == (seconds("2014-08-10T20:50"), "mm/h")
+    assert radolan_header(path).time == frame.header.time
     np.testing.assert_allclose(read_radolan(path, keep_clutter=True).values[0, 0, 0], 0.6, rtol=1e-6)
 
 
@@ -55,7 +55,7 @@ def test_radolan_products_in_mm_per_hour(tmp_path: Path, options: dict[str, Any]
     frame = read_radolan(write(tmp_path / "file", radolan_bytes(RAW, **options)))
     assert frame.values[0, 1, 0] == pytest.approx(rate, rel=1e-6)
     ahead = 3600 if "VV 060" in options.get("extra", "") else 0
-    assert frame.time == seconds("2014-08-10T20:50") + ahead
+    assert frame.header.time == seconds("2014-08-10T20:50") + ahead
 
 
 def damaged(kind: str) -> bytes:
@@ -140,7 +140,7 @@ def test_radolan_forecast_archives(tmp_path: Path) -> None:
 
     steps = [radolan_bytes(RAW, product="RV", extra=f"VV {minutes:03}MF 00000008") for minutes in (10, 0, 5)]
     frames = read_radolan_forecasts(archive(*steps))
-    assert [frame.time - frames[0].time for frame in frames] == [0, 300, 600]
+    assert [frame.header.time - frames[0].header.time for frame in frames] == [0, 300, 600]
     np.testing.assert_allclose(frames[0].values, [NORTH_UP], rtol=1e-6)
     with pytest.raises(DataError, match=r"DE1200_RV.tar.bz2:DE1200_RV_001.*cut or changed"):
         read_radolan_forecasts(archive(steps[0], steps[1][:-2]))
@@ -167,5 +167,5 @@ def test_the_real_radolan_files(shared: Path) -> None:
     assert np.nanmax(frame.values) == pytest.approx(129.48, abs=1e-3)
     frames = read_radolan_forecasts(shared / "data/dwd/DE1200_RV2210180700.tar.bz2")
     assert len(frames) == 25
-    assert (frames[0].time, frames[-1].time) == (seconds("2022-10-18T07:00"), seconds("2022-10-18T09:00"))
+    assert (frames[0].header.time, frames[-1].header.time) == (seconds("2022-10-18T07:00"), seconds("2022-10-18T09:00"))
     assert frames[0].values.shape == (1, 1200, 1100)

@@ -12,7 +12,8 @@ import pytest
 import framecast as fc
 from framecast.data.catalogue import describe_data, open_parts
 from framecast.data.georeference import same_crs
-from framecast.data.sources import JoinedSource, ReadOptions
+from framecast.data.joined import JoinedSource
+from framecast.data.sources import ReadOptions
 from framecast.errors import DataError, UnknownNameError
 
 ARCHIVES = ("bom-c10", "bom-cscn", "fmi-geotiff", "fmi-pgm", "mch-gif", "mrms-grib2", "opera-2018", "opera-cirrus",

@@ -79,6 +79,7 @@ class StoredArray(FrameSource):
         self._array.close()
 
 
+ARRAY_OPTIONS = ("axes", "nodata", "unit")
 MOST_CHANNELS = 4
 COLOURS = (3, 4)
 """Channels of pictures in colour, without and with transparency."""
@@ -91,6 +92,7 @@ def open_npy(path: Path, options: ReadOptions) -> FrameSource:
     Raises:
         DataError: it is cut, damaged, holds objects or no numbers, or its axes cannot be told apart.
     """
+    options.refuse_all_but(ARRAY_OPTIONS, str(path))
     return array_source(str(path), partial(load_array, path), options, {}, None)
 
 
@@ -100,10 +102,11 @@ def open_npz(path: Path, options: ReadOptions) -> FrameSource:
     Raises:
         DataError: as ``open_npy``, or the array of frames cannot be told from others.
     """
+    options.refuse_all_but(("variable", "time", *ARRAY_OPTIONS), str(path))
     shapes = {name: array.shape for name, array in _members(path).items()}
     name = choose_variable({key: len(shape) for key, shape in shapes.items()}, options, str(path))
     times = None
-    stamps = _time_name(shapes, options)
+    stamps = _time_name(shapes, options, str(path))
     if stamps:
         times = read_times(np.atleast_1d(_members(path)[stamps]), {}, f"{path}, array {stamps!r}", options.tolerance)
     return array_source(f"{path}, array {name!r}", partial(_member, path, name), options, {}, times)
@@ -122,16 +125,18 @@ def open_hdf5_array(path: Path, options: ReadOptions) -> FrameSource:
         name = choose_variable({key: item.ndim for key, item in arrays.items()}, options, str(path))
         attributes, declared = dict(arrays[name].attrs), hdf5_fill(arrays[name])
         times, attributes_of_time = None, dict[str, Any]()
-        stamps = _time_name({key: item.shape for key, item in arrays.items()}, options)
+        shapes = {key: item.shape for key, item in arrays.items()}
+        by_names = options.axes is None and any(len(dimension) for dimension in arrays[name].dims)
+        stamps = None if by_names else _time_name(shapes, options, str(path))
         if stamps:
             check_size(f"{path}, dataset {stamps!r}", *arrays[stamps].shape, itemsize=arrays[stamps].dtype.itemsize)
             stored, attributes_of_time = np.atleast_1d(arrays[stamps][()]), dict(arrays[stamps].attrs)
             times = read_times(stored, attributes_of_time, f"{path}, dataset {stamps!r}", options.tolerance)
-        axes_named = any(len(dimension) for dimension in arrays[name].dims)
-    if axes_named and options.axes is None:
+    if by_names:
         from framecast.data.formats.netcdf import open_cf  # the axes' names are there, so it need not be guessed
 
         return open_cf(path, replace(options, variable=name))
+    options.refuse_all_but(("variable", "time", *ARRAY_OPTIONS), str(path))
     where = f"{path}, dataset {name!r}"
     if options.unit is None:
         check_unit(name, one_spelling(attributes.get("units", "")), where)
@@ -161,7 +166,6 @@ def array_source(
     Raises:
         DataError: it holds no numbers, its axes cannot be told apart, or the times do not fit.
     """
-    check_sizeless(options, where)
     array = opener()
     check_numbers(array.dtype, where)
     axes = options.axes or guess_axes(array.shape, options.channels, where)
@@ -198,16 +202,6 @@ def pixel_packing(
     if pixels:
         packing = replace(packing, scale=1 / 255)
     return packing, pixels, unit
-
-
-def check_sizeless(options: ReadOptions, where: str) -> None:
-    """Refuse a size for what is not resized when it is read.
-
-    Raises:
-        DataError: one is asked for.
-    """
-    if options.size is not None:
-        raise DataError(f"{where} is not resized: size= is for pictures and videos; use crop=, or resample it")
 
 
 def check_numbers(dtype: np.dtype[Any], where: str) -> None:
@@ -303,13 +297,25 @@ def choose_variable(axes: Mapping[str, int], options: ReadOptions, where: str) -
     if len(candidates) != 1:
         names = ", ".join(candidates or list(axes)[:20]) or "nothing"
         problem = "several arrays of frames" if candidates else "no array of two or more axes"
-        raise DataError(f"{where} holds {problem} ({names}): name one with variable=")
+        x, y = (next((name for name in candidates if name.lower().startswith(letter)), None) for letter in "xy")
+        join = (
+            f"; past and future are joined first, np.save('clips.npy', np.concatenate([{x}, {y}], 1))"
+            if x and y
+            else ""
+        )
+        raise DataError(f"{where} holds {problem} ({names}): name one with variable={join}")
     return candidates[0]
 
 
-def _time_name(shapes: Mapping[str, tuple[int, ...]], options: ReadOptions) -> str | None:
-    """Return the name of the array of time stamps, or None."""
+def _time_name(shapes: Mapping[str, tuple[int, ...]], options: ReadOptions, where: str) -> str | None:
+    """Return the name of the array of time stamps, or None.
+
+    Raises:
+        DataError: there is none of the name that is asked for.
+    """
     if options.time is not None:
+        if options.time not in shapes and options.time != "none" and "%" not in options.time:
+            raise DataError(f"{where} has no array {options.time!r} for time=: it has {', '.join(shapes)}")
         return options.time if options.time in shapes else None
     names = [name for name, shape in shapes.items() if len(shape) <= 1 and name.split("/")[-1].lower() in TIME_NAMES]
     return names[0] if names else None
@@ -443,6 +449,7 @@ def open_zarr_array(path: Path, options: ReadOptions) -> FrameSource:
         import zarr
     except ImportError as error:
         raise MissingExtraError("zarr", "geo", "reading Zarr") from error
+    options.refuse_all_but(("variable", "time", *ARRAY_OPTIONS), str(path))
     with reading(path, remedy="the Zarr is damaged or of another version"):
         node = zarr.open(path, mode="r")
         if isinstance(node, zarr.Array):
@@ -451,10 +458,16 @@ def open_zarr_array(path: Path, options: ReadOptions) -> FrameSource:
             )
         arrays = dict(node.arrays())
     name = choose_variable({key: array.ndim for key, array in arrays.items()}, options, str(path))
-    opener = partial(zarr.open_array, path / name, mode="r")
-    return array_source(
-        f"{path}, array {name!r}", opener, options, arrays[name].attrs.asdict(), None, zarr_fill(path / name)
-    )
+    opener, attributes = partial(zarr.open_array, path / name, mode="r"), arrays[name].attrs.asdict()
+    times, attributes_of_time = None, dict[str, Any]()
+    stamps = _time_name({key: array.shape for key, array in arrays.items()}, options, str(path))
+    if stamps:
+        where = f"{path}, array {stamps!r}"
+        check_size(where, *arrays[stamps].shape, itemsize=arrays[stamps].dtype.itemsize)
+        attributes_of_time = arrays[stamps].attrs.asdict()
+        times = read_times(np.atleast_1d(arrays[stamps][...]), attributes_of_time, where, options.tolerance)
+    where = f"{path}, array {name!r}"
+    return array_source(where, opener, options, attributes, times, zarr_fill(path / name), attributes_of_time)
 
 
 def is_zarr_2(array: Path) -> bool:

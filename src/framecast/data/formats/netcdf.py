@@ -25,7 +25,6 @@ from framecast.data.cache import file_facts, kept_index
 from framecast.data.formats.arrays import (
     check_numbers,
     check_seal,
-    check_sizeless,
     has_named_axes,
     is_zarr,
     is_zarr_2,
@@ -56,6 +55,8 @@ NAMES = {
 }  # fmt: skip
 CF_KEYS = {"time": ("T", "time"), "y": ("Y", "latitude"), "x": ("X", "longitude")}
 CHANNELS = ("channel", "channels", "band", "bands", "c")
+NAMED = ("variable", "time", "y", "x", "channel", "select")
+"""Options that name what a file holds."""
 PRODUCT = "framecast_product"
 """The attribute that says of archives of ours what was measured."""
 KILOMETRES = ("km", "kilometer", "kilometre", "kilometers", "kilometres")
@@ -125,34 +126,38 @@ def _groups(path: Path) -> Iterator[str]:
         yield from names
 
 
-def _find_variable(path: Path, options: ReadOptions) -> tuple[str, str]:
-    """Return the group and the name of the variable of frames.
+def _find_variable(path: Path, options: ReadOptions) -> tuple[str, str, xarray.Dataset]:
+    """Return the group and the name of the variable of frames, and the opened group.
 
     Raises:
         DataError: there is none, or several and none is asked for.
     """
     wanted, candidates, others = options.variable, dict[str, int](), list[str]()
-    for group in _groups(path):
-        if wanted is not None and "/" in wanted and group != wanted.rpartition("/")[0].strip("/"):
-            continue
-        dataset = open_dataset(path, group)
-        prefix = f"{group}/" if group else ""
-        if wanted is None:
-            candidates |= {prefix + name: count for name, count in _maps(dataset).items()}
-        elif (name := wanted.rpartition("/")[2]) in dataset.variables:
-            candidates[prefix + name] = 0
-        others += [prefix + str(name) for name in dataset.data_vars]
-        dataset.close()
-    if wanted is not None and not candidates:
-        raise DataError(f"{path} has no {wanted!r}: it has {', '.join(others[:20]) or 'nothing'}")
-    most = max(candidates.values(), default=0)
-    best = [name for name, count in candidates.items() if count == most or wanted is not None]
-    if len(best) != 1:
-        names = ", ".join(best or others[:20]) or "nothing"
-        problem = "several arrays of frames" if best else "no array of frames, with two axes or more"
-        raise DataError(f"{path} holds {problem} ({names}): name one with variable=")
-    group, _, name = best[0].rpartition("/")
-    return group, name
+    opened = dict[str, "xarray.Dataset"]()
+    try:
+        for group in _groups(path):
+            if wanted is not None and "/" in wanted and group != wanted.rpartition("/")[0].strip("/"):
+                continue
+            dataset = opened[group] = open_dataset(path, group)
+            prefix = f"{group}/" if group else ""
+            if wanted is None:
+                candidates |= {prefix + name: count for name, count in _maps(dataset).items()}
+            elif (name := wanted.rpartition("/")[2]) in dataset.variables:
+                candidates[prefix + name] = 0
+            others += [prefix + str(name) for name in dataset.data_vars]
+        if wanted is not None and not candidates:
+            raise DataError(f"{path} has no {wanted!r}: it has {', '.join(others[:20]) or 'nothing'}")
+        most = max(candidates.values(), default=0)
+        best = [name for name, count in candidates.items() if count == most or wanted is not None]
+        if len(best) != 1:
+            names = ", ".join(best or others[:20]) or "nothing"
+            problem = "several arrays of frames" if best else "no array of frames, with two axes or more"
+            raise DataError(f"{path} holds {problem} ({names}): name one with variable=")
+        group, _, name = best[0].rpartition("/")
+        return group, name, opened.pop(group)
+    finally:
+        for dataset in opened.values():
+            dataset.close()
 
 
 def _maps(dataset: xarray.Dataset) -> dict[str, int]:
@@ -179,11 +184,12 @@ class CFSource(FrameSource):
     """
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
-        check_sizeless(options, str(path))
+        options.refuse_all_but(
+            ("variable", "time", "y", "x", "channel", "channels", "select", "nodata", "unit"), str(path)
+        )
         self.path = path
-        self.group, self.variable = _find_variable(path, options)
-        self._dataset: PerProcess[xarray.Dataset] = PerProcess(partial(open_dataset, path, self.group))
-        dataset = self._dataset.get()
+        self.group, self.variable, dataset = _find_variable(path, options)
+        self._dataset: PerProcess[xarray.Dataset] = PerProcess(partial(open_dataset, path, self.group), dataset)
         self.where = f"{path}, variable {self.variable!r}"
         variable = dataset[self.variable]
         check_numbers(variable.dtype, self.where)
@@ -196,8 +202,6 @@ class CFSource(FrameSource):
             raise DataError(f"{self.where} is {variable.shape}: it holds no frames")
         self.count = sizes[self.axes["time"]] if "time" in self.axes else 1
         channel = self.axes.get("channel")
-        if options.channels is not None and options.channels != (sizes[channel] if channel else 1):
-            raise DataError(f"{self.where} has {sizes[channel] if channel else 1} channels and not {options.channels}")
         self.shape = (sizes[channel] if channel else 1, sizes[self.axes["y"]], sizes[self.axes["x"]])
         check_frames(self.where, self.count, self.shape, max(4, variable.dtype.itemsize))
         chunks = variable.encoding.get("chunks") or variable.encoding.get("chunksizes") or ()

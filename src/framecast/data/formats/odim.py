@@ -69,7 +69,7 @@ def read_odim(path: str | Path, *, dataset: str = "dataset1") -> Frame:
     rates = values * (3600 / seconds) if quantity in ("RATE", "ACRR") else rain_from_reflectivity(values)
     rates[pixels == marks.get("undetect", np.nan)] = 0
     rates[(pixels == marks.get("nodata", np.nan)) | np.isnan(values)] = np.nan
-    return Frame(rates.astype(np.float32)[None], *header)
+    return Frame(rates.astype(np.float32)[None], header)
 
 
 def is_odim(path: str | Path) -> bool:

@@ -21,12 +21,14 @@ from PIL import Image, ImageSequence
 from torch.nn import functional as F
 
 from framecast.data.formats.times import times_in_names
+from framecast.data.joined import damaged
 from framecast.data.packing import Values
-from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions, check_times, damaged
+from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions, check_times
 from framecast.errors import DataError, MissingExtraError
 from framecast.untrusted import check_size, reading
 
 PICTURES = (".png",)
+PICTURE_OPTIONS = ("size", "nodata")
 MODES = {1: "L", 3: "RGB"}
 GREY_MODES = ("1", "L", "LA", "I", "F")
 MOST_HEADERS = 10_000
@@ -46,6 +48,7 @@ class PictureFolder(FrameSource):
     pixels = True
 
     def __init__(self, files: Sequence[Path], options: ReadOptions) -> None:
+        options.refuse_all_but(PICTURE_OPTIONS, str(files[0].parent))
         self.files, self.options, self.where = sorted(files, key=natural_order), options, str(files[0].parent)
         self.count, self.times = len(self.files), None
         notes = self._read_names()
@@ -104,6 +107,7 @@ class Gif(FrameSource):
     pixels = True
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
+        options.refuse_all_but(PICTURE_OPTIONS, str(path))
         self.where, self.times = str(path), None
         self._frames: PerProcess[Values] = PerProcess(partial(_gif, path, options))
         frames = self._frames.get()

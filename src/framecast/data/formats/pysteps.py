@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from framecast.data.formats.arrays import check_sizeless
 from framecast.data.formats.times import time_in_name, times_in_names
 from framecast.data.georeference import Georeference, from_corner
 from framecast.data.packing import Values
@@ -32,6 +31,7 @@ from framecast.errors import DataError, MissingExtraError, UnknownNameError
 from framecast.untrusted import reading
 
 PREFIX = "pysteps:"
+OF_ALL_IMPORTERS = ["dtype", "fillna"]
 
 
 class PystepsSource(FrameSource):
@@ -45,7 +45,7 @@ class PystepsSource(FrameSource):
     count = 1
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
-        check_sizeless(options, str(path))
+        options.refuse_all_but(("unit", "reader_options"), str(path))
         name = (options.reader or "").removeprefix(PREFIX)
         arguments = _arguments(name, options.reader_options or {})
         self.where = str(path)
@@ -116,8 +116,16 @@ def _importer(name: str) -> Any:
 
 
 def _arguments(name: str, asked_for: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those arguments that pysteps keeps for an importer's archive and it takes, and all that are asked for."""
+    """Return those arguments that pysteps keeps for an importer's archive and it takes, and all that are asked for.
+
+    Raises:
+        UnknownNameError: one that is asked for is none of the importer's, which would swallow it.
+    """
     known = inspect.signature(inspect.unwrap(_importer(name))).parameters
+    names = [key for key in known if key not in ("filename", "kwargs")] + OF_ALL_IMPORTERS
+    for key in asked_for:
+        if key not in names:
+            raise UnknownNameError(f"argument of pysteps' importer {name}", key, names)
     usual = _usual(name).get("importer_kwargs", {})
     return {**{key: value for key, value in usual.items() if key in known or "kwargs" in known}, **asked_for}
 

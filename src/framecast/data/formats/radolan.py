@@ -136,7 +136,7 @@ def read_radolan_forecasts(path: str | Path, *, keep_clutter: bool = False) -> l
                 frames.append(_decode(file.read(), f"{path}:{member.name}", keep_clutter))
     if not frames:
         raise DataError(f"{path} holds no file: fetch it again")
-    return sorted(frames, key=lambda frame: frame.time)
+    return sorted(frames, key=lambda frame: frame.header.time)
 
 
 def radolan_header(path: str | Path) -> FrameHeader:
@@ -273,7 +273,7 @@ def _decode(content: bytes, where: str, keep_clutter: bool) -> Frame:
     if not keep_clutter:
         rates.flat[facts["cluttermask"]] = np.nan
     # The file's row 0 is in the south.
-    return Frame(np.ascontiguousarray(rates[None, ::-1]), *_frame_header(header))
+    return Frame(np.ascontiguousarray(rates[None, ::-1]), _frame_header(header))
 
 
 def _unpacked(path: Path, first: int | None = None, most: int = MOST_BYTES) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from framecast.data.formats.arrays import check_sizeless, pixel_packing
+from framecast.data.formats.arrays import pixel_packing
 from framecast.data.formats.times import read_times
 from framecast.data.georeference import WGS84, Georeference
 from framecast.data.packing import Values
@@ -58,7 +58,7 @@ class RasterSource(FrameSource):
     """
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
-        check_sizeless(options, str(path))
+        options.refuse_all_but(("variable", "nodata", "unit"), str(path))
         self.where = str(path)
         self._file: PerProcess[Any] = PerProcess(partial(open_raster_file, path))
         file = self._file.get()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from framecast.data.cache import cache_folder, file_facts
 from framecast.data.formats.arrays import StoredArray, load_array
-from framecast.data.formats.pictures import resize_frames
+from framecast.data.formats.pictures import PICTURE_OPTIONS, resize_frames
 from framecast.data.packing import Packing, Values
 from framecast.data.sources import DerivedSource, FrameSource, Indices, ReadOptions
 from framecast.errors import DataError, MissingExtraError
@@ -42,6 +42,7 @@ def open_video(path: Path, options: ReadOptions) -> FrameSource:
         MissingExtraError: PyAV is not installed.
         DataError: it holds no video, its codec is unknown, or it is damaged.
     """
+    options.refuse_all_but(PICTURE_OPTIONS, str(path))
     cached = decode_into_cache(path, options.size, options.channels)
     packing = Packing(1 / 255, 0.0, () if options.nodata is None else (options.nodata,))
     frames = StoredArray(str(path), partial(load_array, cached), "TCHW", packing)

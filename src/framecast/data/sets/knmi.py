@@ -29,8 +29,9 @@ from framecast.data.formats.arrays import is_zarr
 from framecast.data.formats.hdf5 import check_pixels, number, open_hdf5, text
 from framecast.data.georeference import Georeference, from_corner
 from framecast.data.grid import Method, Space
+from framecast.data.joined import FolderSource
 from framecast.data.radar import Crop, cut_clips, make_grid, prepare_source, radar_archive, rain_scaling
-from framecast.data.sources import FolderSource, Frame, FrameHeader, FrameSource, Indices
+from framecast.data.sources import Frame, FrameHeader, FrameSource, Indices
 from framecast.errors import DataError
 
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -68,7 +69,7 @@ def read_knmi(path: str | Path) -> Frame:
     amounts = pixels.astype(np.float64) * slope + start_value
     rates = (amounts * (3600 / (end - start))).astype(np.float32)
     rates[np.isin(pixels, list(empty))] = np.nan
-    return Frame(rates[None], *header)
+    return Frame(rates[None], header)
 
 
 def knmi_header(path: str | Path) -> FrameHeader:

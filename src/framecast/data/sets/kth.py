@@ -30,8 +30,9 @@ from tqdm import tqdm
 from framecast.data.clips import SPLITS, ClipData, ClipSet, ClipSpec, Split, check_lengths, data_root, missing_files
 from framecast.data.formats.pictures import natural_order
 from framecast.data.formats.video import cached_video, decode_into_cache, open_video
+from framecast.data.joined import JoinedSource
 from framecast.data.scaling import MinMax
-from framecast.data.sources import Indices, JoinedSource, ReadOptions
+from framecast.data.sources import Indices, ReadOptions
 from framecast.data.windows import WindowedClips, windows_by_number
 from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError, check_count
 

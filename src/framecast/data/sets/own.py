@@ -32,17 +32,9 @@ from framecast.data.clips import SPLITS, ClipData, ClipSet, ClipSpec, Split, che
 from framecast.data.formats.pysteps import PREFIX
 from framecast.data.formats.times import snap_times, step_statistics
 from framecast.data.grid import Grid
+from framecast.data.joined import JoinedSource, check_alike
 from framecast.data.scaling import SCALINGS, MinMax, Scaling, scaling_from_dict
-from framecast.data.sources import (
-    FrameSource,
-    GriddedSource,
-    Indices,
-    JoinedSource,
-    ReadOptions,
-    check_alike,
-    check_some_data,
-    check_times,
-)
+from framecast.data.sources import FrameSource, GriddedSource, Indices, ReadOptions, check_some_data, check_times
 from framecast.data.units import unit_facts
 from framecast.data.windows import Blocks, Shares, WindowedClips, assign_splits, check_shares, windows_in
 from framecast.errors import DataError, OptionError, UnknownNameError, check_count
@@ -288,6 +280,8 @@ def _interval(share_of: dict[Split, _Share], interval: int | None, tolerance: in
     if sources[0].times is None:
         if interval is not None:
             raise DataError(f"interval is {interval} s and the frames have no time stamps: give step instead")
+        if tolerance:
+            raise DataError(f"tolerance is {tolerance} s and the frames have no time stamps: leave it out")
         if sources[0].interval is None:
             notes.append("there are no time stamps: frames are taken as equally spaced, and gaps cannot be seen")
         return None
