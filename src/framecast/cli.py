@@ -210,8 +210,10 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("run", type=str, help="a run folder or weights file")
     parser.add_argument("frames", type=str, help="the past: .npy, .npz, .gif, a folder of .png or of radar files")
     parser.add_argument("--out", type=str, default="forecast", help="folder for forecast.npy and forecast.gif")
-    parser.add_function_arguments(predict, skip={"run", "frames", "out"})
+    _add_data_options(parser, "variable rain")
+    parser.add_function_arguments(predict, skip={"run", "frames", "out", "data_options"})
     values = _values(parser, arguments)
+    logging.getLogger("framecast.api.predict").setLevel(logging.INFO)
     forecast, times = forecast_frames(**values)
     if times is not None:
         base, first, last = time_labels(times[[-forecast.shape[1] - 1, -forecast.shape[1], -1]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from framecast.data.cache import cache_folder
-from framecast.data.catalogue import open_data
+from framecast.data.catalogue import OWN, open_data
 from framecast.data.clips import ClipData
 from framecast.data.past import plain_array
-from framecast.errors import DataError, OptionError, RunFolderError, RunNotFoundError
+from framecast.data.sources import ReadOptions
+from framecast.errors import DataError, OptionError, RunFolderError, RunNotFoundError, UnknownNameError
 from framecast.files import write_atomically
 from framecast.models.forecaster import Forecaster
 from framecast.training.run_folder import RunFolder
@@ -112,6 +114,31 @@ def run_data(folder: Path, data: str | Path | ClipData | None, options: Mapping[
         asked_by(run.config),
     ):
         return open_data(config["data"], **(config["data_options"] | dict(options or {})))
+
+
+def read_options(folder: Path, options: Mapping[str, Any] | None) -> ReadOptions:
+    """Return how frames are to be read: as those that a run was trained on, and as the options say.
+
+    Args:
+        folder: of the run; one without a configuration says nothing.
+        options: those of ``framecast.data`` for frames of one's own that are about reading them.
+
+    Raises:
+        UnknownNameError: an option that is not about reading.
+    """
+    known = {field.name for field in fields(ReadOptions)} - {"channels", "skip_damaged"}
+    for option in options or ():
+        if option not in known:
+            raise UnknownNameError("option of reading", option, known)
+    before: Mapping[str, Any] = {}
+    if (folder / "config.yaml").is_file():
+        config = RunFolder(folder).read_config()
+        before = config["data_options"] if config["data"] == OWN else {}
+    chosen = {name: value for name, value in {**before, **(options or {})}.items() if name in known}
+    size = chosen.get("size")
+    if size is not None:
+        chosen["size"] = (size, size) if isinstance(size, int) else tuple(size)
+    return ReadOptions(**chosen)
 
 
 def as_trained(clips: ClipData, model: Forecaster) -> ClipData:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from framecast.api.data import weights_file
+from framecast.api.data import read_options, weights_file
 from framecast.compute import arithmetic, autocast, find_device, place
 from framecast.data.past import read_past
 from framecast.data.scaling import MinMax
@@ -26,6 +27,8 @@ def predict(
     frames: str | Path | NDArray[Any] | Tensor,
     *,
     horizon: int | None = None,
+    context: int | None = None,
+    data_options: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     precision: str = "32-true",
@@ -43,6 +46,9 @@ def predict(
             [0, 1]. NaN, in physical units, is no data: the model takes it as 0, and where the whole past is NaN, so
             is the forecast.
         horizon: frames to forecast; None takes the horizon it was trained with.
+        context: past frames to start from, the last ones; None takes as many as in the training.
+        data_options: how the frames are to be read: variable, time, y, x, channel, axes, size, nodata, unit, tolerance,
+            select, product, reader, reader_options; they replace those of the same name that the run was trained with.
         out: a folder for forecast.npy and forecast.gif and, where times or place are known, forecast.nc and
             forecast.tif.
         device: "auto", "cpu", "cuda", ...
@@ -62,8 +68,9 @@ def predict(
         ValueError: ``horizon`` is below 1, or the frames are too small or too few for the model.
     """
     return forecast_frames(
-        run, frames, horizon=horizon, out=out, device=device, precision=precision, compile=compile, threads=threads
-    )[0]
+        run, frames, horizon=horizon, context=context, data_options=data_options, out=out, device=device,
+        precision=precision, compile=compile, threads=threads,
+    )[0]  # fmt: skip
 
 
 def forecast_frames(
@@ -71,6 +78,8 @@ def forecast_frames(
     frames: Any,
     *,
     horizon: int | None,
+    context: int | None,
+    data_options: Mapping[str, Any] | None,
     out: str | Path | None,
     device: str,
     precision: str,
@@ -78,9 +87,12 @@ def forecast_frames(
     threads: int | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
     """Forecast as ``predict`` does; return the times (T + horizon,) of past and forecast too, where they are known."""
-    model, _ = load_weights(weights_file(Path(run)))
+    file = weights_file(Path(run))
+    model, _ = load_weights(file)
     spec = model.clips
-    past = read_past(frames, model.in_channels, spec)
+    past = read_past(frames, model.in_channels, spec, read_options(file.parent, data_options), context)
+    for fact in past.facts:
+        log.info(fact)
     if past.note:
         log.warning(past.note)
     steps = horizon if horizon is not None else (spec.horizon if spec else 1)
@@ -89,7 +101,8 @@ def forecast_frames(
     with arithmetic(threads), torch.inference_mode(), autocast(where, precision):
         numbers = torch.cat([model(clip[None].to(where), steps).float().cpu() for clip in past.frames])
     unscale = spec.scaling.unscale if spec else torch.nn.Identity()
-    result = unscale(numbers)
+    # Intensities lie in their range; physical values may go beyond those of the training.
+    result = unscale(numbers.clamp(0, 1) if spec is None or spec.unit == "1" else numbers)
     if past.valid is not None:
         # Where the whole past has no data, neither has the forecast.
         result = result.where(past.valid.any(1, keepdim=True), torch.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ class Past(NamedTuple):
         times: (T,) int64 seconds since 1970 UTC, or None.
         note: what the user should know, such as the share without data, or "".
         georeference: where the pixels are, or None.
+        facts: how the frames were read, a line each.
     """
 
     frames: Tensor
@@ -40,10 +42,15 @@ class Past(NamedTuple):
     times: Indices | None
     note: str
     georeference: Georeference | None = None
+    facts: Sequence[str] = ()
 
 
 def read_past(
-    frames: str | Path | NDArray[Any] | Tensor, channels: int, spec: ClipSpec | None, options: ReadOptions | None = None
+    frames: str | Path | NDArray[Any] | Tensor,
+    channels: int,
+    spec: ClipSpec | None,
+    options: ReadOptions | None = None,
+    context: int | None = None,
 ) -> Past:
     """Return frames as the model's numbers.
 
@@ -54,6 +61,7 @@ def read_past(
         channels: of the model.
         spec: the facts of the clips it was trained on, or None where they are not known.
         options: how files are to be read.
+        context: past frames to take; None takes as many as in the training, or all where that is not known.
 
     Raises:
         DatasetNotFoundError: there are no frames at the path.
@@ -66,15 +74,25 @@ def read_past(
     else:
         where = "the frames"
         array = plain_array(frames)
+        if options.axes is not None and len(options.axes) != array.ndim:
+            options = replace(options, axes=None)  # those of the training's files; an array may be a single clip
         source = array_source(where, lambda: array, options, {}, None)
     times, notes = None, [note for note in source.notes if "left out" in note]
     if spec is not None:
         source = as_in_training(source, spec, notes)
+    length = context or (spec.context if spec else None)
     if spec is not None and _goes_on_in_time(source, spec):
-        values, times = last_frames(source, where, spec)
+        values, times = last_frames(source, where, replace(spec, context=length or spec.context))
     else:
-        values = all_clips(source, where, channels)
+        values = all_clips(source, where, channels, length)
+        if spec is not None and spec.grid is not None and values.shape[-2:] != (spec.height, spec.width):
+            values = spec.grid.apply(values, spec.scaling)
     source.close()
+    if spec is not None and values.shape[-2:] != (spec.height, spec.width):
+        size, usual = (f"{height}x{width}" for height, width in (values.shape[-2:], (spec.height, spec.width)))
+        notes.append(f"{where} has frames of {size} and the model was trained on {usual}")
+    facts = [*source.notes, f"{source.count} frames of {source.shape[0]} x {source.shape[1]}x{source.shape[2]} in "
+             f"{len(source.sequences)} clips, of which the last {values.shape[1]} are the past"]  # fmt: skip
     if source.pixels and not source.packing.plain and spec is not None and spec.scaling.limits != (0.0, 1.0):
         # It was trained on numbers as they are stored, not on intensities.
         values = np.rint(values / source.packing.scale)
@@ -84,7 +102,8 @@ def read_past(
         place = place.on(spec.grid) if spec else None
     if place is None and spec is not None and spec.georeference and times is not None:
         place = spec.georeference
-    return past._replace(note="; ".join([*notes, *([past.note] if past.note else [])]), georeference=place)
+    note = "; ".join([*notes, *([past.note] if past.note else [])])
+    return past._replace(note=note, georeference=place, facts=facts)
 
 
 def plain_array(frames: Any) -> NDArray[Any]:
@@ -153,19 +172,20 @@ def _goes_on_in_time(source: FrameSource, spec: ClipSpec) -> bool:
     )
 
 
-def all_clips(source: FrameSource, where: str, channels: int) -> Values:
-    """Return all frames of a source as clips of one length, (N, T, C, H, W).
+def all_clips(source: FrameSource, where: str, channels: int, length: int | None = None) -> Values:
+    """Return the last ``length`` frames of each clip of a source, or all of them, (N, T, C, H, W).
 
     Raises:
         DataError: its clips differ in length, or it has another number of channels.
     """
-    lengths = {len(sequence) for sequence in source.sequences}
+    sequences = [range(max(s.start, s.stop - (length or len(s))), s.stop) for s in source.sequences]
+    lengths = {len(sequence) for sequence in sequences}
     if len(lengths) > 1:
         raise DataError(f"{where} holds clips of {min(lengths)} to {max(lengths)} frames: forecast each by itself")
     if source.shape[0] != channels:
         raise DataError(f"{where} has {source.shape[0]} channels and the model takes {channels}")
-    frames = source.read(np.arange(source.count, dtype=np.int64))
-    return frames.reshape(len(source.sequences), -1, *source.shape)
+    frames = [source.read(np.array(sequence, np.int64)) for sequence in sequences]
+    return np.stack(frames)
 
 
 def last_frames(source: FrameSource, where: str, spec: ClipSpec) -> tuple[Values, Indices]:
