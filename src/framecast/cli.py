@@ -208,17 +208,22 @@ def _predict(arguments: list[str]) -> int:
 
     parser = _parser("predict")
     parser.add_argument("run", type=str, help="a run folder or weights file")
-    parser.add_argument("frames", type=str, help="the past: .npy, .npz, .gif, a folder of .png or of radar files")
+    parser.add_argument("frames", type=str, help="the past: anything that framecast data info reads")
     parser.add_argument("--out", type=str, default="forecast", help="folder for forecast.npy and forecast.gif")
     _add_data_options(parser, "variable rain")
-    parser.add_function_arguments(predict, skip={"run", "frames", "out", "data_options"})
+    parser.add_function_arguments(predict, skip={"run", "frames", "out", "data_options", "overwrite"})
+    parser.add_argument("--overwrite", action="store_true", help="replace a forecast that is there already")
     values = _values(parser, arguments)
-    logging.getLogger("framecast.api.predict").setLevel(logging.INFO)
-    forecast, times = forecast_frames(**values)
-    if times is not None:
-        base, first, last = time_labels(times[[-forecast.shape[1] - 1, -forecast.shape[1], -1]])
+    forecast = forecast_frames(**values)
+    for fact in forecast.facts:
+        print(fact)
+    if forecast.times is not None:
+        steps = forecast.values.shape[1]
+        base, first, last = time_labels(forecast.times[[-steps - 1, -steps, -1]])
         print(f"base time {base}, valid times {first} to {last}")
-    print(f"{Path(values['out']) / 'forecast.npy'}: {' x '.join(map(str, forecast.shape))}, and forecast.gif beside it")
+    shape = " x ".join(map(str, forecast.values.shape))
+    others = ", ".join(file.name for file in forecast.files[1:])
+    print(f"{forecast.files[0]}: {shape} (clips x frames x channels x rows x columns), beside it {others}")
     return 0
 
 
@@ -231,6 +236,7 @@ def _report(arguments: list[str]) -> int:
     parser.add_argument("--scores", type=str, nargs="+", help="scores to draw, e.g. ssim mae; default: the main ones")
     parser.add_argument("--clips", type=int, default=4, help="example clips to show, at most")
     parser.add_argument("--figures", type=bool, default=True, help="write the figures beside the page too")
+    parser.add_argument("--overwrite", action="store_true", help="replace a page that is there already")
     print(report(**_values(parser, arguments)))
     return 0
 

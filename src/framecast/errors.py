@@ -48,6 +48,10 @@ class RunNotFoundError(RunFolderError, FileNotFoundError):
     """A folder that is not there, or lacks the weights, configuration or results that are needed from it."""
 
 
+class OutputExistsError(FramecastError, FileExistsError):
+    """A file that would be written and is there already."""
+
+
 class LockedError(FramecastError, OSError):
     """A lock that another process holds; the message names the process."""
 

@@ -12,12 +12,12 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from framecast.errors import FramecastError, LockedError, WeightsError
+from framecast.errors import FramecastError, LockedError, OutputExistsError, WeightsError
 
 try:
     import fcntl
@@ -29,6 +29,17 @@ ENDING = ".framecast.tmp"
 LEFTOVERS = f".*{ENDING}"
 _checked_folders: set[Path] = set()
 _locked_files: set[int] = set()
+
+
+def refuse_present(paths: Iterable[Path]) -> None:
+    """Refuse to write where something is already.
+
+    Raises:
+        OutputExistsError: one of the paths is there.
+    """
+    for path in paths:
+        if path.exists():
+            raise OutputExistsError(f"{path} is there already: give another out, or overwrite to replace it")
 
 
 @contextlib.contextmanager

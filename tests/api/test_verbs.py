@@ -8,14 +8,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
+from samples.own import video
 
 import framecast as fc
+from framecast import cli
 from framecast.cells.convlstm import column
-from framecast.errors import DataError, DatasetNotFoundError, RunFolderError, WeightsError
+from framecast.errors import DataError, DatasetNotFoundError, RunFolderError, UnknownNameError, WeightsError
 from framecast.files import write_atomically
 from framecast.models.recurrent import build_plain
 
@@ -112,11 +115,56 @@ def test_arrays_of_every_form(run: Path, form: str) -> None:
         "(T,H,W)": one[:, 0], "(T,C,H,W)": one, "(T,H,W,C)": np.moveaxis(one, 1, -1), "(N,T,H,W)": many[:, :, 0],
         "(N,T,C,H,W)": many, "(N,T,H,W,C)": np.moveaxis(many, 2, -1),
     }[form]  # fmt: skip
-    with torch.no_grad():
-        expected = fc.load(run)(torch.from_numpy(many), 5).numpy()
+    with torch.no_grad():  # the past is the last three frames, as in the training
+        expected = fc.load(run)(torch.from_numpy(many[:, 3:]), 5).clamp(0, 1).numpy()
     forecast = fc.predict(run, frames, horizon=5)
     assert forecast.dtype == np.float32
     np.testing.assert_allclose(forecast, expected if "N" in form else expected[:1], atol=1e-6)
+
+
+def test_the_past_is_as_long_as_asked_for(run: Path) -> None:
+    long = np.concatenate([past()] * 4, 1)[0]
+    with torch.no_grad():
+        expected = fc.load(run)(torch.from_numpy(long[None, -7:]), 2).clamp(0, 1).numpy()
+    np.testing.assert_allclose(fc.predict(run, long, context=7), expected, atol=1e-6)
+    np.testing.assert_array_equal(fc.predict(run, long), fc.predict(run, long[-3:]))
+
+
+def test_files_are_read_as_for_the_training(tmp_path: Path) -> None:
+    video, other = np.random.default_rng(0).random((2, 40, 20, 24)).astype("f4")
+    np.savez(tmp_path / "a.npz", good=video, bad=other)
+    reading = {"variable": "good", "crop": [0, 16, 8, 24]}
+    run = tmp_path / "run"
+    fc.train("convlstm", tmp_path / "a.npz", out=run, steps=1, batch=2, progress=False,
+             model_options={"hidden": 2, "layers": 1},
+             data_options={**reading, "context": 3, "horizon": 2})  # fmt: skip
+    expected = fc.predict(run, video[-3:, :16, 8:])
+    assert expected.shape == (1, 2, 1, 16, 16)
+    np.testing.assert_array_equal(fc.predict(run, tmp_path / "a.npz"), expected)
+    np.testing.assert_array_equal(fc.predict(run, video), expected)
+    elsewhere = fc.predict(run, tmp_path / "a.npz", data_options={"variable": "bad"})
+    np.testing.assert_array_equal(elsewhere, fc.predict(run, other[-3:, :16, 8:]))
+    with pytest.raises(UnknownNameError, match="horizon"):
+        fc.predict(run, tmp_path / "a.npz", data_options={"horizon": 4})
+
+
+def test_a_video_goes_on_at_its_own_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = video(tmp_path / "a.mp4", np.arange(40) / 25)
+    run, out = str(tmp_path / "run"), tmp_path / "out"
+    fc.train("convlstm", source, out=run, steps=1, batch=2, progress=False, model_options={"hidden": 2, "layers": 1},
+             data_options={"context": 3, "horizon": 2, "channels": 1})  # fmt: skip
+    assert cli.main(["predict", run, str(source), "--out", str(out)]) == 0
+    assert "the past is the last 3 of 40 frames" in capsys.readouterr().out
+    with Image.open(out / "forecast.gif") as gif:
+        assert gif.info["duration"] == 40
+    with av.open(str(out / "forecast.mp4")) as film:
+        assert film.streams.video[0].average_rate == 25
+        assert sum(1 for _ in film.decode(video=0)) == 5
+    values = np.load(out / "forecast.npy")
+    assert 0 <= values.min() <= values.max() <= 1
+    assert cli.main(["predict", run, str(source), "--out", str(out)]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert cli.main(["predict", run, str(source), "--out", str(out), "--overwrite"]) == 0
 
 
 @pytest.mark.parametrize("shape", [(60, 3, 16, 16), (60, 16, 16, 3)])
@@ -201,7 +249,7 @@ def test_bad_files(run: Path, tmp_path: Path) -> None:
     }.items():
         with pytest.raises(DataError, match=message):
             fc.predict(run, tmp_path / name)
-    for name, message in {"empty": "holds no .png", "nowhere": "nothing at"}.items():
+    for name, message in {"empty": "holds nothing", "nowhere": "nothing at"}.items():
         with pytest.raises(DatasetNotFoundError, match=message):
             fc.predict(run, tmp_path / name)
 
@@ -315,6 +363,6 @@ def test_a_loaded_model_knows_its_clips(run: Path) -> None:
     frames = torch.from_numpy(past())
     streamed = model.forecast(model.observe(model.clips.scaling.scale(frames)), 2)
     torch.testing.assert_close(
-        model.clips.scaling.unscale(streamed), torch.from_numpy(fc.predict(run, past(), horizon=2))
+        model.clips.scaling.unscale(streamed).clamp(0, 1), torch.from_numpy(fc.predict(run, past(), horizon=2))
     )
     assert fc.create_model("convlstm").clips is None

@@ -30,7 +30,7 @@ from framecast.data.formats.arrays import guess_axes
 from framecast.data.formats.odim import read_odim
 from framecast.data.joined import JoinedSource
 from framecast.data.sources import ReadOptions
-from framecast.errors import DataError, DatasetNotFoundError, OptionError, UnknownNameError
+from framecast.errors import DataError, OptionError, UnknownNameError
 from framecast.untrusted import reading
 
 SHORT: dict[str, Any] = {"context": 3, "horizon": 3}
@@ -100,7 +100,7 @@ def test_an_option_of_no_use_is_refused_by_every_reader(tmp_path: Path, name: st
     elif name == "a.gif":
         pixels[0].save(path, save_all=True, append_images=pixels[1:])
     elif name == "a.tif":
-        place = rasterio.transform.from_origin(0, 0, 1, 1)
+        place = rasterio.Affine(2, 0, 0, 0, -2, 0)
         with rasterio.open(path, "w", "GTiff", 16, 16, 1, None, place, "float32") as raster:
             raster.write(frames[:1])
     elif name == "radar":
@@ -294,10 +294,15 @@ def test_videos_are_turned_as_they_are_shown(tmp_path: Path, degrees: int, corne
     assert [edge for edge in ((0, 0), (0, -1), (-1, -1), (-1, 0)) if values[edge] > 0.8] == [corner]
 
 
-def test_jpeg_is_refused_with_a_way_on(tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((8, 8), "u1")).save(tmp_path / "0.jpg")
-    with pytest.raises(DatasetNotFoundError, match=r"convert them, e\.g\. with ImageMagick"):
-        joined(tmp_path)
+def test_jpeg_is_read_and_turned_as_the_camera_says(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 16), "u1")
+    pixels[:, 8:] = 255
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the top of the scene is at the right
+    Image.fromarray(pixels).save(tmp_path / "0.jpg", quality=95, exif=turned)
+    source = joined(tmp_path)
+    assert source.shape == (1, 16, 8)
+    np.testing.assert_allclose(source.read(np.array([0]))[0, 0], pixels.T / 255, atol=0.02)
 
 
 # ---- strays and damage

@@ -69,7 +69,7 @@ def test_curves_of_any_score(runs: list[Path], tmp_path: Path, capsys: pytest.Ca
     page = out.read_text()
     assert f'aria-label="{label}"' in page
     assert 'aria-label="MSE"' not in page
-    assert cli.main(["report", str(runs[0]), "--out", str(out), "--scores", "[msee]"]) == 1
+    assert cli.main(["report", str(runs[0]), "--out", str(out), "--scores", "[msee]", "--overwrite"]) == 1
     assert "Did you mean 'mse'" in capsys.readouterr().err
 
 
@@ -164,7 +164,7 @@ def test_nothing_is_bold_without_intervals_or_on_other_clips(runs: list[Path], t
         for name, found in (("a", first), ("b", second | changes)):
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "results.json").write_text(json.dumps(found))
-        return fc.report([tmp_path / "a", tmp_path / "b"], out=tmp_path / "page.html").read_text()
+        return fc.report([tmp_path / "a", tmp_path / "b"], out=tmp_path / "page.html", overwrite=True).read_text()
 
     assert page().count('class="best"') == 1
     assert page(fingerprint="other clips").count('class="best"') == 0
@@ -184,7 +184,7 @@ def test_as_many_clips_and_figures_as_asked_for(runs: list[Path], tmp_path: Path
     assert cli.main(["report", *map(str, runs), "--out", str(tmp_path / "a.html"), "--clips", "1"]) == 0
     assert (tmp_path / "a.html").read_text().count("animation of clip") == 1
     with pytest.raises(ValueError, match="clips is -1"):
-        fc.report(runs, out=tmp_path / "small.html", clips=-1)
+        fc.report(runs, out=tmp_path / "negative.html", clips=-1)
 
 
 def test_equal_reports_are_equal_files(runs: list[Path], tmp_path: Path) -> None:

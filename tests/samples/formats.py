@@ -236,6 +236,20 @@ def _gif(folder: Path) -> Path:
     return folder / "moving.gif"
 
 
+def _jpeg(folder: Path) -> Path:
+    (folder / "photos").mkdir()
+    for number, frame in enumerate(pixels(COUNT)):
+        Image.fromarray(frame).save(folder / "photos" / f"{number}.jpg")
+    return folder / "photos" / "0.jpg"
+
+
+def _swiss(folder: Path) -> Path:
+    """Write a GIF as MeteoSwiss does, its classes in the palette."""
+    image = Image.fromarray((RAW % 16).astype(np.uint8)).convert("P")
+    image.save(folder / "AQC242171640F_00005.801.gif")
+    return folder / "AQC242171640F_00005.801.gif"
+
+
 def _netcdf(folder: Path) -> Path:
     rain_dataset(COUNT).to_netcdf(folder / "rain.nc", engine="h5netcdf")
     return folder / "rain.nc"
@@ -313,7 +327,9 @@ FORMATS: dict[str, Format] = {
     "tar of forecasts": Format(_tar, _read_forecasts),
     "tar to convert": Format(_tar, _read_archive),
     "PNG": Format(_picture, lambda path: read_own(path.parent), checksum=True),
+    "JPEG": Format(_jpeg, lambda path: read_own(path.parent)),
     "GIF": Format(_gif, read_own),
+    "GIF by pysteps": Format(_swiss, _read_parts),
     "AVI": Format(_kind("video.avi"), read_own),
     "MP4": Format(_mp4, read_own),
     "decoded video": Format(_cached, lambda path: read_own(VIDEO_OF[path]), quick=False),

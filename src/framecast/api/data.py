@@ -126,7 +126,7 @@ def read_options(folder: Path, options: Mapping[str, Any] | None) -> ReadOptions
     Raises:
         UnknownNameError: an option that is not about reading.
     """
-    known = {field.name for field in fields(ReadOptions)} - {"channels", "skip_damaged"}
+    known = {field.name for field in fields(ReadOptions)} - {"channels", "skip_damaged", "assumed"}
     for option in options or ():
         if option not in known:
             raise UnknownNameError("option of reading", option, known)
@@ -138,7 +138,8 @@ def read_options(folder: Path, options: Mapping[str, Any] | None) -> ReadOptions
     size = chosen.get("size")
     if size is not None:
         chosen["size"] = (size, size) if isinstance(size, int) else tuple(size)
-    return ReadOptions(**chosen)
+    assumed = frozenset(name for name in chosen if name not in (options or {}))
+    return ReadOptions(**chosen, assumed=assumed)
 
 
 def as_trained(clips: ClipData, model: Forecaster) -> ClipData:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from framecast.api.data import read_options, weights_file
 from framecast.compute import arithmetic, autocast, find_device, place
 from framecast.data.past import read_past
 from framecast.data.scaling import MinMax
-from framecast.reporting.forecast import Forecast, write_forecast
+from framecast.files import refuse_present
+from framecast.reporting.forecast import NAMES, Forecast, write_forecast
 from framecast.weights.saving import load_weights
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def predict(
     context: int | None = None,
     data_options: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
+    overwrite: bool = False,
     device: str = "auto",
     precision: str = "32-true",
     compile: bool = False,
@@ -39,7 +41,7 @@ def predict(
 
     Args:
         run: a run folder or weights file.
-        frames: the past, an array or the path of an .npy, .npz or .gif file, a folder of PNG files, or anything else
+        frames: the past, an array or the path of a video, an .npy file, a folder of pictures, or anything else
             that ``data`` reads; of what has time stamps (NetCDF, Zarr, folders of radar files) the last ones at the
             model's interval are taken. One clip (T, H, W) or (T, C, H, W), or many (N, T, H, W) or (N, T, C, H, W).
             Whole numbers of 8 bits are pictures and divided by 255 where the model was trained on intensities in
@@ -49,8 +51,9 @@ def predict(
         context: past frames to start from, the last ones; None takes as many as in the training.
         data_options: how the frames are to be read: variable, time, y, x, channel, axes, size, nodata, unit, tolerance,
             select, product, reader, reader_options; they replace those of the same name that the run was trained with.
-        out: a folder for forecast.npy and forecast.gif and, where times or place are known, forecast.nc and
-            forecast.tif.
+        out: a folder for forecast.npy and forecast.gif; where times or place are known, forecast.nc and forecast.tif;
+            of a video, forecast.mp4 at its rate.
+        overwrite: replace a forecast that is there already.
         device: "auto", "cpu", "cuda", ...
         precision: "32-true", or "bf16-mixed" where the processor is faster in it; forecasts then err by about 1e-2.
         compile: compile every layer when it first runs, which takes a minute or more before the first forecast.
@@ -65,12 +68,29 @@ def predict(
         DatasetNotFoundError: there are no frames at the path.
         DataError: the frames are damaged, lie outside the range the model knows, have other axes or gaps in time, or
             hold NaN where the model was trained on pictures.
+        OutputExistsError: there is a forecast in ``out`` already.
         ValueError: ``horizon`` is below 1, or the frames are too small or too few for the model.
     """
     return forecast_frames(
-        run, frames, horizon=horizon, context=context, data_options=data_options, out=out, device=device,
-        precision=precision, compile=compile, threads=threads,
-    )[0]  # fmt: skip
+        run, frames, horizon=horizon, context=context, data_options=data_options, out=out, overwrite=overwrite,
+        device=device, precision=precision, compile=compile, threads=threads,
+    ).values  # fmt: skip
+
+
+class Forecasted(NamedTuple):
+    """A forecast, and what its user should know.
+
+    Attributes:
+        values: (N, horizon, C, H, W) in physical units.
+        times: (T + horizon,) seconds since 1970 UTC of past and forecast, or None.
+        files: what was written.
+        facts: how the past was read, a line each.
+    """
+
+    values: NDArray[np.float32]
+    times: NDArray[np.int64] | None
+    files: list[Path]
+    facts: Sequence[str]
 
 
 def forecast_frames(
@@ -81,18 +101,19 @@ def forecast_frames(
     context: int | None,
     data_options: Mapping[str, Any] | None,
     out: str | Path | None,
+    overwrite: bool,
     device: str,
     precision: str,
     compile: bool,
     threads: int | None,
-) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
-    """Forecast as ``predict`` does; return the times (T + horizon,) of past and forecast too, where they are known."""
+) -> Forecasted:
+    """Forecast as ``predict`` does, and return all that is known of the forecast."""
+    if out is not None and not overwrite:
+        refuse_present([Path(out) / name for name in NAMES])
     file = weights_file(Path(run))
     model, _ = load_weights(file)
     spec = model.clips
     past = read_past(frames, model.in_channels, spec, read_options(file.parent, data_options), context)
-    for fact in past.facts:
-        log.info(fact)
     if past.note:
         log.warning(past.note)
     steps = horizon if horizon is not None else (spec.horizon if spec else 1)
@@ -110,10 +131,12 @@ def forecast_frames(
     if past.times is not None and spec is not None and spec.interval:
         ahead = past.times[-1] + np.arange(1, steps + 1) * int(spec.interval)
         times = np.concatenate([past.times, ahead])
+    files = list[Path]()
     if out is not None:
         past_values = unscale(past.frames)
         before = past_values if past.valid is None else past_values.where(past.valid, torch.nan)
         unit, scaling = (spec.unit, spec.scaling) if spec else ("1", MinMax())
-        forecast = Forecast(before.numpy(), result.numpy(), unit, scaling, times, past.georeference)
-        write_forecast(forecast, Path(out))
-    return result.numpy(), times
+        pace = past.pace or (spec.interval if spec and times is None else None)
+        forecast = Forecast(before.numpy(), result.numpy(), unit, scaling, times, past.georeference, pace)
+        files = write_forecast(forecast, Path(out))
+    return Forecasted(result.numpy(), times, files, past.facts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from framecast.files import refuse_present
 from framecast.reporting.page import write_report
 
 
@@ -15,6 +16,7 @@ def report(
     scores: Sequence[str] | None = None,
     clips: int = 4,
     figures: bool = True,
+    overwrite: bool = False,
 ) -> Path:
     """Write one HTML page of one or several result folders: table, costs, curves, training, clips.
 
@@ -26,14 +28,18 @@ def report(
             radar chart of several runs. None draws the main ones.
         clips: example clips to show, at most; ``evaluate`` keeps as many as its option ``examples``.
         figures: write the folder beside the page too.
+        overwrite: replace a page that is there already.
 
     Returns:
         The path of the page.
 
     Raises:
         ValueError: ``clips`` is negative.
+        OutputExistsError: there is a page of that name already.
         RunNotFoundError: a folder holds no results.json.
         UnknownNameError: the results have no such score.
     """
+    if not overwrite:
+        refuse_present([Path(out)])
     folders = [results] if isinstance(results, str | Path) else list(results)
     return write_report([Path(folder) for folder in folders], Path(out), scores, clips, figures)

@@ -28,7 +28,7 @@ from framecast.registry import DATASETS, canonical_name, dataset_builder, sequen
 
 
 def open_parts(path: Path, options: ReadOptions) -> list[FrameSource]:
-    """Open a file, a Zarr, a folder of PNG frames or radar files, or one of clips, each a file or folder of these.
+    """Open a file, a Zarr, a folder of pictures or radar files, or one of clips, each a file or folder of these.
 
     Raises:
         DatasetNotFoundError: there is nothing at the path, or nothing in the folder that can be read.
@@ -59,14 +59,10 @@ def open_parts(path: Path, options: ReadOptions) -> list[FrameSource]:
         return [source]
     parts = [part for folder in folders for part in open_parts(folder, options)] + _open_files(path, files, options)
     if not parts:
-        pictures_of_other_kinds = [entry.name for entry in inner if entry.suffix.lower() in (".jpg", ".jpeg", ".bmp")]
-        if pictures_of_other_kinds:
-            raise DatasetNotFoundError(
-                f"{path} holds {pictures_of_other_kinds[0]} and pictures are read from .png: convert them, e.g. with "
-                "ImageMagick: mogrify -format png *.jpg"
-            )
         endings = ", ".join(sequence_endings())
-        raise DatasetNotFoundError(f"{path} holds no .png file and nothing else that is read as frames ({endings})")
+        raise DatasetNotFoundError(
+            f"{path} holds nothing that is read as frames ({', '.join(PICTURES)}, {endings}, radar files)"
+        )
     parts = _of_product(parts, path, options.product)
     if pictures:
         parts[0].notes = [*parts[0].notes, f"beside the clips, {_named(pictures)} left out"]

@@ -14,15 +14,18 @@ from torch import Tensor
 
 from framecast.data.catalogue import open_parts
 from framecast.data.clips import ClipSpec
-from framecast.data.formats.arrays import array_source
+from framecast.data.formats.arrays import ARRAY_OPTIONS, array_source
 from framecast.data.georeference import Georeference
 from framecast.data.joined import FolderSource, JoinedSource
 from framecast.data.packing import Values
 from framecast.data.sources import FrameSource, Indices, ReadOptions, TurnedSource
+from framecast.data.units import duration_text
 from framecast.errors import DataError, DatasetNotFoundError
 
 MOST_BEYOND = 1.0
 """How far, in widths of the training's range, values may lie beyond it and still be taken."""
+SAME_PACE = 0.02
+"""By which share of it the time between frames may be another than in the training."""
 
 
 class Past(NamedTuple):
@@ -34,6 +37,7 @@ class Past(NamedTuple):
         times: (T,) int64 seconds since 1970 UTC, or None.
         note: what the user should know, such as the share without data, or "".
         georeference: where the pixels are, or None.
+        pace: seconds between the frames of a film, or None where they are no film.
         facts: how the frames were read, a line each.
     """
 
@@ -42,6 +46,7 @@ class Past(NamedTuple):
     times: Indices | None
     note: str
     georeference: Georeference | None = None
+    pace: float | None = None
     facts: Sequence[str] = ()
 
 
@@ -74,8 +79,7 @@ def read_past(
     else:
         where = "the frames"
         array = plain_array(frames)
-        if options.axes is not None and len(options.axes) != array.ndim:
-            options = replace(options, axes=None)  # those of the training's files; an array may be a single clip
+        options.refuse_all_but(ARRAY_OPTIONS, where)
         source = array_source(where, lambda: array, options, {}, None)
     times, notes = None, [note for note in source.notes if "left out" in note]
     if spec is not None:
@@ -88,11 +92,12 @@ def read_past(
         if spec is not None and spec.grid is not None and values.shape[-2:] != (spec.height, spec.width):
             values = spec.grid.apply(values, spec.scaling)
     source.close()
-    if spec is not None and values.shape[-2:] != (spec.height, spec.width):
-        size, usual = (f"{height}x{width}" for height, width in (values.shape[-2:], (spec.height, spec.width)))
-        notes.append(f"{where} has frames of {size} and the model was trained on {usual}")
-    facts = [*source.notes, f"{source.count} frames of {source.shape[0]} x {source.shape[1]}x{source.shape[2]} in "
-             f"{len(source.sequences)} clips, of which the last {values.shape[1]} are the past"]  # fmt: skip
+    if spec is not None:
+        notes += _differences(source, values, spec, where)
+    channels_and_size = " x ".join(map(str, source.shape))
+    facts = [*source.notes, f"the past is the last {values.shape[1]} of {len(source.sequences[-1])} frames of "
+             f"{channels_and_size} (channels x rows x columns)"
+             + (f", of {len(values)} clips each" if len(values) > 1 else "")]  # fmt: skip
     if source.pixels and not source.packing.plain and spec is not None and spec.scaling.limits != (0.0, 1.0):
         # It was trained on numbers as they are stored, not on intensities.
         values = np.rint(values / source.packing.scale)
@@ -103,7 +108,21 @@ def read_past(
     if place is None and spec is not None and spec.georeference and times is not None:
         place = spec.georeference
     note = "; ".join([*notes, *([past.note] if past.note else [])])
-    return past._replace(note=note, georeference=place, facts=facts)
+    return past._replace(note=note, georeference=place, pace=source.interval, facts=facts)
+
+
+def _differences(source: FrameSource, values: Values, spec: ClipSpec, where: str) -> list[str]:
+    """Say in what frames are other than those of the training, where a model takes both."""
+    notes = []
+    if values.shape[-2:] != (spec.height, spec.width):
+        size, usual = (f"{height}x{width}" for height, width in (values.shape[-2:], (spec.height, spec.width)))
+        notes.append(f"{where} has frames of {size} and the model was trained on {usual}")
+    if source.interval and spec.interval and abs(source.interval / spec.interval - 1) > SAME_PACE:
+        paces = f"{duration_text(source.interval)} apart and those of the training {duration_text(spec.interval)}"
+        notes.append(f"{where} has frames {paces}: the model forecasts at the pace it has learnt")
+    if values.shape[1] < spec.context:
+        notes.append(f"{where} has {values.shape[1]} frames and the model was trained on {spec.context} of the past")
+    return notes
 
 
 def plain_array(frames: Any) -> NDArray[Any]:
@@ -158,7 +177,7 @@ def open_past(path: Path, options: ReadOptions) -> FrameSource:
         DataError: a file is damaged, or its axes cannot be told apart.
     """
     if not path.exists():
-        raise DatasetNotFoundError(f"there is nothing at {path}: give an .npy, .npz or .gif file or a folder of PNGs")
+        raise DatasetNotFoundError(f"there is nothing at {path}: check the path")
     parts = open_parts(path, options)
     return parts[0] if len(parts) == 1 else JoinedSource(parts)
 

@@ -188,6 +188,8 @@ class ReadOptions:
         reader_options: arguments of that importer.
         skip_damaged: leave files of a folder out that cannot be read, with a note that names them, instead of refusing
             the folder.
+        assumed: which of these were not asked for but are those of a training, and so are left out by readers that
+            have no use for them.
     """
 
     variable: str | None = None
@@ -206,6 +208,7 @@ class ReadOptions:
     reader: str | None = None
     reader_options: Mapping[str, Any] | None = None
     skip_damaged: bool = False
+    assumed: frozenset[str] = frozenset()
 
     def refuse_all_but(self, used: Sequence[str], where: str) -> None:
         """Refuse options that a reader has no use for, rather than to ignore them.
@@ -219,7 +222,7 @@ class ReadOptions:
             DataError: one that is given is neither.
         """
         given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
-        unused = [name for name in given if name not in (*used, *EVERYWHERE)]
+        unused = [name for name in given if name not in (*used, *EVERYWHERE, *self.assumed)]
         if self.time is not None and (self.time == "none" or "%" in self.time):
             unused = [name for name in unused if name != "time"]
         if unused:
@@ -230,7 +233,7 @@ class ReadOptions:
             )
 
 
-EVERYWHERE = ("channels", "product", "reader", "skip_damaged", "tolerance")
+EVERYWHERE = ("assumed", "channels", "product", "reader", "skip_damaged", "tolerance")
 """Options that do their part whatever reads the file."""
 
 

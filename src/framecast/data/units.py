@@ -100,3 +100,11 @@ def check_unit(name: str, unit: str, where: str) -> None:
             f"{where}: the name {name!r} says {named} and its unit {unit!r} says {declared}: correct the file, or say "
             "what it is with unit="
         )
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration in the largest unit that keeps it at 1 or more, such as "40 ms", "5 min" or "1.5 h"."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        if abs(seconds) >= length:
+            return f"{seconds / length:.4g} {unit}"
+    return f"{1000 * seconds:.4g} ms"

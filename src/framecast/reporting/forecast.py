@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class Forecast(NamedTuple):
         scaling: between physical values and the model's numbers.
         times: (T + horizon,) int64 seconds since 1970 UTC, or None.
         georeference: where the pixels are, or None.
+        pace: seconds between frames of a film, which is then shown at its own pace; or None.
     """
 
     past: NDArray[np.float32]
@@ -39,12 +40,20 @@ class Forecast(NamedTuple):
     scaling: Scaling
     times: NDArray[np.int64] | None
     georeference: Georeference | None = None
+    pace: float | None = None
+
+
+NAMES = tuple(f"forecast.{ending}" for ending in ("npy", "gif", "mp4", "nc", "tif"))
+"""Files of a forecast."""
+SLOWEST_FILM = 2.0
+"""Seconds between frames up to which they are shown at their own pace."""
 
 
 def write_forecast(forecast: Forecast, folder: Path) -> list[Path]:
     """Write forecast.npy and forecast.gif and, with times and xarray, forecast.nc; return their paths.
 
-    Where the place is known and rasterio is installed, forecast.tif too.
+    Where the place is known and rasterio is installed, forecast.tif too; of a film, with PyAV, forecast.mp4. Files of a
+    forecast that was there before are gone.
 
     Raises:
         OSError: the folder cannot be written.
@@ -52,6 +61,10 @@ def write_forecast(forecast: Forecast, folder: Path) -> list[Path]:
     saved = io.BytesIO()
     np.save(saved, forecast.frames)
     files = {"forecast.npy": saved.getvalue(), "forecast.gif": _animation(forecast)}
+    if forecast.pace and forecast.pace <= SLOWEST_FILM:
+        film = _animation(forecast, "MP4")
+        if film:
+            files["forecast.mp4"] = film
     if forecast.times is not None and len(forecast.frames) == 1:
         content = netcdf(
             forecast.frames[0], forecast.times[-forecast.frames.shape[1] :], forecast.unit, forecast.georeference,
@@ -63,16 +76,23 @@ def write_forecast(forecast: Forecast, folder: Path) -> list[Path]:
         picture = geotiff(forecast)
         if picture:
             files["forecast.tif"] = picture
+    for name in set(NAMES) - set(files):
+        (folder / name).unlink(missing_ok=True)
     for name, content in files.items():
         write_atomically(folder / name, content)
     return [folder / name for name in files]
 
 
-def _animation(forecast: Forecast) -> bytes:
+def _animation(forecast: Forecast, kind: Literal["GIF", "MP4"] = "GIF") -> bytes:
+    """Return past and forecast as a moving picture, a film's at its own pace; of no bytes where it cannot be made."""
     style = clip_style(forecast.unit, forecast.scaling)
     both = np.concatenate([forecast.past[0], forecast.frames[0]])
     captions = time_labels(forecast.times) if forecast.times is not None else []
-    return animation({"": (both, forecast.past.shape[1])}, paint=style.paint, captions=captions, **style.animate)
+    options = dict(style.animate)
+    if forecast.pace and forecast.pace <= SLOWEST_FILM:
+        options["milliseconds"] = 1000 * forecast.pace
+    panels = {"": (both, forecast.past.shape[1])}
+    return animation(panels, paint=style.paint, captions=captions, kind=kind, **options)
 
 
 def netcdf(

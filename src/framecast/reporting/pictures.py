@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -69,13 +70,13 @@ def _png(pixels: Picture) -> bytes:
 
 def animation(
     panels: dict[str, tuple[FrameArray, int]],
-    milliseconds: int = 250,
+    milliseconds: float = 250,
     least: int = 160,
     *,
     paint: Painter = to_picture,
     captions: Sequence[str] = (),
     foot: Callable[[int], Picture] | None = None,
-    kind: Literal["GIF", "PNG"] = "GIF",
+    kind: Literal["GIF", "PNG", "MP4"] = "GIF",
 ) -> bytes:
     """Return a moving picture of panels side by side.
 
@@ -87,7 +88,8 @@ def animation(
         paint: turns a frame into a picture; by default, one in [0, 1].
         captions: a line of text per frame, such as its time.
         foot: makes a picture of a given width to stand below, such as a colour scale.
-        kind: a GIF, which opens anywhere, or an animated PNG, which browsers show and which is a sixth as large.
+        kind: a GIF, which opens anywhere, its pace in hundredths of a second; an animated PNG, which browsers show and
+            which is a sixth as large; or a video, for which PyAV is needed and no bytes are returned without it.
     """
     length = max(len(frames) for frames, _ in panels.values())
     pictures = []
@@ -100,9 +102,33 @@ def animation(
         head = [_line(captions[step], sheet.shape[1])] if captions else []
         below = [foot(sheet.shape[1])] if foot else []
         pictures.append(Image.fromarray(np.concatenate([*head, sheet, *below])))
+    if kind == "MP4":
+        return _video(pictures, milliseconds)
     first, *more = _reduced(pictures) if kind == "PNG" else [one.quantize(64, dither=PLAIN) for one in pictures]
     content = io.BytesIO()
-    first.save(content, kind, save_all=True, append_images=more, duration=milliseconds, loop=0, optimize=kind == "PNG")
+    first.save(
+        content, kind, save_all=True, append_images=more, duration=round(milliseconds), loop=0, optimize=kind == "PNG"
+    )
+    return content.getvalue()
+
+
+def _video(pictures: list[Image.Image], milliseconds: float) -> bytes:
+    """Return a video in H.264, or no bytes where PyAV is not installed."""
+    try:
+        import av
+    except ImportError:
+        return b""
+    content = io.BytesIO()
+    with av.open(content, "w", format="mp4") as file:
+        stream = file.add_stream("libx264", rate=Fraction(1000 / milliseconds).limit_denominator(1001))
+        # Colours are kept for each two by two pixels, so sides are even.
+        stream.width, stream.height = (side + side % 2 for side in pictures[0].size)
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "18", "threads": "1"}
+        for picture in pictures:
+            sheet = Image.new("RGB", (stream.width, stream.height), "white")
+            sheet.paste(picture)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(sheet), format="rgb24")))
+        file.mux(stream.encode())
     return content.getvalue()
 
 

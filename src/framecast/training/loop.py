@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader, Subset
 
 from framecast.compute import arithmetic, arrange, compile_layers
 from framecast.data.clips import ClipData, ClipSpec
-from framecast.errors import DataError, OutOfMemoryError, PeerLostError, is_out_of_memory
+from framecast.errors import DataError, OptionError, OutOfMemoryError, PeerLostError, is_out_of_memory
 from framecast.models.forecaster import Forecaster
 from framecast.registry import Training
 from framecast.training.callbacks import CheckedCheckpoints, Checkpointer, CsvLog, Progress, best_score
-from framecast.training.distributed import launched_shape, meet_peers, peer_is_lost
+from framecast.training.distributed import is_first_process, launched_shape, meet_peers, peer_is_lost
 from framecast.training.nonfinite import NonFiniteGuard
 from framecast.training.options import TrainingOptions
 from framecast.training.order import EveryClipOnce, ShuffledBatches
@@ -58,6 +58,8 @@ def memory_advice(error: BaseException, model: Forecaster, clips: ClipSpec, opti
     return f"out of memory: tried {tried}. What needs less: {'; '.join(advice)}. ({reason})"
 
 
+log = logging.getLogger(__name__)
+
 QUIET = (
     ".*does not have many workers.*",
     ".*dataloader is not resumable.*",
@@ -65,6 +67,8 @@ QUIET = (
     ".*LeafSpec.*",
     # What is logged has been summed over the processes already.
     ".*sync_dist=True.*",
+    # It has been said in clearer words.
+    ".*Total length of `DataLoader`.*",
 )
 
 
@@ -115,6 +119,7 @@ def run_training(
         PeerLostError: another process of this training has ended before its time.
         KeyboardInterrupt: Ctrl-C was pressed or SIGTERM received; the state is saved.
     """
+    _check_splits(data, options)
     probe = ShuffledBatches(len(data["train"]), options.batch, 1, options.seed)
     total, interval = options.total_batches(probe.per_epoch), options.validation_interval(probe.per_epoch)
     task = ForecastTask(
@@ -169,6 +174,23 @@ def run_training(
             f"stopped after batch {checkpointer.done} of {total}: go on with --resume --out {folder.path}"
         )
     return Run(folder.path, checkpointer.done, checkpointer.done == total, score)
+
+
+def _check_splits(data: ClipData, options: TrainingOptions) -> None:
+    """Say before the training which of the splits have no clip.
+
+    Raises:
+        OptionError: it is to stop by a score of which there is none.
+    """
+    mend = "raise their part in shares, lower context, horizon or stride, or use longer recordings"
+    if not len(data["validation"]) and options.patience:
+        raise OptionError(f"patience is {options.patience} and there is no clip to validate with: {mend}")
+    if not is_first_process():
+        return
+    if not len(data["validation"]):
+        log.warning("there is no clip to validate with, so the last weights are kept, whatever they score: %s", mend)
+    if not len(data["test"]):
+        log.warning("there is no clip to test with, so the run can be evaluated on other data only: %s", mend)
 
 
 def _exclusively(start: Mapping[str, Any] | Path, folder: RunFolder, first: bool) -> AbstractContextManager[None]:

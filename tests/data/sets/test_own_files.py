@@ -111,7 +111,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="nothing at"):
         open_own(tmp_path / "nowhere", **SHORT)
     (tmp_path / "readme.txt").write_text("text")
-    with pytest.raises(DatasetNotFoundError, match="nothing else that is read as frames"):
+    with pytest.raises(DatasetNotFoundError, match="holds nothing that is read as frames"):
         open_own(tmp_path, **SHORT)
     with pytest.raises(DataError, match=r"ends in \.txt"):
         open_own(tmp_path / "readme.txt", **SHORT)

@@ -168,13 +168,16 @@ def array_source(
     """
     array = opener()
     check_numbers(array.dtype, where)
-    axes = options.axes or guess_axes(array.shape, options.channels, where)
+    # Those of a training's files need not fit: a forecast may start from a single clip of them.
+    given = None if "axes" in options.assumed and len(options.axes or "") != len(array.shape) else options.axes
+    axes = given or guess_axes(array.shape, options.channels, where)
     check_axes(axes, array.shape, where)
     channels = dict(zip(axes, array.shape, strict=True)).get("C", 1)
     if options.channels not in (None, channels):
+        mend = "make it grey, e.g. frames.mean(-1)" if options.channels == 1 else "convert it"
         raise DataError(
             f"{where} is {array.shape}, taken as {axes}, so it has {channels} channels and not {options.channels}: "
-            "convert it, or name the axes with axes="
+            f"{mend}, or name the axes with axes="
         )
     packing, pixels, unit = pixel_packing(array.dtype, attributes, options, where, declared)
     source = StoredArray(where, opener, axes, packing)

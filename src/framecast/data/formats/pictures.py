@@ -1,4 +1,4 @@
-"""Frames as pictures: folders of PNG files in the natural order of their names, and GIFs.
+"""Frames as pictures: folders of PNG or JPEG files in the natural order of their names, and GIFs.
 
 Natural order counts: frame_2 comes before frame_10; where all names tell a time, such as 202401011205, frames have it.
 Grey and colour pictures of 8 or 16 bits become intensities in [0, 1]; what is transparent is laid over black, whatever
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageSequence
+from PIL import Image, ImageOps, ImageSequence
 from torch.nn import functional as F
 
 from framecast.data.formats.times import times_in_names
@@ -27,7 +27,7 @@ from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions
 from framecast.errors import DataError, MissingExtraError
 from framecast.untrusted import check_size, reading
 
-PICTURES = (".png",)
+PICTURES = (".png", ".jpg", ".jpeg")
 PICTURE_OPTIONS = ("size", "nodata")
 MODES = {1: "L", 3: "RGB"}
 GREY_MODES = ("1", "L", "LA", "I", "F")
@@ -43,7 +43,7 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
 
 
 class PictureFolder(FrameSource):
-    """The PNG files of a folder, each a frame."""
+    """The PNG or JPEG files of a folder, each a frame."""
 
     pixels = True
 
@@ -113,9 +113,17 @@ class Gif(FrameSource):
         frames = self._frames.get()
         self.count, self.shape = len(frames), frames.shape[1:]
         self.complete = options.nodata is None
+        self.interval, self.notes = None, []
         with reading(path), Image.open(path, formats=["GIF"]) as image:
             if "transparency" in image.info:
                 self.notes = ["transparent pixels are laid over black"]
+            paces = {frame.info.get("duration", 0) for frame in ImageSequence.Iterator(image)}
+        if len(paces) == 1 and min(paces) > 0:
+            self.interval = min(paces) / 1000
+        elif len(paces) > 1:
+            self.notes.append(
+                f"frames are shown for {min(paces):g} to {max(paces):g} ms: they are taken as of one pace"
+            )
 
     def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""
@@ -156,12 +164,13 @@ def _check_gif(path: Path, frames: int, frame: Image.Image) -> None:
 
 def _opened(file: Path, look: Any) -> Any:
     with reading(file, "cannot be read as a picture"):
-        with Image.open(file, formats=["PNG"]) as image:
+        with Image.open(file, formats=["PNG", "JPEG"]) as image:
             check_size(file, image.height, image.width, 3, itemsize=4)
             # Pillow looks at checksums here only, and the picture cannot be used after it.
             image.verify()
-        with Image.open(file, formats=["PNG"]) as image:
-            return look(image)
+        with Image.open(file, formats=["PNG", "JPEG"]) as image:
+            # Cameras say how a picture is to be turned.
+            return look(ImageOps.exif_transpose(image) if image.format == "JPEG" else image)
 
 
 def _facts(image: Image.Image) -> tuple[tuple[int, int], int, bool]:

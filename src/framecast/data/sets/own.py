@@ -5,7 +5,7 @@ What is read:
 - ``.npy``, ``.npz``, ``.h5``: one array, its axes named by ``axes`` or guessed (``formats/arrays.py``);
 - ``.nc``, ``.zarr``: a variable whose axes are named or recognised by CF conventions (``formats/netcdf.py``);
 - ``.avi``, ``.mp4`` and other videos, decoded into a cache (``formats/video.py``); ``.gif``;
-- a folder of PNG frames, in the natural order of their names (``formats/pictures.py``);
+- a folder of PNG or JPEG frames, in the natural order of their names (``formats/pictures.py``);
 - a folder of radar files of one frame each (``radar.py``);
 - a folder of clips, each a file or folder of these; or with folders ``train``, ``test`` and perhaps
   ``validation`` of such clips, which then are the splits.
