@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from samples.radar import knmi_folder, seconds
 
 import framecast as fc
@@ -56,12 +58,65 @@ def test_wrong_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'train'" in capsys.readouterr().err
     assert cli.main(["models", "ms-lstn"]) == 1
     assert "Did you mean 'ms-lstm'" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", "--out", "x", "--epochs", "many"])
-    assert stop.value.code == 2
-    assert "epochs" in capsys.readouterr().err
     assert cli.main(["--version"]) == 0
     assert cli.main(["models"]) == 0
+
+
+TRAIN = ["train", "--model", "convlstm", "--data", "moving-mnist", "--out", "never"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([*TRAIN, "--epochs", "many"], 2, "--epochs is many and must be a whole number."),
+        ([*TRAIN, "--modle", "x"], 2, "there is no option --modle. Did you mean --model?"),
+        ([*TRAIN, "--hidden", "3"], 2, "there is no option --hidden. Did you mean --model_options.hidden?"),
+        ([*TRAIN, "--clips=3"], 2, "there is no option --clips. Did you mean --data_options.clips?"),
+        ([*TRAIN, "--model-options.hidden", "3"], 2, "Did you mean --model_options.hidden?"),
+        ([*TRAIN, "--model_options.hiden", "3"], 1, "no option of model convlstm 'hiden'. Did you mean 'hidden'?"),
+        ([*TRAIN, "--model_options.in_channels", "3"], 1, "--model_options.in_channels 1"),
+        (["train", "--out", "never"], 1, "or --resume to continue"),
+        (["train"], 2, "--out must be given."),
+        (["predict", "run"], 2, "FRAMES must be given."),
+        (["data", "inof"], 2, "Did you mean 'info'?"),
+        (["data", "info", "x", "--data_optoins.context", "3"], 2, "Did you mean --data_options.context?"),
+        (["models", "ms-lstm", "twice"], 2, "twice is one word too many"),
+        ([*TRAIN, "--config", "wrong.yaml"], 2, "there is no option lyout. Did you mean layout?"),
+    ],
+)
+def test_options_are_named_as_they_are_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: list[str], code: int, said: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("wrong.yaml").write_text("lyout: auto\n")
+    assert cli.main(words) == code
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert not Path("never").exists()
+
+
+def test_truth_values_and_lists_are_written_one_way(capsys: pytest.CaptureFixture[str]) -> None:
+    crop = ["--data_options.crop", "0", "480", "0", "360"]
+    for compile in (["--compile"], ["--compile", "true"]):
+        with pytest.raises(SystemExit):
+            cli.main([*TRAIN, *compile, "--resume", "false", *crop, "--print_config"])
+        config = yaml.safe_load(capsys.readouterr().out)
+        assert (config["compile"], config["resume"]) == (True, False)
+        assert config["data_options"] == {"crop": [0, 480, 0, 360]}
+
+
+def test_the_configuration_of_a_run_is_a_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, again = tmp_path / "a run", tmp_path / "again"
+    common = ["--model_options.hidden", "2", "--model_options.layers", "1", "--data_options.size", "16"]
+    lengths = ["--data_options.context", "2", "--data_options.horizon", "2", "--data_options.clips", "40"]
+    steps = ["--steps", "2", "--progress", "false"]
+    assert cli.main([*TRAIN[:-1], str(first), *common, *lengths, *steps]) == 0
+    assert shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("next: "))[-1] == str(first)
+    assert cli.main(["train", "--config", str(first / "config.yaml"), "--out", str(again)]) == 0
+    assert (first / "config.yaml").read_text() == (again / "config.yaml").read_text()
+    assert fc.load(first).state_dict().keys() == fc.load(again).state_dict().keys()
 
 
 def test_imports_are_lazy() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -38,7 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     # Threads that spin for long while they wait starve each other as soon as anything else runs.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0 if words else USAGE_ERROR
@@ -62,13 +66,39 @@ def main(arguments: list[str] | None = None) -> int:
         return _refused(words[0], error, NON_FINITE) if _first() else 0
     except MemoryError as error:
         return _refused(words[0], error, OUT_OF_MEMORY)
+    except argparse.ArgumentError as error:
+        name = _parsers[-1].prog.replace(" [options]", "")
+        problem = _in_words(str(error), usage=True)
+        end = "" if problem.endswith("?") else "."
+        print(f"{name}: {problem}{end} {name} --help lists the options.", file=sys.stderr)
+        return USAGE_ERROR
     except (FramecastError, ValueError, OSError, ImportError) as error:
         return _refused(words[0], error, 1)
 
 
 def _refused(verb: str, error: Exception, code: int) -> int:
-    print(f"framecast {verb}: {error}", file=sys.stderr)
+    print(f"framecast {verb}: {_in_words(str(error))}", file=sys.stderr)
     return code
+
+
+def _in_words(message: str, *, usage: bool = False) -> str:
+    """Return a message with options named as they are typed on the command line."""
+    from framecast.option_names import as_typed, usage_error
+
+    if not _parsers:
+        return message
+    return usage_error(message, _parsers[-1]) if usage else as_typed(message, _parsers[-1])
+
+
+class _Formatter(logging.Formatter):
+    """Messages of the log, with options named as they are typed."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _in_words(super().format(record))
+
+
+_parsers: list[Any] = []
+"""The parsers of this command line, the one of the innermost verb last; errors name options as it does."""
 
 
 def _first() -> bool:
@@ -83,7 +113,7 @@ def _help() -> str:
     return (
         "usage: framecast VERB [options]\n\nForecast the next frames of a video or of a gridded sequence.\n\n"
         f"verbs:\n{verbs}\n\nframecast VERB --help lists the options, with defaults and units.\n"
-        "Every verb takes --config FILE.yaml and --print_config; in Python: framecast.VERB(...)."
+        "Every verb takes --config FILE.yaml. Python has the same: import framecast; help(framecast.train)."
     )
 
 
@@ -92,9 +122,16 @@ def _parser(verb: str) -> Any:
     from jsonargparse import ArgumentParser, set_loader
 
     set_loader("yaml", _read_yaml, exceptions=(yaml.YAMLError,))
-    parser = ArgumentParser(prog=f"framecast {verb}", description=VERBS[verb].text)
-    parser.add_argument("--config", action="config", help="a YAML file of options")
+    parser = ArgumentParser(prog=f"framecast {verb}", description=VERBS[verb].text, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="a YAML file of options, such as the one in a run folder")
     return parser
+
+
+def _parser_of_part(verb: str, part: str) -> Any:
+    """Return the parser of a part of a verb, such as ``framecast data info``."""
+    from jsonargparse import ArgumentParser
+
+    return ArgumentParser(prog=f"framecast {verb} {part}", exit_on_error=False)
 
 
 @cache
@@ -117,7 +154,10 @@ def _yaml_loader() -> Any:
 
 
 def _read_yaml(text: str) -> Any:
-    return _yaml_loader()(text).get_single_data()
+    from framecast.option_names import flat_run
+
+    content = _yaml_loader()(text).get_single_data()
+    return flat_run(content) if isinstance(content, dict) else content
 
 
 Option = str | bool | int | float | list[Any] | dict[str, Any] | None
@@ -139,8 +179,9 @@ def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _values(parser: Any, arguments: list[str]) -> dict[str, Any]:
-    """Parse and return plain keyword arguments."""
+def _values(parser: Any, arguments: list[str], inner: Mapping[str, Any] = {}) -> dict[str, Any]:
+    """Parse and return plain keyword arguments; ``inner`` are the parsers of the verb's parts."""
+    from framecast.option_names import join_numbers
     from framecast.untrusted import check_aliases, reading
 
     for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
@@ -148,7 +189,14 @@ def _values(parser: Any, arguments: list[str]) -> dict[str, Any]:
         if word.startswith("--config") and config.is_file():
             with reading(config, "is not a configuration", "give a YAML file of options"):
                 check_aliases(config.read_text())
-    values: dict[str, Any] = parser.parse_args(arguments).as_dict()
+    _parsers[:] = [parser, *inner.values()]
+    for options in _parsers:
+        for action in options._actions:
+            if getattr(action, "_typehint", None) is bool:  # --compile, --compile true and --compile false
+                action.nargs, action.const = "?", True
+    chosen = [inner[word] for word in arguments[:1] if word in inner]
+    _parsers[:] = chosen or [parser]
+    values: dict[str, Any] = parser.parse_args(join_numbers(arguments)).as_dict()
     values.pop("config", None)
     for option in ("scores", "baselines"):
         if values.get(option) is not None:
@@ -171,7 +219,8 @@ def _train(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str, required=True, help="the run folder; never overwritten")
     parser.add_argument(
         "--resume",
-        action="store_true",
+        type=bool,
+        default=False,
         help="continue the run in --out; with a model and data, start it if there is none",
     )
     parser.add_class_arguments(TrainingOptions)
@@ -180,7 +229,7 @@ def _train(arguments: list[str]) -> int:
         return 0
     score = "" if run.validation_mse is None else f", validation MSE {run.validation_mse:.4g}"
     print(f"{run.path}: {run.batches} batches{'' if run.finished else ' (stopped early)'}{score}")
-    print(f"next: framecast evaluate {run.path}")
+    print(f"next: framecast evaluate {shlex.quote(str(run.path))}")
     return 0
 
 
@@ -212,11 +261,11 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str, default="forecast", help="folder for forecast.npy and forecast.gif")
     _add_data_options(parser, "variable rain")
     parser.add_function_arguments(predict, skip={"run", "frames", "out", "data_options", "overwrite"})
-    parser.add_argument("--overwrite", action="store_true", help="replace a forecast that is there already")
+    parser.add_argument("--overwrite", type=bool, default=False, help="replace a forecast that is there already")
     values = _values(parser, arguments)
     forecast = forecast_frames(**values)
     for fact in forecast.facts:
-        print(fact)
+        print(_in_words(fact))
     if forecast.times is not None:
         steps = forecast.values.shape[1]
         base, first, last = time_labels(forecast.times[[-steps - 1, -steps, -1]])
@@ -236,19 +285,17 @@ def _report(arguments: list[str]) -> int:
     parser.add_argument("--scores", type=str, nargs="+", help="scores to draw, e.g. ssim mae; default: the main ones")
     parser.add_argument("--clips", type=int, default=4, help="example clips to show, at most")
     parser.add_argument("--figures", type=bool, default=True, help="write the figures beside the page too")
-    parser.add_argument("--overwrite", action="store_true", help="replace a page that is there already")
+    parser.add_argument("--overwrite", type=bool, default=False, help="replace a page that is there already")
     print(report(**_values(parser, arguments)))
     return 0
 
 
 def _data(arguments: list[str]) -> int:
-    from jsonargparse import ArgumentParser
-
     from framecast.data.catalogue import describe_data, list_data
     from framecast.data.check import check
     from framecast.data.convert import convert
 
-    verbs = {name: ArgumentParser(prog=f"framecast data {name}") for name in ("list", "info", "check", "convert")}
+    verbs = {name: _parser_of_part("data", name) for name in DATA_VERBS}
     verbs["info"].add_argument("name", type=str, help="name of a data set, or a path")
     _add_data_options(verbs["info"], "context 4")
     verbs["check"].add_argument("path", type=str, help="a path, or name of a data set; exit code 1 on errors")
@@ -261,21 +308,21 @@ def _data(arguments: list[str]) -> int:
     commands = parser.add_subcommands(dest="what")
     for name, text in DATA_VERBS.items():
         commands.add_subcommand(name, verbs[name], help=text)
-    values = _values(parser, arguments)
+    values = _values(parser, arguments, verbs)
     what = values["what"]
     choices = values.get(what) or {}
     if what == "list":
         descriptions = list_data()
         print("\n".join(f"{name:<{max(map(len, descriptions))}}  {text}" for name, text in descriptions.items()))
     elif what == "info":
-        print(describe_data(choices["name"], **choices["data_options"]))
+        print(_in_words(describe_data(choices["name"], **choices["data_options"])))
     elif what == "check":
         report = check(choices["path"], frames=choices["frames"], **choices["data_options"])
-        print(report.text())
+        print(_in_words(report.text()))
         return 0 if report.ok else 1
     else:
         converted = convert(**choices)
-        print(converted.text())
+        print(_in_words(converted.text()))
         return 1 if converted.unreadable else 0
     return 0
 
@@ -295,23 +342,21 @@ def _cost(arguments: list[str]) -> int:
     parser = _parser("cost")
     parser.add_argument("model", type=str | None, nargs="?", help="name of a model")
     parser.add_argument("--shape", type=int, nargs=4, metavar=("T", "C", "H", "W"), help="of a clip, e.g. 20 1 64 64")
-    parser.add_argument("--measure", action="store_true", help="measure memory and time of steps and forecasts")
+    parser.add_argument("--measure", type=bool, default=False, help="measure memory and time of steps and forecasts")
     table = "a table of models for each of: moving-mnist, taxibj, kth, german-radar, T,C,H,W or T,C,H,W:CONTEXT"
     parser.add_argument("--table", type=str, nargs="+", metavar="SHAPE", help=table)
     parser.add_argument("--models", type=str, nargs="+", metavar="NAME", help="of the table; all if not given")
-    parser.add_argument("--paper", action="store_true", help="the cost tables of the MS-LSTM paper beside ours")
+    parser.add_argument("--paper", type=bool, default=False, help="the cost tables of the MS-LSTM paper beside ours")
     parser.add_class_arguments(CostRequest, skip={"model", "shape", "measure", "table", "models", "paper"})
     print(cost_answer(CostRequest(**_values(parser, arguments)), lambda text: print(text, file=sys.stderr)))
     return 0
 
 
 def _analyse(arguments: list[str]) -> int:
-    from jsonargparse import ArgumentParser
-
     from framecast.api.analyse import analyse_complexity, analyse_layers, analyse_receptive
     from framecast.reporting.results import row_table
 
-    verbs = {name: ArgumentParser(prog=f"framecast analyse {name}") for name in ANALYSES}
+    verbs = {name: _parser_of_part("analyse", name) for name in ANALYSES}
     verbs["complexity"].add_argument("models", type=str, nargs="*", help="names of models; default: the ablation's")
     verbs["complexity"].add_function_arguments(analyse_complexity, skip={"models"})
     verbs["receptive"].add_argument("models", type=str, nargs="*", help="names or run folders; default: the ablation's")
@@ -325,7 +370,7 @@ def _analyse(arguments: list[str]) -> int:
     commands = parser.add_subcommands(dest="what")
     for name, text in ANALYSES.items():
         commands.add_subcommand(name, verbs[name], help=text)
-    values = _values(parser, arguments)
+    values = _values(parser, arguments, verbs)
     what, options = values["what"], {name: value for name, value in values[values["what"]].items() if value != []}
     if what == "layers":
         for run, layers in analyse_layers(**options).items():
@@ -343,7 +388,7 @@ def _study(arguments: list[str]) -> int:
     parser.add_argument("file", type=str, help="the study's YAML file, or the folder that holds it as study.yaml")
     parser.add_argument("--only", type=str, nargs="+", default=[], help="labels of the models to run")
     parser.add_argument("--trial", type=str, nargs=2, metavar=("MODEL", "SEED"), help="run one trial in this process")
-    parser.add_argument("--tables", action="store_true", help="run nothing, only write the tables")
+    parser.add_argument("--tables", type=bool, default=False, help="run nothing, only write the tables")
     parser.add_function_arguments(study, skip={"file", "only", "trial", "tables"})
     try:
         outcome = study(**_values(parser, arguments))

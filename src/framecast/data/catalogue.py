@@ -217,7 +217,8 @@ def open_data(name: str | Path, **options: Any) -> ClipData:
     parameters = inspect.signature(build).parameters
     for option in options:
         if option not in parameters:
-            raise UnknownNameError(f"option of data set {name}", option, parameters)
+            kind = "option of data" if name == OWN else f"option of data set {name}"
+            raise UnknownNameError(kind, option, parameters)
         if parameters[option].annotation == "str | None" and not isinstance(options[option], str | None):
             raise OptionError(f"{option} is {options[option]!r} and must be text: write it in quotes")
     if name == OWN and "path" not in options:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from framecast.data.clips import ClipSpec
 from framecast.errors import OptionError, UnknownNameError, check_count
-from framecast.registry import ModelSpec, model_entry
+from framecast.registry import ModelSpec, model_entry, paper_name
 
 Recompute = Literal["none", "lean"] | int
 
@@ -200,7 +200,7 @@ def create_model(name: str, **options: Any) -> Forecaster:
     accepted = entry.options()
     for option in options:
         if option not in accepted:
-            raise UnknownNameError(f"option of model {entry.name}", option, accepted)
+            raise UnknownNameError(f"option of model {paper_name(entry.name)}", option, accepted)
     model: Forecaster = entry.builder()(**options)
     model.spec = ModelSpec(entry.name, dict(options))
     return model

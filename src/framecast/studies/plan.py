@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from framecast.errors import OptionError, RunNotFoundError, UnknownNameError, check_count
-from framecast.registry import model_entry
+from framecast.registry import model_entry, paper_name
 from framecast.training.options import FREE_ON_RESUME, TrainingOptions
 from framecast.untrusted import check_aliases
 
@@ -217,7 +217,7 @@ def _model(path: Path, label: str, study: dict[str, Any], settings: Any) -> Stud
     entry = model_entry(str(settings.get("model", label)))
     accepted = entry.options()
     special = _mapping(path, f"models.{label}.model_options", settings.get("model_options"))
-    _check_names(path, f"option of model {entry.name}", special, accepted)
+    _check_names(path, f"option of model {paper_name(entry.name)}", special, accepted)
     common = {name: value for name, value in study["model_options"].items() if name in accepted}
     training = _training(path, _mapping(path, f"models.{label}.training", settings.get("training")))
     reference = str(settings.get("reference", study.get("reference") or ""))
