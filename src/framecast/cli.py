@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not _first():
             # Lightning kills the first process before it has ended if another one ends with an error.
             return 0
-        print(f"\n{stop or 'stopped'}", file=sys.stderr)
+        print(f"\n{_in_words(str(stop)) or 'stopped'}", file=sys.stderr)
         return INTERRUPTED
     except NonFiniteError as error:
         # All processes of a training meet it together; see above why the others end without an error.

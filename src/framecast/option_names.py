@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def as_typed(message: str, parser: Any) -> str:
             return match[0]
         if value == "True":
             value = ""
-        return f"{known[name]}{' ' if value else ''}{value}{rest}"
+        return f"{known[name]} {shlex.quote(value)}".removesuffix(" ''") + rest
 
     return ARGUMENT.sub(typed, message)
 

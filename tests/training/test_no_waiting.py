@@ -79,7 +79,8 @@ def test_no_step_hands_a_value_to_the_host(name: str, tmp_path: Path, monkeypatc
     monkeypatch.setattr(fitting, "_trainer", trainer_watched)
     data = fc.data("moving-mnist", size=16, context=2, horizon=1, clips=20)
     recipe = Training(sampling="scheduled", clip_norm=1.0, schedule="one-cycle", loss="mse", penalty_weight=0.1)
-    options = TrainingOptions(steps=3, batch=2, validate_clips=1, log_every=50, accelerator="cpu")
+    # The bar waits twice a second at most, and for the first two batches, to tell how long they take.
+    options = TrainingOptions(steps=3, batch=2, validate_clips=1, log_every=50, accelerator="cpu", progress=False)
     run_training(small_model(name, hidden=4), data, RunFolder(tmp_path / "run"), options, recipe, {})
     assert step.finished
     assert not step.waits.found

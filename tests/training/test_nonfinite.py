@@ -80,14 +80,14 @@ class Hungry(Poison):
 
 def test_out_of_memory_says_what_needs_less(tmp_path: Path) -> None:
     with pytest.raises(
-        OutOfMemoryError, match=r"tried convlstm with batch 4, clips of 4x1x16x16.*--batch 2 --accumulate 2.*lean"
+        OutOfMemoryError, match=r"tried convlstm with batch 4, clips of 4x1x16x16.*batch=2 and accumulate=2.*lean"
     ):
         trained(tmp_path / "run", Hungry(set(), 0, ""), steps=4)
     spec, model = data("moving-mnist", **DATA).spec, fc.create_model("convlstm", hidden=4, layers=2)
     single = memory_advice(MemoryError(), model, spec, TrainingOptions(batch=1, recompute="lean"))
     assert "--batch" not in single
     assert "lean," in single
-    assert "--batch 1 --accumulate 3" in memory_advice(MemoryError(), model, spec, TrainingOptions(batch=3))
+    assert "batch=1 and accumulate=3" in memory_advice(MemoryError(), model, spec, TrainingOptions(batch=3))
     with pytest.raises(OutOfMemoryError, match=r"weights of convlstm .* do not fit"):
         fc.train("convlstm", "moving-mnist", out=tmp_path / "wide", model_options={"hidden": 2**24}, data_options=DATA)
     with pytest.raises(OutOfMemoryError, match=r"data moving-mnist with options .* does not fit: use smaller frames"):
@@ -149,7 +149,7 @@ def test_a_lost_peer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.setattr(ranks, "_joined", lambda: True)
             raise RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:1234")
 
-    with pytest.raises(PeerLostError, match=r"another process.*--resume --out"):
+    with pytest.raises(PeerLostError, match=r"another process.*resume=True, out="):
         trained(tmp_path / "run", Lost(set(), 0, ""), steps=4)
 
 

@@ -67,7 +67,7 @@ def test_ctrl_c_at_any_batch_changes_nothing(tmp_path: Path, monkeypatch: pytest
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/mine.txt").write_text("precious")
-    with pytest.raises(RunFolderError, match=r"never overwritten.*--resume.*another --out"):
+    with pytest.raises(RunFolderError, match=r"never overwritten.*resume=True.*another out"):
         train(tmp_path / "run", steps=1)
     assert (tmp_path / "run/mine.txt").read_text() == "precious"
 
@@ -103,6 +103,40 @@ def test_a_damaged_training_state_falls_back(tmp_path: Path, caplog: pytest.LogC
     assert fc.train(out=run.path, resume=True, progress=False).finished
     assert newest.name in caplog.text
     assert previous.name in caplog.text
+
+
+def test_a_second_ctrl_c_stops_at_once_and_keeps_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    step = ForecastTask.training_step
+
+    def interrupted_twice(self: ForecastTask, sample: Any, batch_idx: int) -> torch.Tensor:
+        if batch_idx == 3:
+            signal.raise_signal(signal.SIGINT)
+            assert "stopping after this batch; Ctrl-C again stops at once" in capfd.readouterr().err
+            signal.raise_signal(signal.SIGINT)
+        return step(self, sample, batch_idx)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(ForecastTask, "training_step", interrupted_twice)
+        with pytest.raises(KeyboardInterrupt, match=r"stopped at once; .*batch-000000002.ckpt is kept: go on with"):
+            train(tmp_path / "part", steps=6, save_every=2)
+        with pytest.raises(KeyboardInterrupt, match="nothing had been saved"):
+            train(tmp_path / "new", steps=6, save_every=100)
+    assert signal.getsignal(signal.SIGINT) is handler
+    whole = train(tmp_path / "whole", steps=6, save_every=2).path
+    for name in ("part", "new"):
+        fc.train(out=tmp_path / name, resume=True, progress=False)
+        assert (tmp_path / name / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
+def test_a_finished_run_is_finished(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", steps=4)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.path.rglob("*") if path.is_file()}
+    assert fc.train(out=run.path, resume=True, progress=False) == run
+    after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.path.rglob("*") if path.is_file()}
+    assert before == after
 
 
 def test_ctrl_c_saves_and_ends_cleanly(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def _check_same(folder: RunFolder, options: Mapping[str, Any]) -> None:
         if value != saved[name]:
             raise OptionError(
                 f"{folder.path} holds a run with {name} {saved[name]} and got {value}: leave out model and data to "
-                "continue it, or choose another --out"
+                "continue it, or choose another out="
             )
 
 

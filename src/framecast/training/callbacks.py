@@ -1,4 +1,4 @@
-"""Callbacks: the log, the progress bar, checkpoints and best weights, and an orderly stop.
+"""Callbacks: the log, checkpoints and best weights, and an orderly stop.
 
 Training states are checksummed, written atomically, and the newest intact one is found again.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import signal
 import time
 from pathlib import Path
@@ -18,13 +19,18 @@ import lightning
 import numpy as np
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from framecast.errors import RunFolderError, WeightsError
 from framecast.files import read_checked, write_atomically, write_checked
-from framecast.training.distributed import Peers, mean_over_ranks, random_states, restore_random_states
+from framecast.training.distributed import (
+    Peers,
+    is_first_process,
+    mean_over_ranks,
+    random_states,
+    restore_random_states,
+)
 from framecast.training.nonfinite import NonFiniteGuard
 from framecast.training.order import ShuffledBatches
 from framecast.training.run_folder import RunFolder
@@ -153,17 +159,6 @@ class CsvLog(lightning.Callback):
         self.means, self.done, self.validated = (state_dict[name] for name in ("losses", "done", "validated"))
 
 
-class Progress(TQDMProgressBar):
-    """A progress bar that asks for the loss when it is redrawn only, as the device must be waited for."""
-
-    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        """Return what stands behind the bar."""
-        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        loss = trainer.callback_metrics.get("loss")
-        return metrics if loss is None else {"loss": f"{float(loss):.4g}", **metrics}
-
-
 def _add(path: Path, row: tuple[Any, ...]) -> None:
     with path.open("a", newline="") as file:
         csv.writer(file, lineterminator="\n").writerow(row)
@@ -201,7 +196,7 @@ class Checkpointer(lightning.Callback):
         self.best = math.inf
         self.done = 0
         self.validated = -1
-        self.interrupted = False
+        self.interrupted = self.broken_off = False
         self._stop_requested = False
         self._random: list[list[torch.Tensor]] = []
         self._handlers: dict[int, Any] = {}
@@ -218,6 +213,9 @@ class Checkpointer(lightning.Callback):
         # to a group of processes and from the one that started them.
         self._stop_requested = True
         if number == signal.SIGINT:
+            if is_first_process():
+                # Not by print, in which this handler may have been called.
+                os.write(2, b"\nstopping after this batch; Ctrl-C again stops at once\n")
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -298,7 +296,8 @@ class Checkpointer(lightning.Callback):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Give the signals back."""
+        """Give the signals back, and remember whether it was a second Ctrl-C."""
+        self.broken_off = isinstance(exception, KeyboardInterrupt)
         self._give_back()
 
     def on_save_checkpoint(

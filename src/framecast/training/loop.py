@@ -21,11 +21,12 @@ from framecast.data.clips import ClipData, ClipSpec
 from framecast.errors import DataError, OptionError, OutOfMemoryError, PeerLostError, is_out_of_memory
 from framecast.models.forecaster import Forecaster
 from framecast.registry import Training
-from framecast.training.callbacks import CheckedCheckpoints, Checkpointer, CsvLog, Progress, best_score
+from framecast.training.callbacks import CheckedCheckpoints, Checkpointer, CsvLog, best_score, newest_checkpoint
 from framecast.training.distributed import is_first_process, launched_shape, meet_peers, peer_is_lost
 from framecast.training.nonfinite import NonFiniteGuard
 from framecast.training.options import TrainingOptions
 from framecast.training.order import EveryClipOnce, ShuffledBatches
+from framecast.training.progress import Progress
 from framecast.training.run_folder import RunFolder
 from framecast.training.task import ForecastTask
 from framecast.weights.saving import fit_tensors, read_weights
@@ -44,13 +45,13 @@ def memory_advice(error: BaseException, model: Forecaster, clips: ClipSpec, opti
         # An odd batch can only be cut into single clips without changing how many a step has.
         parts = 2 if options.batch % 2 == 0 else options.batch
         advice.append(
-            f"--batch {options.batch // parts} --accumulate {options.accumulate * parts} in a new run "
+            f"batch={options.batch // parts} and accumulate={options.accumulate * parts} in a new run "
             "(as many clips for each step)"
         )
     if options.recompute == "none":
-        advice.append("--recompute lean (recurrent models; slower, the same gradients), also with --resume")
+        advice.append("recompute='lean' (recurrent models; slower, the same gradients), also with resume=True")
     if options.precision == "32-true" and options.accelerator != "cpu":
-        advice.append("--precision bf16-mixed on a GPU")
+        advice.append("precision='bf16-mixed' on a GPU")
     advice.append("smaller frames, a shorter clip or fewer hidden channels")
     size = " ".join(map(str, (clips.context + clips.horizon, clips.channels, clips.height, clips.width)))
     advice.append(f"framecast cost {name} --shape {size} --context {clips.context} --fit 8GB finds what fits")
@@ -122,6 +123,9 @@ def run_training(
     _check_splits(data, options)
     probe = ShuffledBatches(len(data["train"]), options.batch, 1, options.seed)
     total, interval = options.total_batches(probe.per_epoch), options.validation_interval(probe.per_epoch)
+    if isinstance(start, Path) and _is_finished(start, folder, total, len(data["validation"])):
+        log.warning("%s is finished: there is nothing to go on with", folder.path)
+        return Run(folder.path, total, True, best_score(folder))
     task = ForecastTask(
         model, data.spec, recipe, seed=options.seed, per_epoch=probe.per_epoch, total=total,
         accumulate=options.accumulate, recompute=options.recompute,
@@ -159,6 +163,11 @@ def run_training(
                 trainer.fit(task, train, validation, ckpt_path=state)
                 if len(validation) and checkpointer.validated != checkpointer.done and not checkpointer.interrupted:
                     trainer.validate(task, validation, verbose=False)
+            except SystemExit:
+                # Lightning turns a KeyboardInterrupt, which a second Ctrl-C raises, into an exit with code 1.
+                if checkpointer.broken_off:
+                    raise KeyboardInterrupt(_broken_off(folder)) from None
+                raise
             except (RuntimeError, MemoryError) as error:
                 failed = _explained(error, model, data, options, folder)
                 if failed is None:
@@ -170,10 +179,27 @@ def run_training(
                 checkpointer.keep_weights(task, None)
             score = trainer.strategy.broadcast(best_score(folder) if trainer.is_global_zero else None)
     if checkpointer.interrupted:
-        raise KeyboardInterrupt(
-            f"stopped after batch {checkpointer.done} of {total}: go on with --resume --out {folder.path}"
-        )
+        raise KeyboardInterrupt(f"stopped after batch {checkpointer.done} of {total}: {_go_on(folder)}")
     return Run(folder.path, checkpointer.done, checkpointer.done == total, score)
+
+
+def _is_finished(state: Path, folder: RunFolder, total: int, validation: int) -> bool:
+    """Return whether a run has learned from all its batches and has kept its weights."""
+    if state == folder.initial or not folder.weights.is_file():
+        return False
+    saved = CheckedCheckpoints().load_checkpoint(state)["framecast"]
+    return bool(saved["batches"] == total and (saved["validated"] == total or not validation))
+
+
+def _go_on(folder: RunFolder) -> str:
+    return f"go on with resume=True, out={str(folder.path)!r}"
+
+
+def _broken_off(folder: RunFolder) -> str:
+    """Say what there is of a training that was stopped within a batch."""
+    saved, _ = newest_checkpoint(folder)
+    kept = "nothing had been saved, so it begins anew" if saved == folder.initial else f"{saved} is kept"
+    return f"stopped at once; {kept}: {_go_on(folder)}"
 
 
 def _check_splits(data: ClipData, options: TrainingOptions) -> None:
@@ -225,9 +251,7 @@ def _explained(
     if is_out_of_memory(error):
         return OutOfMemoryError(memory_advice(error, model, data.spec, options))
     if peer_is_lost(error):
-        return PeerLostError(
-            f"another process of this training has ended, and says why: go on with --resume --out {folder.path}"
-        )
+        return PeerLostError(f"another process of this training has ended, and says why: {_go_on(folder)}")
     return None
 
 
@@ -236,7 +260,7 @@ def _trainer(options: TrainingOptions, recipe: Training, folder: RunFolder, inte
     if options.patience:
         callbacks.append(EarlyStopping("validation_mse", patience=options.patience))
     if options.progress:
-        callbacks.append(Progress(refresh_rate=options.log_every))
+        callbacks.append(Progress())
     settings: dict[str, Any] = {
         "accelerator": options.accelerator,
         **_processes(options),

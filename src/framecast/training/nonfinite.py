@@ -117,7 +117,7 @@ class NonFiniteGuard(lightning.Callback):
             again = f" It is number {self.in_a_row} in a row and skip_limit is {self.limit}." if self.limit else ""
             raise NonFiniteError(
                 f"{message}, and the weights are those before it.{again} Look at these clips (framecast data check), "
-                "lower lr, set clip_norm, or leave such steps out: --resume --on_nonfinite skip"
+                "lower lr, set clip_norm, or leave such steps out: resume=True, on_nonfinite='skip'"
             )
         log.warning("%s: left out (%d in a row, at most %d)", message, self.in_a_row, self.limit)
         return True

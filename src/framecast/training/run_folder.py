@@ -67,7 +67,7 @@ class RunFolder:
         """
         if self.path.exists() and (not self.path.is_dir() or self._holds_more_than_a_killed_start()):
             raise RunExistsError(
-                f"{self.path} exists and is never overwritten: continue it with --resume, or choose another --out"
+                f"{self.path} exists and is never overwritten: continue it with resume=True, or choose another out="
             )
 
     @contextmanager
@@ -83,7 +83,7 @@ class RunFolder:
             except LockedError as error:
                 raise RunFolderError(
                     f"{self.path} is being trained by {error}, says {self.lock}: wait until it has ended, stop it, or "
-                    "choose another --out"
+                    "choose another out="
                 ) from error
             yield
 
