@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from samples.studies import BY_HAND, STUDY, rows, write_record, write_study
+from scipy import stats
 
 import framecast as fc
 from framecast.cost.count import count_memory
-from framecast.studies.compare import Difference, paired_interval, spread
+from framecast.studies.compare import Difference, adjust, paired_test, spread, student_quantile, student_tail
 from framecast.studies.plan import read_plan
 from framecast.studies.run import LOG_COLUMNS
 
@@ -29,9 +30,9 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     assert "| ms-lstm | 2 | 24 | 28 ± 0 | 52.63 |" in page
     assert "| persistence |  |  | 99 |  |" in page
     assert "| convlstm | 1,234 | 0.005 G | 2.0 | 3.5 | 250 ± 0 | 50 ± 0 |" in page
-    # Differences are -2 on every clip of seed 0 and -4 on every clip of seed 1: -3 ± 12.706 · √2 / √2. 52.63 is 41.8 %
+    # Differences are -2 on every clip of seed 0 and -4 on every clip of seed 1: -3 ± 12.706205 · √2 / √2. 52.63 is 41.8 %
     # below 90.36.
-    assert "| ms-lstm | convlstm | MSE | -3 | -15.71 to +9.706 | -9.7 % | cannot tell | 2 | 5 | -41.8 % |" in page
+    assert "| ms-lstm | convlstm | MSE | -3 | -15.71 to +9.706 | -9.7 % | – | cannot tell | 2 | 5 | -41.8 % |" in page
     assert "| ms-lstm | 27 ± 0 | 29 ± 0 |" in page
     assert "4 of 4 trials are done." in page
     assert str(tmp_path) not in page
@@ -133,19 +134,19 @@ def test_no_rank_where_the_interval_crosses_zero(tmp_path: Path) -> None:
 
 
 def test_intervals_by_hand() -> None:
-    assert paired_interval(np.full((1, 7), -2.0)) == pytest.approx((-2, -2))
-    # Means 1 and 3: 2 ± 12.706 · √2 / √2, far beyond the replicates, which end at 1 and 3.
-    assert paired_interval(np.array([[1.0] * 9, [3.0] * 9])) == pytest.approx((2 - 12.706, 2 + 12.706))
+    assert paired_test(np.full((1, 7), -2.0))[:2] == pytest.approx((-2, -2))
+    # Means 1 and 3: 2 ± 12.706205 · √2 / √2, far beyond the replicates, which end at 1 and 3.
+    assert paired_test(np.array([[1.0] * 9, [3.0] * 9]))[:2] == pytest.approx((2 - 12.706205, 2 + 12.706205))
     # Trainings that agree: the clips decide, as many seeds as there may be.
     agreeing = np.tile(np.random.default_rng(1).normal(5, 2, 400), (3, 1))
-    by_clips = paired_interval(agreeing[:1])
-    assert paired_interval(agreeing) == pytest.approx(by_clips, abs=0.03)
+    by_clips = paired_test(agreeing[:1])[:2]
+    assert paired_test(agreeing)[:2] == pytest.approx(by_clips, abs=0.03)
     clips = np.random.default_rng(1).normal(5, 2, (1, 400))
-    low, high = paired_interval(clips)
+    low, high, _ = paired_test(clips)
     half = 1.96 * clips.std(ddof=1) / 20
     assert (low, high) == pytest.approx((clips.mean() - half, clips.mean() + half), abs=0.04)
     with pytest.raises(ValueError, match="0 clips"):
-        paired_interval(np.empty((2, 0)))
+        paired_test(np.empty((2, 0)))
     assert spread([1, None, 3]) == (2, pytest.approx(2**0.5))
 
 
@@ -154,11 +155,58 @@ def test_an_interval_seldom_leaves_out_what_is_true() -> None:
     for seeds in (2, 3, 5):
         wrong = 0
         for _ in range(100):
-            low, high = paired_interval(rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 1, (seeds, 60)))
+            low, high, _ = paired_test(rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 1, (seeds, 60)))
             wrong += not low <= 0 <= high
         assert wrong <= 12, f"{seeds} seeds: {wrong} of 100 intervals of 95 % leave zero out"
 
 
-def test_one_seed_claims_no_rank() -> None:
-    assert Difference("a", "b", "mse", -1.0, -1.1, -0.9, 5.0, seeds=1, clips=9).differs == "cannot tell"
-    assert Difference("a", "b", "mse", -1.0, -1.1, -0.9, 5.0, seeds=2, clips=9).differs == "lower"
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 30])
+def test_students_t_is_scipys(freedom: int) -> None:
+    for t in (0.0, 0.3, 1.0, 2.5, 12.0):
+        assert student_tail(t, freedom) == pytest.approx(stats.t.sf(t, freedom), rel=1e-9, abs=1e-12)
+    assert student_quantile(0.975, freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-9)
+
+
+def test_the_p_value_of_trainings_is_scipys() -> None:
+    means = np.array([1.0, 2.5, 0.7, 1.9])
+    found = paired_test(np.repeat(means[:, None], 50, 1))
+    assert found.p == pytest.approx(stats.ttest_1samp(means, 0).pvalue, rel=1e-9)
+
+
+def by_p(name: str, p: float, seeds: int = 3) -> Difference:
+    return Difference(name, "b", "mse", -1.0, -1.1, -0.9, 5.0, seeds, clips=9, p=p)
+
+
+def test_verdicts_allow_for_all_differences_and_need_three_seeds() -> None:
+    # Holm by hand: 3 · 0.01, 2 · 0.02, then 0.04 as it stands but never below the one before.
+    first, second, third = adjust([by_p("c", 0.04), by_p("a", 0.01), by_p("b", 0.02)])
+    assert [one.adjusted for one in (first, second, third)] == pytest.approx([0.04, 0.03, 0.04])
+    assert {one.differs for one in (first, second, third)} == {"lower"}
+    assert [one.differs for one in adjust([by_p("a", 0.02), by_p("b", 0.03), by_p("c", 0.5)])] == ["cannot tell"] * 3
+    assert adjust([by_p("a", 1e-6, seeds=2)])[0].differs == "cannot tell"
+    assert adjust([by_p("a", 0.03), by_p("b", 0.0, seeds=2)])[0].differs == "lower"
+
+
+def test_noise_seldom_gets_a_verdict() -> None:
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(100):
+        gaps = [rng.normal(0, 1, (3, 1)) + rng.normal(0, 1, (3, 40)) for _ in range(6)]
+        wrong += any(one.differs != "cannot tell" for one in adjust([by_p(str(n), paired_test(gap).p)
+                                                                      for n, gap in enumerate(gaps)]))  # fmt: skip
+    assert wrong <= 12, f"{wrong} of 100 studies of six differences that are none give a verdict"
+
+
+def test_runs_of_other_sizes_of_training_are_tested_on_the_same_data() -> None:
+    small, large = (fc.data("moving-mnist", size=16, context=2, horizon=1, clips=clips) for clips in (40, 80))
+    again = fc.data("moving-mnist", size=16, context=2, horizon=1, clips=40)
+    again.splits["train"] = large["train"]
+    assert small.fingerprint("test") == again.fingerprint("test")
+    assert small.fingerprint() != again.fingerprint()
+
+
+def test_what_is_worse_than_a_blank_frame_is_not_learnt(tmp_path: Path) -> None:
+    plan = read_plan(write_study(tmp_path))
+    for (label, seed), mse in BY_HAND.items():
+        write_record(plan, label, seed, mse, baselines={"blank frame": {"mean": {"mse": 20}, "per_lead": {}}})
+    fc.study(tmp_path, tables=True)
+    assert "**Not learnt yet:** by MSE every model" in (tmp_path / "tables.md").read_text()

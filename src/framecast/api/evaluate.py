@@ -121,7 +121,7 @@ def evaluate(
         "data": clips.name,
         "data_options": plain_options(clips.options),
         "split": split,
-        "fingerprint": clips.fingerprint(),
+        "fingerprint": clips.fingerprint(split),
         "clip_spec": clips.spec.to_dict(),
         **evaluation.results(),
     }

@@ -174,11 +174,13 @@ class ClipData:
         place = self.spec.georeference.turned() if self.spec.georeference else None
         return replace(self, spec=replace(self.spec, georeference=place), splits=splits)
 
-    def fingerprint(self) -> str:
-        """Return a short hash of every split's length and of its first, middle and last clip."""
+    def fingerprint(self, split: Split | None = None) -> str:
+        """Return a short hash of a split's length and of its first, middle and last clip, or of all splits."""
         digest = hashlib.sha256()
-        for split, clips in self.splits.items():
-            digest.update(f"{split} {len(clips)}".encode())
+        for name, clips in self.splits.items():
+            if split not in (None, name):
+                continue
+            digest.update(f"{name} {len(clips)}".encode())
             for index in sorted({0, len(clips) // 2, len(clips) - 1}) if len(clips) else []:
                 digest.update(clips[index]["frames"].numpy().tobytes())
         return digest.hexdigest()[:16]

@@ -11,7 +11,11 @@ therefore the wider one of those and of Student's t over the n means by seed,
 
     d ± t · s / √n        t: the 97.5 % point at n - 1 degrees of freedom, s: their standard deviation
 
-One seed shows nothing of it: then the interval is over clips alone, and no rank is claimed.
+One seed shows nothing of it: then the interval is over clips alone.
+
+A rank is claimed from three seeds on, where the p-value of a difference, the larger one of the two ways, is below 5 %
+after Holm's adjustment for all differences of the study (Holm, "A simple sequentially rejective multiple test
+procedure", Scand. J. Stat. 6, 1979): intervals are of one difference each and allow for nothing.
 """
 
 from __future__ import annotations
@@ -29,8 +33,10 @@ from framecast.studies.records import Record, Records
 
 REPLICATES = 2000
 BOUNDS = (2.5, 97.5)
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""97.5 % points of Student's t from one degree of freedom on; the last one is taken, a little too wide, beyond."""
+LEVEL = 0.05
+"""The chance, at most, of a verdict in a study of models that do not differ."""
+FEWEST_SEEDS = 3
+"""Seeds below which no verdict is given."""
 
 
 class Spread(NamedTuple):
@@ -53,6 +59,8 @@ class Difference(NamedTuple):
         base: the score of the reference over the same seeds and clips.
         seeds: common to both.
         clips: tested.
+        p: chance of such a difference between models that do not differ.
+        adjusted: the same, allowing for all differences of the study; nan where there are too few seeds to tell.
     """
 
     model: str
@@ -64,15 +72,15 @@ class Difference(NamedTuple):
     base: float
     seeds: int
     clips: int
+    p: float = math.nan
+    adjusted: float = math.nan
 
     @property
     def differs(self) -> str:
-        """Return "lower" or "higher" where the interval excludes zero, "cannot tell" elsewhere and with one seed."""
-        if self.seeds < 2:
+        """Return "lower" or "higher" where the adjusted p-value is small, "cannot tell" elsewhere."""
+        if not self.adjusted < LEVEL:
             return "cannot tell"
-        if self.high < 0:
-            return "lower"
-        return "higher" if self.low > 0 else "cannot tell"
+        return "lower" if self.mean < 0 else "higher"
 
 
 def spread(values: Sequence[float | None]) -> Spread:
@@ -83,8 +91,16 @@ def spread(values: Sequence[float | None]) -> Spread:
     return Spread(float(np.mean(defined)), float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan)
 
 
-def paired_interval(differences: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of differences (seeds, clips); see the module.
+class PairedTest(NamedTuple):
+    """What differences (seeds, clips) say of their mean: its 95 % interval, and how likely they are by chance."""
+
+    low: float
+    high: float
+    p: float
+
+
+def paired_test(differences: NDArray[np.float64], seed: int = 0) -> PairedTest:
+    """Return the 95 % interval of the mean of differences (seeds, clips) and the p-value of zero; see the module.
 
     Raises:
         ValueError: there are no differences.
@@ -96,11 +112,58 @@ def paired_interval(differences: NDArray[np.float64], seed: int = 0) -> tuple[fl
     by_seed, by_clip = _weights(rng, seeds), _weights(rng, clips)
     means = np.einsum("rs,sn,rn->r", by_seed, differences, by_clip, optimize=True)
     low, high = (float(bound) for bound in np.percentile(means, BOUNDS))
+    beyond = min((means <= 0).sum(), (means >= 0).sum())
+    p = min(1.0, 2 * (int(beyond) + 1) / (len(means) + 1))
     if seeds > 1:
         trainings = differences.mean(1)
-        half = STUDENT[min(seeds - 1, len(STUDENT)) - 1] * float(trainings.std(ddof=1)) / math.sqrt(seeds)
-        low, high = min(low, float(trainings.mean()) - half), max(high, float(trainings.mean()) + half)
-    return low, high
+        mean, error = float(trainings.mean()), float(trainings.std(ddof=1)) / math.sqrt(seeds)
+        half = student_quantile(1 - LEVEL / 2, seeds - 1) * error
+        low, high = min(low, mean - half), max(high, mean + half)
+        p = max(p, 2 * student_tail(abs(mean) / error, seeds - 1) if error else 0.0)
+    return PairedTest(low, high, p)
+
+
+def student_tail(t: float, freedom: int) -> float:
+    """Return the chance that Student's t, of whole degrees of freedom, is above ``t``, which is at least 0.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
+    """
+    angle = math.atan(t / math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term = total = 0.0
+    if freedom > 1:
+        term = total = cosine if odd else 1.0
+    for k in range(3 if odd else 2, freedom - 1, 2):
+        term *= (k - 1) / k * cosine**2
+        total += term
+    inside = 2 / math.pi * (angle + sine * total) if odd else sine * total
+    return max(0.0, (1 - inside) / 2)
+
+
+def student_quantile(share: float, freedom: int) -> float:
+    """Return the t below which Student's t lies with a chance of ``share``, at least one half."""
+    low, high = 0.0, 1.0
+    while student_tail(high, freedom) > 1 - share:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_tail(middle, freedom) > 1 - share else (low, middle)
+    return high
+
+
+def adjust(paired: Sequence[Difference]) -> list[Difference]:
+    """Return the differences of a study with p-values that allow for all of them, by Holm's method.
+
+    Those of too few seeds do not count, and have none.
+    """
+    told = [one for one in paired if one.seeds >= FEWEST_SEEDS]
+    order = sorted(range(len(told)), key=lambda number: told[number].p)
+    adjusted, largest = dict[Difference, float](), 0.0
+    for rank, number in enumerate(order):
+        largest = max(largest, min(1.0, (len(told) - rank) * told[number].p))
+        adjusted[told[number]] = largest
+    return [one._replace(adjusted=adjusted.get(one, math.nan)) for one in paired]
 
 
 def _weights(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
@@ -146,13 +209,10 @@ def differences(plan: StudyPlan, records: Records, score: str) -> list[Differenc
         if not defined.any():
             continue
         gaps = (model_values - reference_values)[:, defined]
-        low, high = paired_interval(gaps)
+        low, high, p = paired_test(gaps)
         base = float(reference_values[:, defined].mean())
-        rows.append(
-            Difference(
-                model.label, model.reference, score, float(gaps.mean()), low, high, base, len(pairs), int(defined.sum())
-            )
-        )
+        facts = float(gaps.mean()), low, high, base, len(pairs), int(defined.sum()), p
+        rows.append(Difference(model.label, model.reference, score, *facts))
     return rows
 
 

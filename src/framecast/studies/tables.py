@@ -17,7 +17,7 @@ from framecast.api.report import report
 from framecast.files import write_atomically
 from framecast.reporting.figures import Line, draw_curves
 from framecast.reporting.results import UNDEFINED
-from framecast.studies.compare import Difference, Spread, check_alike, differences, spread
+from framecast.studies.compare import FEWEST_SEEDS, Difference, Spread, adjust, check_alike, differences, spread
 from framecast.studies.plan import StudyPlan
 from framecast.studies.records import (
     PER_CLIP,
@@ -54,6 +54,27 @@ def score_rows(plan: StudyPlan, records: Records) -> Rows:
     return rows
 
 
+def not_learnt(records: Records) -> str:
+    """Return by which scores every model is worse than a blank frame, and what that means; "" where none is."""
+    blank = baselines_of(records).get("blank frame")
+    if not blank:
+        return ""
+    worse = []
+    for score in scores_of(records):
+        best, base = next(iter(records.values()))["evaluation"]["scores"][score]["best"], blank["mean"].get(score)
+        found = [record["forecast"]["mean"].get(score) for record in records.values()]
+        if base is None or None in found or best not in ("low", "high"):
+            continue
+        if min(found) > base if best == "low" else max(found) < base:
+            worse.append(score_label(records, score))
+    if not worse:
+        return ""
+    return (
+        f"**Not learnt yet:** by {', '.join(worse)} every model is worse than a blank frame, so differences in it say "
+        "nothing about forecasts."
+    )
+
+
 def expense_rows(plan: StudyPlan, records: Records) -> Rows:
     """Return what models cost, counted and timed, and what the paper prints."""
     published = [cost for cost in PUBLISHED_COSTS if cost in plan.published.values]
@@ -87,12 +108,15 @@ def hour_rows(hours: Sequence[Hours]) -> Rows:
 def difference_rows(plan: StudyPlan, paired: Iterable[Difference]) -> Rows:
     """Return paired differences with their intervals, and the paper's difference of the same score."""
     paper = plan.published.values
-    rows = [["model", "against", "score", "difference", "95 % interval", "in %", "differs", "seeds", "clips"]]
+    rows = [
+        ["model", "against", "score", "difference", "95 % interval", "in %", "p, adjusted", "differs", "seeds", "clips"]
+    ]
     if paper:
         rows[0].append("paper: in %")
     for one in paired:
+        adjusted = UNDEFINED if math.isnan(one.adjusted) else f"{one.adjusted:.2g}"
         row = [one.model, one.reference, one.score.upper(), f"{one.mean:+.4g}", f"{one.low:+.4g} to {one.high:+.4g}",
-               _percent(one.mean, one.base), one.differs, str(one.seeds), f"{one.clips:,}"]  # fmt: skip
+               _percent(one.mean, one.base), adjusted, one.differs, str(one.seeds), f"{one.clips:,}"]  # fmt: skip
         if paper:
             values = paper.get(one.score, {})
             base = values.get(one.reference, math.nan)
@@ -241,7 +265,7 @@ def write_tables(plan: StudyPlan, records: Records) -> None:
     """
     check_alike(records)
     records, hours = complete_costs(plan, records), machine_hours(plan, records)
-    paired = [difference for score in PER_CLIP for difference in differences(plan, records, score)]
+    paired = adjust([difference for score in PER_CLIP for difference in differences(plan, records, score)])
     figures = study_figures(plan, records) if records else {}
     text = _page(plan, records, hours, paired, list(figures))
     write_atomically(plan.out / TABLES, text.encode())
@@ -265,7 +289,7 @@ def _page(
 ) -> str:
     parts = [f"# {plan.name}", plan.about, _regime(plan, records)]
     if records:
-        parts += ["## Scores", _table(score_rows(plan, records)), _score_legend(plan, records)]
+        parts += ["## Scores", _table(score_rows(plan, records)), _score_legend(plan, records), not_learnt(records)]
         parts += ["## Cost", _table(expense_rows(plan, records)), _cost_legend(plan, records)]
         if paired:
             parts += ["## Paired differences", _table(difference_rows(plan, paired)), _reading(paired)]
@@ -328,7 +352,8 @@ def _reading(paired: list[Difference]) -> str:
     sentences = [
         "Model minus the one it stands against, on the same test clips after trainings of the same seeds; the "
         "intervals are the wider ones of replicates that draw clips and seeds anew and of Student's t over seeds. "
-        "“cannot tell”: the interval crosses zero, or there is one seed, and no rank is claimed."
+        f"“lower” and “higher” are claimed from {FEWEST_SEEDS} seeds on, where a p-value adjusted for all "
+        f"{len(paired)} differences (Holm) is below 0.05; else “cannot tell”, and no rank is claimed."
     ]
     fewest = min(one.seeds for one in paired)
     if fewest == 1:
