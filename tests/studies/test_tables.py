@@ -30,7 +30,7 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     assert "| ms-lstm | 2 | 24 | 28 ± 0 | 52.63 |" in page
     assert "| persistence |  |  | 99 |  |" in page
     assert "| convlstm | 1,234 | 0.005 G | 2.0 | 3.5 | 250 ± 0 | 50 ± 0 |" in page
-    # Differences are -2 on every clip of seed 0 and -4 on every clip of seed 1: -3 ± 12.706205 · √2 / √2. 52.63 is 41.8 %
+    # Differences are -2 on every clip of seed 0 and -4 on every clip of seed 1: -3 ± 12.706 · √2 / √2. 52.63 is 41.8 %
     # below 90.36.
     assert "| ms-lstm | convlstm | MSE | -3 | -15.71 to +9.706 | -9.7 % | – | cannot tell | 2 | 5 | -41.8 % |" in page
     assert "| ms-lstm | 27 ± 0 | 29 ± 0 |" in page
