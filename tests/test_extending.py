@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import framecast as fc
 from framecast import registry
+from framecast.cells.cell import Cell
+from framecast.errors import CellError, OptionError
 from framecast.registry import BaselineEntry, CellEntry, FileFormat
 
 CELL = """
@@ -122,3 +127,123 @@ def test_one_of_each(tmp_path: Path) -> None:
     (tmp_path / "frames.json").write_text(json.dumps(frames))
     assert fc.data(tmp_path / "frames.json", context=2, horizon=1, shares=(1, 0, 0)).spec.height == 8
     assert fc.predict(run.path, tmp_path / "frames.json", horizon=3).shape == (1, 3, 1, 8, 8)
+
+
+PLUGIN = """
+import framecast as fc
+from framecast.registry import DATASETS, SCORES
+from a_cell import column
+from a_data_set import open_noise
+from a_score import WorstPixel
+
+fc.register_cell("leaky", fc.CellEntry(column, "Leaky", "nobody", "none"), replace=True)
+DATASETS["noise"] = "a_data_set:open_noise"
+SCORES["worst"] = WorstPixel
+"""
+STUDY = """
+name: own
+data: noise
+training: {steps: 2, batch: 2, progress: false}
+seeds: [0]
+model_options: {hidden: 2, layers: 2}
+models: {ms-leaky: {}}
+"""
+
+
+def framecast(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line in a process of its own, which knows nothing of this one's registry."""
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "framecast", *words], cwd=folder, env=variables, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder with modules of one's own, none of which is installed."""
+    modules = {"a_cell": CELL, "a_data_set": DATA_SET, "a_score": SCORE, "mine": PLUGIN}
+    for name, text in modules.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    return tmp_path
+
+
+def test_what_is_registered_outside_works_in_every_verb_and_in_subprocesses(outside: Path) -> None:
+    train = ["train", "--model", "ms-leaky", "--data", "noise", "--model_options.hidden", "2",
+             "--model_options.layers", "2", "--steps", "2", "--batch", "2", "--progress", "false"]  # fmt: skip
+    lost = framecast(*train, "--out", "run", folder=outside)
+    assert lost.returncode == 1
+    assert "--import MODULE" in lost.stderr
+    done = framecast("--import", "mine.py", *train, "--out", "run", folder=outside)
+    assert done.returncode == 0, done.stderr
+    lost = framecast("evaluate", "run", folder=outside)
+    assert "--import MODULE" in lost.stderr
+    assert "fetch it again" not in lost.stderr
+    done = framecast("evaluate", "run", "--progress", "false", "--import=mine", folder=outside)
+    assert "worst pixel" in done.stdout, done.stderr
+    done = framecast("study", "study.yaml", "--import", "mine.py", folder=outside)
+    assert "1 trials done" in done.stdout, done.stderr
+    done = framecast("cost", "ms-leaky", "--shape", "4", "1", "8", "8", "--measure", folder=outside,
+                     FRAMECAST_IMPORT="mine")  # fmt: skip
+    assert "training step" in done.stdout, done.stderr
+
+
+def test_an_installed_plugin_is_found_by_its_entry_point(outside: Path) -> None:
+    facts = outside / "own_cells-1.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: own-cells\nVersion: 1\n")
+    (facts / "entry_points.txt").write_text("[framecast.plugins]\nmine = mine\nbroken = nowhere\n")
+    done = framecast("models", folder=outside, PYTHONPATH=f"{outside}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    assert "ms-leaky" in done.stdout
+    assert "plugin nowhere cannot be imported" in done.stderr
+    assert done.returncode == 0
+
+
+def a_cell(**changes: Any) -> Any:
+    """Return a column of cells that keep the contract but for what is changed."""
+
+    class Own(Cell):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.channels = channels
+
+        def init_state(self, x: Any) -> Any:
+            return changes.get("state", lambda x: (x,))(x)
+
+        def forward(self, x: Any, state: Any, memory: Any) -> Any:
+            return changes.get("result", lambda x, state, memory: (x, state, memory))(x, state, memory)
+
+    return lambda channels, depth: [Own(changes.get("channels", channels)) for _ in range(changes.get("depth", depth))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"depth": 1}, "should give a list of 2 cells"),
+        ({"channels": 3}, "says channels = 3 and was built for 4"),
+        ({"state": lambda x: x}, r"init_state\(x\) is .* and should be a flat tuple of tensors"),
+        ({"state": lambda x: ((x, x),)}, "should be a flat tuple of tensors"),
+        ({"result": lambda x, state, memory: (x, state)}, "gives 2 results, and should give"),
+        ({"result": lambda x, state, memory: x}, "gives Tensor, and should give"),
+        ({"result": lambda x, state, memory: (x[:, :2], state, memory)}, "h is 1 x 2 x 16 x 16, and should be as x"),
+        ({"result": lambda x, state, memory: (x, (x, x), memory)}, "the new state is"),
+        ({"result": lambda x, state, memory: (x, state, (x,))}, "the memory is tuple"),
+        ({"result": lambda x, state, memory: x @ x}, "gives Tensor"),
+        ({"result": lambda x, state, memory: x.nowhere}, "fails: AttributeError"),
+    ],
+)
+def test_a_cell_that_breaks_the_contract_is_refused_in_words(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(CellError, match=said):
+        fc.register_cell("broken", CellEntry(a_cell(**changes), "Broken", "nobody", "none"))
+    assert "broken" not in registry.CELLS
+
+
+def test_a_cell_is_replaced_when_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "CELLS", dict(registry.CELLS))
+    fc.register_cell("own", CellEntry(a_cell(), "Own", "nobody", "none"))
+    with pytest.raises(OptionError, match="replace=True"):
+        fc.register_cell("own", CellEntry(a_cell(), "Own", "nobody", "none"))
+    fc.register_cell("own", CellEntry(a_cell(), "New", "nobody", "none"), replace=True)
+    assert registry.CELLS["own"].title == "New"
+    with pytest.raises(OptionError, match="choose another"):
+        fc.register_cell("simvp", CellEntry(a_cell(), "Own", "nobody", "none"), replace=True)

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,8 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"framecast {__version__}")
         return 0
     try:
-        if words[0] not in VERBS:
-            raise UnknownNameError("verb", words[0], VERBS)
+        words = _import_modules(words)
+        if not words or words[0] not in VERBS:
+            raise UnknownNameError("verb", words[0] if words else "", VERBS)
         return VERBS[words[0]].run(words[1:])
     except KeyboardInterrupt as stop:
         if not _first():
@@ -74,6 +75,21 @@ def main(arguments: list[str] | None = None) -> int:
         return USAGE_ERROR
     except (FramecastError, ValueError, OSError, ImportError) as error:
         return _refused(words[0], error, 1)
+
+
+def _import_modules(words: Sequence[str]) -> list[str]:
+    """Return a command line without ``--import MODULE``, once the modules are imported."""
+    rest, left = list[str](), list(words)
+    while left:
+        word = left.pop(0)
+        name, given, module = word.partition("=")
+        if name != "--import" or not (given or left):
+            rest.append(word)
+            continue
+        from framecast.registry import import_plugin
+
+        import_plugin(module if given else left.pop(0))
+    return rest
 
 
 def _refused(verb: str, error: Exception, code: int) -> int:
@@ -113,7 +129,8 @@ def _help() -> str:
     return (
         "usage: framecast VERB [options]\n\nForecast the next frames of a video or of a gridded sequence.\n\n"
         f"verbs:\n{verbs}\n\nframecast VERB --help lists the options, with defaults and units.\n"
-        "Every verb takes --config FILE.yaml. Python has the same: import framecast; help(framecast.train)."
+        "Every verb takes --config FILE.yaml, and --import MODULE for cells, data sets or scores of your own. "
+        "Python has the same: import framecast; help(framecast.train)."
     )
 
 

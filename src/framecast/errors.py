@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 
 class FramecastError(Exception):
@@ -19,9 +20,18 @@ class UnknownNameError(FramecastError, ValueError):
         hint = f" Did you mean {near[0]!r}?" if near else ""
         super().__init__(f"there is no {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
 
+    def with_remedy(self, remedy: str) -> Self:
+        """Return the error with one more sentence on how to mend it."""
+        self.args = (f"{self} {remedy}",)
+        return self
+
 
 class OptionError(FramecastError, ValueError):
     """An argument or option whose value cannot be used; the message says which values can."""
+
+
+class CellError(FramecastError, TypeError):
+    """A cell that does not keep the contract of cells; the message says what it gives and what it should."""
 
 
 class DataError(FramecastError, ValueError):

@@ -8,15 +8,22 @@ docs. Functions are named as "module:function" and imported when they are first 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
+import logging
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from framecast.errors import OptionError, UnknownNameError
+
+log = logging.getLogger(__name__)
 
 
 def resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:
@@ -343,7 +350,10 @@ def model_entry(name: str) -> ModelEntry:
         return ONE_SHOT[key]
     plain = key.removeprefix("ms-")
     if plain not in CELLS:
-        raise UnknownNameError("model", name, list_models(aliases=True))
+        raise UnknownNameError("model", name, list_models(aliases=True)).with_remedy(
+            "One of your own is known once the module that registers it is imported: fc.import_plugin(MODULE), or "
+            "--import MODULE on the command line."
+        )
     cell, pyramid = CELLS[plain], plain != key
     return ModelEntry(
         name=key,
@@ -363,15 +373,23 @@ def paper_name(name: str) -> str:
     return next((alias for alias, target in ALIASES.items() if target == name), name)
 
 
-def register_cell(name: str, entry: CellEntry) -> None:
-    """Add a cell, and with it the models ``name`` and ``ms-name``.
+def register_cell(name: str, entry: CellEntry, *, replace: bool = False) -> None:
+    """Add a cell, and with it the models ``name`` and ``ms-name``, once it is seen to keep the contract of cells.
+
+    Args:
+        name: of the cell.
+        entry: its facts.
+        replace: take the place of a cell of that name, for example after a change in a notebook.
 
     Raises:
         ValueError: the name is taken.
+        CellError: its column does not build cells that keep the contract; the message says what a cell gives instead.
     """
     key = canonical_name(name)
-    if key in CELLS or key in ONE_SHOT or key in ALIASES:
-        raise OptionError(f"the name {key!r} is taken: choose another or remove the existing entry first")
+    if key in ONE_SHOT or key in ALIASES or (key in CELLS and not replace):
+        remedy = "choose another, or pass replace=True" if key in CELLS else "choose another"
+        raise OptionError(f"the name {key!r} is taken: {remedy}")
+    resolve("framecast.cells.cell:check_column")(key, resolve(entry.column))
     CELLS[key] = entry
 
 
@@ -466,3 +484,46 @@ def dataset_builder(name: str) -> Callable[..., Any]:
     if key not in DATASETS:
         raise UnknownNameError("data set", name, DATASETS)
     return resolve(DATASETS[key])
+
+
+PLUGINS = "framecast.plugins"
+"""The group of entry points: each names a module that registers what is in it when it is imported."""
+IMPORTS = "FRAMECAST_IMPORT"
+"""The variable of the environment that names modules to import, for this process and those that it starts."""
+
+
+def import_plugin(module: str | Path) -> None:
+    """Import a module that registers cells, models, data sets or scores, here and in processes started from here.
+
+    Args:
+        module: its name, or its file.
+
+    Raises:
+        OptionError: there is no such module, or it cannot be imported.
+    """
+    path = Path(module)
+    place = str(path.resolve()) if path.suffix == ".py" else str(module)
+    folder, name = (str(path.resolve().parent), path.stem) if path.suffix == ".py" else (str(Path.cwd()), str(module))
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        raise OptionError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+    known = list(filter(None, os.environ.get(IMPORTS, "").split(os.pathsep)))
+    if place not in known:
+        os.environ[IMPORTS] = os.pathsep.join([*known, place])
+
+
+def _import_plugins() -> None:
+    """Import what is installed as a plugin, and what the environment names."""
+    for entry_point in importlib.metadata.entry_points(group=PLUGINS):
+        try:
+            entry_point.load()
+        except Exception as error:  # another's module must not keep anyone from working
+            log.warning("plugin %s cannot be imported: %s: %s", entry_point.value, type(error).__name__, error)
+    for module in filter(None, os.environ.get(IMPORTS, "").split(os.pathsep)):
+        import_plugin(module)
+
+
+_import_plugins()

@@ -42,9 +42,9 @@ def test_two_models_and_two_seeds_end_in_tables(tmp_path: Path) -> None:
 
     outcome = fc.study(tmp_path, tables=True)
     assert (outcome.remaining, outcome.failed, len(outcome.done)) == ([], {}, 4)
-    for name in ("tables.csv", "differences.csv", "log.csv", "report.html", "figures/learning-time.svg"):
+    for name in ("tables.csv", "differences.csv", "log.csv", "study-report.html", "figures/learning-time.svg"):
         assert (tmp_path / name).stat().st_size
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "study-report.html").read_text()
     assert page.count("animation of clip") == 2
     assert 'class="best"' not in page
     assert not (tmp_path / "report-figures").exists()
@@ -52,10 +52,10 @@ def test_two_models_and_two_seeds_end_in_tables(tmp_path: Path) -> None:
     other = write_study(tmp_path / "other", models={"taken": {"model": "convlstm"}}, also=[".."], published=None,
                         reference="taken")  # fmt: skip
     assert len(fc.study(other, tables=True).done) == 2
-    assert "|convlstm − truth|" in (tmp_path / "other/report.html").read_text()
+    assert "|convlstm − truth|" in (tmp_path / "other/study-report.html").read_text()
     shutil.rmtree(plan.run_folder(plan.trial("ms-lstm", 0)))
     fc.study(tmp_path, tables=True)
-    assert (tmp_path / "report.html").read_text() == page, "a part took the place of the whole"
+    assert (tmp_path / "study-report.html").read_text() == page, "a part took the place of the whole"
     mine = [row for row in rows(tmp_path / "tables.csv") if (row["model"], row["score"]) == ("ms-lstm", "mse")]
     scores = [records[f"ms-lstm-seed{seed}"]["forecast"]["mean"]["mse"] for seed in (0, 1)]
     mean = next(row for row in mine if row["lead"] == "mean" and row["source"] == "ours")

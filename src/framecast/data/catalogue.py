@@ -249,9 +249,9 @@ def resolve_name(name: str | Path, options: dict[str, Any]) -> tuple[str, dict[s
     path = Path(name).expanduser()
     if path.exists():
         return OWN, {**options, "path": str(path.resolve())}
-    missing = UnknownNameError("data set", str(name), DATASETS)
-    missing.args = (f"{missing} And there is no file or folder {path.absolute()}.",)
-    raise missing
+    raise UnknownNameError("data set", str(name), DATASETS).with_remedy(
+        f"And there is no file or folder {path.absolute()}."
+    )
 
 
 def list_data() -> dict[str, str]:

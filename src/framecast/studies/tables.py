@@ -245,7 +245,7 @@ def _leads(by_name: dict[str, list[Any]], score: str) -> tuple[dict[str, Line], 
     return lines, bands
 
 
-TABLES, REPORT = "tables.md", "report.html"
+TABLES, REPORT = "tables.md", "study-report.html"
 # Reports stand in git: half a megabyte each, however many models there are.
 CLIPS_SHOWN = 2
 CSV_COLUMNS = ("source", "model", "score", "lead", "mean", "deviation")
@@ -277,7 +277,7 @@ def write_tables(plan: StudyPlan, records: Records) -> None:
     folders = [folder for folder in first if (folder / "examples.npz").is_file()]
     # A report of some models never takes the place of one of all.
     if folders and (len(folders) == len(first) or not (plan.out / REPORT).exists()):
-        report(folders, out=plan.out / REPORT, clips=CLIPS_SHOWN, figures=False)
+        report(folders, out=plan.out / REPORT, clips=CLIPS_SHOWN, figures=False, overwrite=True)
 
 
 def _page(

@@ -20,10 +20,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from framecast.data.clips import spec_from_dict
-from framecast.errors import OptionError, WeightsError
+from framecast.errors import OptionError, UnknownNameError, WeightsError
 from framecast.files import write_atomically
 from framecast.models.forecaster import Forecaster, create_model
-from framecast.registry import ModelSpec
+from framecast.registry import ModelSpec, model_entry
 from framecast.untrusted import reading
 
 
@@ -113,6 +113,10 @@ def load_weights(path: str | Path) -> tuple[Forecaster, dict[str, Any]]:
         WeightsError: the file is missing, damaged, not one of ours, or does not fit the model it names.
     """
     header, tensors = read_weights(path)
+    try:
+        model_entry(header["model"])
+    except UnknownNameError as error:
+        raise WeightsError(f"{path} holds another model: {error}") from error
     with reading(path, "names a model that cannot be made", "fetch it again, or update framecast", WeightsError):
         _check_options(header, tensors, path)
         clips = spec_from_dict(header["clips"]) if header["clips"] else None
