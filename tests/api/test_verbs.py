@@ -18,9 +18,17 @@ from samples.own import video
 import framecast as fc
 from framecast import cli
 from framecast.cells.convlstm import column
-from framecast.errors import DataError, DatasetNotFoundError, RunFolderError, UnknownNameError, WeightsError
+from framecast.errors import (
+    DataError,
+    DatasetNotFoundError,
+    OptionError,
+    RunFolderError,
+    UnknownNameError,
+    WeightsError,
+)
 from framecast.files import write_atomically
 from framecast.models.recurrent import build_plain
+from framecast.registry import model_entry
 
 DATA: dict[str, Any] = {"size": 16, "context": 3, "horizon": 2, "clips": 60}
 
@@ -366,3 +374,59 @@ def test_a_loaded_model_knows_its_clips(run: Path) -> None:
         model.clips.scaling.unscale(streamed).clamp(0, 1), torch.from_numpy(fc.predict(run, past(), horizon=2))
     )
     assert fc.create_model("convlstm").clips is None
+
+
+# ---- verbs take what verbs return
+
+
+def test_a_run_goes_through_all_verbs(tmp_path: Path) -> None:
+    data = fc.data("moving-mnist", **DATA)
+    run = fc.train(fc.create_model("convlstm", hidden=2, layers=1), data, out=tmp_path / "run", steps=2, progress=False)
+    results = fc.evaluate(run, data=data, progress=False)
+    assert results == json.loads((run.path / "results.json").read_text())
+    clip = data["test"][0]
+    np.testing.assert_array_equal(fc.predict(run, clip), fc.predict(run.path, clip["frames"][:3]))
+    assert fc.report(run, out=tmp_path / "page.html").is_file()
+    assert fc.analyse_layers([run], out=tmp_path / "layers").keys() == {"convlstm"}
+    assert fc.load(run).clips == data.spec
+    with pytest.raises(OptionError, match="one clip, such as"):
+        fc.predict(run, data)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="int is no run folder"):
+        fc.evaluate(3)  # type: ignore[arg-type]
+
+
+def test_a_model_made_by_hand_is_scored_without_a_file(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = build_plain(column, hidden=2, layers=1).train()
+    data = fc.data("moving-mnist", **DATA)
+    results = fc.evaluate(model, data=data, limit=4, progress=False)
+    assert results["model"] in results["forecasts"]
+    assert fc.predict(model, data["test"][0]["frames"][:3], horizon=4).shape == (1, 4, 1, 16, 16)
+    assert model.training
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OptionError, match="give data="):
+        fc.evaluate(model)
+    loaded = fc.load(run)
+    mine, theirs = (fc.evaluate(one, data=data, limit=4, progress=False, out=tmp_path) for one in (loaded, run))
+    assert mine["forecasts"] == theirs["forecasts"]
+
+
+@pytest.mark.parametrize("name", ["convlstm", "simvp", "earthformer"])
+def test_a_model_follows_the_data(tmp_path: Path, name: str) -> None:
+    frames = np.random.default_rng(0).random((40, 3, 32, 48)).astype("f4")
+    small = {"convlstm": {"hidden": 2, "layers": 1}, "simvp": {"hid_S": 4, "hid_T": 8, "N_T": 2},
+             "earthformer": {"hidden": 8, "heads": 2}}[name]  # fmt: skip
+    accepted = {key: value for key, value in small.items() if key in model_entry(name).options()}
+    run = fc.train(name, frames, out=tmp_path / "run", steps=1, batch=2, progress=False, model_options=accepted,
+                   data_options={"context": 4, "horizon": 2})  # fmt: skip
+    assert fc.predict(run, frames).shape == (1, 2, 3, 32, 48)
+    fc.train(out=tmp_path / "run", resume=True, progress=False)
+    with pytest.raises(OptionError, match=r"in_channels=3 or turn pictures and videos to grey with channels=1"):
+        fc.train(name, frames, out=tmp_path / "no", steps=1, model_options={"in_channels": 1, **accepted},
+                 data_options={"context": 4, "horizon": 2})  # fmt: skip
+
+
+def test_one_side_stands_for_both() -> None:
+    assert fc.create_model("earthformer", size=32).size == (32, 32)

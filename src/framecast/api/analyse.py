@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from framecast.api.data import as_trained, check_channels, load, run_data, weights_file
+from framecast.api.data import as_trained, check_channels, open_trained, run_data
 from framecast.cost.count import create_for_shape, model_cost
 from framecast.cost.measure import measure_step
 from framecast.cost.paper import paper_memory, unit_complexity
@@ -23,9 +23,8 @@ from framecast.models.forecaster import Forecaster, create_model
 from framecast.models.recurrent import RecurrentForecaster
 from framecast.probes.layer_outputs import record_layers
 from framecast.probes.receptive_field import effective_side, measure_gradients, reach, receptive_fields
-from framecast.registry import model_entry, paper_name
+from framecast.registry import model_entry
 from framecast.reporting.figures import draw_fields, draw_layers, write_drawings
-from framecast.weights.saving import load_weights
 
 ABLATION = ("convlstm", "sms-lstm", "tms-lstm", "ms-lstm")
 AnalysisRow = dict[str, Any]
@@ -166,9 +165,10 @@ def analyse_receptive(
     return rows
 
 
-def _open_model(model_or_run: str | Path, seed: int, options: Mapping[str, Any] | None) -> tuple[Forecaster, str]:
-    if isinstance(model_or_run, Path) or Path(model_or_run).exists():
-        return load(model_or_run), Path(model_or_run).name
+def _open_model(model_or_run: Any, seed: int, options: Mapping[str, Any] | None) -> tuple[Forecaster, str]:
+    if not isinstance(model_or_run, str) or Path(model_or_run).exists():
+        trained = open_trained(model_or_run)
+        return trained.model, trained.name if trained.in_memory else trained.folder.name
     torch.manual_seed(seed)
     return create_model(model_or_run, **(options or {})).eval(), model_or_run
 
@@ -204,15 +204,13 @@ def analyse_layers(
         raise RunNotFoundError("analyse layers needs at least one run folder")
     outputs_of_runs: dict[str, dict[str, Tensor]] = {}
     for run in runs:
-        file = weights_file(Path(run))
-        model, header = load_weights(file)
-        clips = as_trained(run_data(file.parent, data, data_options), model)
+        model, name, _, folder = open_trained(run)
+        clips = as_trained(run_data(folder, data, data_options), model)
         check_channels(model, clips)
         if not 0 <= clip < len(clips[split]):
             raise DataError(f"the {split} split of {clips.name} has {len(clips[split])} clips, so there is no {clip}")
         past = clips[split][clip]["frames"][None, : clips.spec.context]
-        name = paper_name(header["model"])
-        outputs_of_runs[f"{name} ({file.parent.name})" if name in outputs_of_runs else name] = _layers(
+        outputs_of_runs[f"{name} ({folder.name})" if name in outputs_of_runs else name] = _layers(
             model, past, clips.spec.horizon
         )
     arrays = {

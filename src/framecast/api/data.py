@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 
 from framecast.data.cache import cache_folder
 from framecast.data.catalogue import OWN, open_data
-from framecast.data.clips import ClipData
+from framecast.data.clips import ClipData, ClipSpec
 from framecast.data.past import plain_array
 from framecast.data.sources import ReadOptions
 from framecast.errors import DataError, OptionError, RunFolderError, RunNotFoundError, UnknownNameError
 from framecast.files import write_atomically
 from framecast.models.forecaster import Forecaster
+from framecast.registry import paper_name
 from framecast.training.run_folder import RunFolder
 from framecast.untrusted import asked_by, reading
 from framecast.weights.saving import load_weights, shipped_runs
+
+if TYPE_CHECKING:
+    from framecast.training.loop import Run
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +77,57 @@ def _kept_array(frames: Any) -> Path:
     return path
 
 
-def load(run: str | Path) -> Forecaster:
+class Trained(NamedTuple):
+    """A forecaster and where it is from.
+
+    Attributes:
+        model: the forecaster, in evaluation mode.
+        name: of the model, as tables have it.
+        options: with which it was created.
+        folder: of its run; of a model in memory, one that does not exist.
+    """
+
+    model: Forecaster
+    name: str
+    options: dict[str, Any]
+    folder: Path
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it has no file."""
+        return self.folder == IN_MEMORY
+
+
+IN_MEMORY = Path("in-memory")
+"""The folder that a model in memory does not have; its name stands in results."""
+
+
+def open_trained(run: Any) -> Trained:
+    """Return a forecaster that was given as a run folder, a weights file, a name, what ``train`` returned, or itself.
+
+    Raises:
+        RunNotFoundError: there are no weights.
+        WeightsError: they are damaged or do not fit the model they name.
+        OptionError: it is something else.
+    """
+    if isinstance(run, Forecaster):
+        spec = run.spec
+        name = paper_name(spec.name) if spec else type(run).__name__
+        # A copy, so that its mode, device and layout stay as they are.
+        return Trained(copy.deepcopy(run).eval(), name, dict(spec.options) if spec else {}, IN_MEMORY)
+    file = weights_file(_path_of(run))
+    model, header = load_weights(file)
+    return Trained(model, paper_name(header["model"]), header["options"], file.parent)
+
+
+def _path_of(run: Any) -> Path:
+    place = getattr(run, "path", run)
+    if not isinstance(place, str | Path):
+        raise OptionError(f"{type(run).__name__} is no run folder, weights file, result of train, or forecaster")
+    return Path(place)
+
+
+def load(run: str | Path | Run) -> Forecaster:
     """Load a trained forecaster, in evaluation mode, from a run folder, a weights file, or by name.
 
     ``load("ms-lstm-moving-mnist")`` is the one that comes with the package.
@@ -80,7 +136,7 @@ def load(run: str | Path) -> Forecaster:
         RunNotFoundError: there are no weights.
         WeightsError: they are damaged or do not fit the model they name.
     """
-    return load_weights(weights_file(Path(run)))[0]
+    return open_trained(run).model
 
 
 def resolve_data(source: Any, options: Mapping[str, Any] | None) -> ClipData:
@@ -105,6 +161,8 @@ def run_data(folder: Path, data: str | Path | ClipData | None, options: Mapping[
     """
     if data is not None:
         return resolve_data(data, options)
+    if folder == IN_MEMORY:
+        raise OptionError("a model in memory knows no data: give data=")
     if not (folder / "config.yaml").is_file():
         raise RunNotFoundError(f"{folder} has no config.yaml that names the data: give data=...")
     run = RunFolder(folder)
@@ -142,6 +200,24 @@ def read_options(folder: Path, options: Mapping[str, Any] | None) -> ReadOptions
     return ReadOptions(**chosen, assumed=assumed)
 
 
+def past_of_clip(frames: Any, spec: ClipSpec | None) -> Any:
+    """Return the past of a clip of a data set in physical units, NaN where there is no data; all else as it is.
+
+    Raises:
+        OptionError: it is a whole data set.
+    """
+    if isinstance(frames, ClipData):
+        raise OptionError(
+            "predict continues one clip, such as data['test'][0]; evaluate takes a whole data set, as data="
+        )
+    if not isinstance(frames, Mapping) or "frames" not in frames:
+        return frames
+    length = spec.context if spec else len(frames["frames"])
+    past = frames["frames"][:length]
+    values = spec.scaling.unscale(past) if spec else past
+    return values if "valid" not in frames else values.where(frames["valid"][:length], torch.nan)
+
+
 def as_trained(clips: ClipData, model: Forecaster) -> ClipData:
     """Return clips under the scaling the model was trained with, whatever theirs would be.
 
@@ -171,9 +247,10 @@ def as_trained(clips: ClipData, model: Forecaster) -> ClipData:
 def check_channels(model: Forecaster, clips: ClipData) -> None:
     """Raise ValueError where the model takes another number of channels than the clips have."""
     if model.in_channels != clips.spec.channels:
+        grey = " or turn pictures and videos to grey with channels=1" if model.in_channels == 1 else ""
         raise OptionError(
-            f"the model takes {model.in_channels} channels and {clips.name} has {clips.spec.channels}: create it with "
-            f"in_channels={clips.spec.channels}"
+            f"the model takes {model.in_channels} channels and the data has {clips.spec.channels}: create it with "
+            f"in_channels={clips.spec.channels}{grey}"
         )
 
 

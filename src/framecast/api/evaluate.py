@@ -6,13 +6,13 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
-from framecast.api.data import as_trained, check_channels, plain_options, run_data, weights_file
+from framecast.api.data import as_trained, check_channels, open_trained, plain_options, run_data
 from framecast.compute import arithmetic, find_device, place
 from framecast.cost.count import model_cost
 from framecast.data.clips import SPLITS, ClipData, ClipSpec, Split
@@ -20,15 +20,18 @@ from framecast.errors import DataError, check_count
 from framecast.evaluation import Evaluation, Protocol, evaluate_clips
 from framecast.files import write_atomically
 from framecast.models.forecaster import Forecaster
-from framecast.registry import model_entry, paper_name
+from framecast.registry import Training, model_entry
 from framecast.reporting.results import score_csv
 from framecast.training.distributed import join_peers, own_device
 from framecast.training.order import EveryClipOnce
-from framecast.weights.saving import load_weights, shipped_runs
+from framecast.weights.saving import shipped_runs
+
+if TYPE_CHECKING:
+    from framecast.training.loop import Run
 
 
 def evaluate(
-    run: str | Path,
+    run: str | Path | Run | Forecaster,
     *,
     data: str | Path | ClipData | None = None,
     data_options: Mapping[str, Any] | None = None,
@@ -56,7 +59,8 @@ def evaluate(
     and the first one writes them.
 
     Args:
-        run: a run folder, a weights file, or the name of a model that comes trained.
+        run: a run folder, a weights file, the name of a model that comes trained, what ``train`` returned, or a
+            forecaster in memory, for which ``data`` is needed.
         data: another data set than the one it was trained on, by name or opened.
         data_options: options of the data set; they replace those of the same name that it was trained with.
         split: "train", "validation" or "test".
@@ -70,7 +74,7 @@ def evaluate(
         per_clip: write the main scores of every clip too, for paired comparisons of models.
         examples: clips to keep as pictures for the report.
         out: folder for results.json, results.csv and examples.npz; None writes into the run folder, and for a model
-            that comes trained into runs/<its name>.
+            that comes trained into runs/<its name>. Of a model in memory None writes nothing.
         device: "auto", "cpu", "cuda", ...
         precision: "32-true", or "bf16-mixed" where the processor is faster in it; the results say which.
         compile: compile every layer when it first runs, which takes a minute or more before the first forecast.
@@ -92,17 +96,15 @@ def evaluate(
     check_count("examples", examples, least=0)
     if limit is not None:
         check_count("limit", limit)
-    file = weights_file(Path(run))
-    model, header = load_weights(file)
-    clips = as_trained(run_data(file.parent, data, data_options), model)
+    model, name, model_options, folder = trained = open_trained(run)
+    clips = as_trained(run_data(folder, data, data_options), model)
     check_channels(model, clips)
     peers, chosen, where = join_peers(), _first(clips, split, limit), own_device(find_device(device))
     share = EveryClipOnce(len(chosen), peers.number, peers.count)
     pin = where.type == "cuda"
     loader: DataLoader[Any] = DataLoader(chosen, batch, sampler=share, num_workers=workers, pin_memory=pin)
-    costs = _cost(model, header["model"], clips.spec)
+    costs = _cost(model, clips.spec)
     place(model, where, compile)
-    name = paper_name(header["model"])
     evaluation = Evaluation(
         model, name, clips.spec, protocol, examples, scores=scores, score_options=score_options, baselines=baselines,
         bootstrap=bootstrap, per_clip=per_clip, precision=precision,
@@ -113,9 +115,9 @@ def evaluate(
     if peers.count > 1:
         evaluation.merge(peers.gather(evaluation.part()))
     results = {
-        "run": file.parent.name,
+        "run": folder.name,
         "model": name,
-        "model_options": header["options"],
+        "model_options": plain_options(model_options),
         **costs,
         "precision": precision,
         "data": clips.name,
@@ -125,8 +127,8 @@ def evaluate(
         "clip_spec": clips.spec.to_dict(),
         **evaluation.results(),
     }
-    if peers.number == 0:
-        _write(_results_folder(file.parent) if out is None else Path(out), results, evaluation.example_arrays())
+    if peers.number == 0 and not (trained.in_memory and out is None):
+        _write(_results_folder(folder) if out is None else Path(out), results, evaluation.example_arrays())
     peers.gather(None)  # no process goes on before the files are there
     return results
 
@@ -136,10 +138,11 @@ def _results_folder(run: Path) -> Path:
     return Path("runs") / run.name if run in shipped_runs().values() else run
 
 
-def _cost(model: Forecaster, name: str, spec: ClipSpec) -> dict[str, int]:
+def _cost(model: Forecaster, spec: ClipSpec) -> dict[str, int]:
     """Return what the model costs, by its own recipe; the memory of training is that of a step of one clip."""
+    recipe = model_entry(model.spec.name).training if model.spec else Training()
     shape = (spec.length, spec.channels, spec.height, spec.width)
-    costs = model_cost(model, model_entry(name).training, shape, spec.context).to_dict()
+    costs = model_cost(model, recipe, shape, spec.context).to_dict()
     return {key: costs[key] for key in ("parameters", "macs", "saved_bytes", "peak_bytes")}
 
 

@@ -5,27 +5,31 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from framecast.api.data import read_options, weights_file
+from framecast.api.data import open_trained, past_of_clip, read_options
 from framecast.compute import arithmetic, autocast, find_device, place
 from framecast.data.past import read_past
 from framecast.data.scaling import MinMax
 from framecast.files import refuse_present
 from framecast.reporting.forecast import NAMES, Forecast, write_forecast
-from framecast.weights.saving import load_weights
+
+if TYPE_CHECKING:
+    from framecast.data.clips import Sample
+    from framecast.models.forecaster import Forecaster
+    from framecast.training.loop import Run
 
 log = logging.getLogger(__name__)
 
 
 def predict(
-    run: str | Path,
-    frames: str | Path | NDArray[Any] | Tensor,
+    run: str | Path | Run | Forecaster,
+    frames: str | Path | NDArray[Any] | Tensor | Sample,
     *,
     horizon: int | None = None,
     context: int | None = None,
@@ -40,13 +44,14 @@ def predict(
     """Forecast the frames that follow.
 
     Args:
-        run: a run folder or weights file.
+        run: a run folder, a weights file, the name of a model that comes trained, what ``train`` returned, or a
+            forecaster in memory.
         frames: the past, an array or the path of a video, an .npy file, a folder of pictures, or anything else
             that ``data`` reads; of what has time stamps (NetCDF, Zarr, folders of radar files) the last ones at the
             model's interval are taken. One clip (T, H, W) or (T, C, H, W), or many (N, T, H, W) or (N, T, C, H, W).
             Whole numbers of 8 bits are pictures and divided by 255 where the model was trained on intensities in
             [0, 1]. NaN, in physical units, is no data: the model takes it as 0, and where the whole past is NaN, so
-            is the forecast.
+            is the forecast. A clip of a data set, such as data["test"][0], is continued after its context.
         horizon: frames to forecast; None takes the horizon it was trained with.
         context: past frames to start from, the last ones; None takes as many as in the training.
         data_options: how the frames are to be read: variable, time, y, x, channel, axes, size, nodata, unit, tolerance,
@@ -94,7 +99,7 @@ class Forecasted(NamedTuple):
 
 
 def forecast_frames(
-    run: str | Path,
+    run: Any,
     frames: Any,
     *,
     horizon: int | None,
@@ -110,10 +115,10 @@ def forecast_frames(
     """Forecast as ``predict`` does, and return all that is known of the forecast."""
     if out is not None and not overwrite:
         refuse_present([Path(out) / name for name in NAMES])
-    file = weights_file(Path(run))
-    model, _ = load_weights(file)
+    model, _, _, folder = open_trained(run)
     spec = model.clips
-    past = read_past(frames, model.in_channels, spec, read_options(file.parent, data_options), context)
+    reading = read_options(folder, data_options)
+    past = read_past(past_of_clip(frames, spec), model.in_channels, spec, reading, context)
     if past.note:
         log.warning(past.note)
     steps = horizon if horizon is not None else (spec.horizon if spec else 1)

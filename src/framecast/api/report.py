@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from framecast.files import refuse_present
 from framecast.reporting.page import write_report
 
+if TYPE_CHECKING:
+    from framecast.training.loop import Run
+
 
 def report(
-    results: str | Path | Sequence[str | Path],
+    results: str | Path | Run | Sequence[str | Path | Run],
     *,
     out: str | Path = "report.html",
     scores: Sequence[str] | None = None,
@@ -21,7 +25,7 @@ def report(
     """Write one HTML page of one or several result folders: table, costs, curves, training, clips.
 
     Args:
-        results: folders that ``evaluate`` wrote into.
+        results: folders that ``evaluate`` wrote into, or what ``train`` returned for a run that is evaluated.
         out: the page; it holds all it shows and opens from disk. A folder beside it, report-figures for report.html,
             has the figures as SVG and PNG.
         scores: names of scores in the results to draw per lead time, such as ["ssim"]; the first one is an axis of the
@@ -41,5 +45,6 @@ def report(
     """
     if not overwrite:
         refuse_present([Path(out)])
-    folders = [results] if isinstance(results, str | Path) else list(results)
-    return write_report([Path(folder) for folder in folders], Path(out), scores, clips, figures)
+    several: Sequence[Any] = [results] if isinstance(results, str | Path) or hasattr(results, "path") else results
+    folders = [Path(getattr(folder, "path", folder)) for folder in several]
+    return write_report(folders, Path(out), scores, clips, figures)

@@ -13,9 +13,9 @@ import yaml
 
 from framecast.api.data import check_channels, plain_options, resolve_data, weights_file
 from framecast.data.catalogue import open_data
-from framecast.data.clips import ClipData
+from framecast.data.clips import ClipData, ClipSpec
 from framecast.errors import DataError, OptionError, OutOfMemoryError, RunFolderError, is_out_of_memory
-from framecast.models.forecaster import Forecaster, create_model
+from framecast.models.forecaster import Forecaster, create_model, fitting_options
 from framecast.registry import Training, model_entry
 from framecast.training.distributed import process_count
 from framecast.training.options import TrainingOptions, resumed_options, training_options
@@ -71,8 +71,11 @@ def train(
         return _resume(folder, chosen)
     if model is None or data is None:
         raise OptionError("train needs a model and a data set, or resume=True to continue the run in out")
+    if isinstance(model, str):
+        model_entry(model)  # a wrong name is told before the data is read
+    clips = _data(data, data_options)
     torch.manual_seed(chosen.seed)
-    forecaster, clips = _model(model, model_options, chosen), _data(data, data_options)
+    forecaster = _model(model, model_options, chosen, clips.spec)
     spec = forecaster.spec
     if spec is None:
         raise OptionError("this model has no name: register it and make it with create_model, so the run can be loaded")
@@ -82,7 +85,7 @@ def train(
     recipe = chosen.recipe(model_entry(spec.name).training)
     config = {
         "model": spec.name,
-        "model_options": spec.options,
+        "model_options": plain_options(spec.options),
         "data": clips.name,
         "data_options": plain_options(clips.options),
         "training": {**asdict(chosen), **asdict(recipe), "clip_norm": recipe.clip_norm or 0.0},
@@ -162,9 +165,13 @@ def _resume(folder: RunFolder, chosen: TrainingOptions) -> Run:
     )
 
 
-def _model(model: str | Forecaster, options: Mapping[str, Any] | None, training: TrainingOptions) -> Forecaster:
+def _model(
+    model: str | Forecaster, options: Mapping[str, Any] | None, training: TrainingOptions, clips: ClipSpec
+) -> Forecaster:
     if isinstance(model, str):
-        chosen = options_in_training(model, options or {}, training)
+        shape = clips.length, clips.channels, clips.height, clips.width
+        fitting = fitting_options(model, shape, clips.context)
+        chosen = options_in_training(model, {**fitting, **(options or {})}, training)
         try:
             return create_model(model, **chosen)
         except (RuntimeError, MemoryError) as error:

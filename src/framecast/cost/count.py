@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from framecast.cost.memory import StepMemory, count_step
 from framecast.errors import OptionError, check_count
-from framecast.models.forecaster import Forecaster, Recompute, create_model
+from framecast.models.forecaster import Forecaster, Recompute, create_model, fitting_options
 from framecast.registry import Training, model_entry
 
 aten = torch.ops.aten
@@ -135,16 +135,12 @@ def create_for_shape(name: str, shape: Sequence[int], context: int, options: Map
         UnknownNameError: no such model or option.
         ValueError: an impossible shape, context or option.
     """
-    accepted = model_entry(name).options()
     if len(shape) != 4 or min(shape) < 1 or not 0 < context < shape[0]:
         raise OptionError(
             f"shape is {tuple(shape)} and context {context}: give frames, channels, height, width, all at least 1, and "
             "a context below the number of frames"
         )
-    fitting = {"in_channels": shape[1], "context": context, "horizon": shape[0] - context, "size": tuple(shape[2:])}
-    return create_model(
-        name, **{option: value for option, value in fitting.items() if option in accepted} | dict(options)
-    )
+    return create_model(name, **fitting_options(name, shape, context) | dict(options))
 
 
 def operations(name: str, shape: Sequence[int], context: int, **options: Any) -> Operations:

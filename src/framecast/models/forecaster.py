@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -182,6 +183,24 @@ def pad_frames(frames: Tensor, multiple: int, *, pad: bool, name: str = "the mod
         )
     padded = F.pad(frames.flatten(0, 1), (0, right, 0, bottom), mode="replicate")
     return padded.view(*frames.shape[:2], *padded.shape[1:])
+
+
+def fitting_options(name: str, shape: Sequence[int], context: int) -> dict[str, Any]:
+    """Return the options with which a model fits clips, where its defaults do not: channels, lengths, size.
+
+    Args:
+        name: a model's name or alias.
+        shape: (T, C, H, W) of a clip, context and horizon together.
+        context: number of past frames.
+
+    Raises:
+        UnknownNameError: no such model.
+    """
+    fitting = {"in_channels": shape[1], "context": context, "horizon": shape[0] - context, "size": tuple(shape[2:])}
+    accepted = model_entry(name).options()
+    return {
+        option: value for option, value in fitting.items() if option in accepted and accepted[option].default != value
+    }
 
 
 def create_model(name: str, **options: Any) -> Forecaster:

@@ -144,7 +144,7 @@ class Earthformer(OneShotForecaster):
         out_channels: channels of the frames it gives; where they differ it forecasts one block only.
         context: number of past frames it sees.
         horizon: number of frames it forecasts at once.
-        size: height and width of the frames.
+        size: height and width of the frames, or one side of both.
         base_units: channels of a token at the finest level; every level below has twice as many.
         heads: attention heads.
         encoder_depths: blocks of each level of the encoder, the finest first.
@@ -189,7 +189,7 @@ class Earthformer(OneShotForecaster):
         out_channels: int | None = None,
         context: int = 10,
         horizon: int = 10,
-        size: Sequence[int] = (64, 64),
+        size: int | Sequence[int] = (64, 64),
         base_units: int = 64,
         heads: int = 4,
         encoder_depths: Sequence[int] = (4, 4),
@@ -252,6 +252,7 @@ class Earthformer(OneShotForecaster):
             check_count("an entry of encoder_depths or decoder_depths", depth)
         stages = stages_of(entry_stages) or [Stage(base_units, entry_scale, entry_convs, exit_convs, GROUPS)]
         check_units(base_units, heads, stages)
+        size = (size, size) if isinstance(size, int) else size
         if len(size) != 2:
             raise OptionError(f"size is {tuple(size)} and must be (height, width), such as (64, 64)")
         scale = math.prod(stage.scale for stage in stages)
