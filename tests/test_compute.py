@@ -115,8 +115,8 @@ def test_training_with_bfloat16(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", ["forecast", "as-published"])
 def test_forecasts_and_scores_in_bfloat16(protocol: Any, tmp_path: Path) -> None:
-    run = fc.train("ms-lstm", "moving-mnist", data_options=TINY, model_options={"hidden": 4, "layers": 2}, steps=1,
-                   out=tmp_path / "run", progress=False).path  # fmt: skip
+    run = fc.train("ms-lstm", "moving-mnist", data_options=TINY, model_options={"hidden": 4, "layers": 2}, steps=20,
+                   lr=1e-2, out=tmp_path / "run", progress=False).path  # fmt: skip
     past = np.random.default_rng(0).random((2, 16, 16), np.float32)
     found = {}
     for precision in ("32-true", "bf16-mixed"):

@@ -213,7 +213,7 @@ def test_nothing_to_convert(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="nothing at"):
         converted(tmp_path / "nowhere", tmp_path / "out.zarr")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetNotFoundError, match="nothing else that is read"):
+    with pytest.raises(DatasetNotFoundError, match="nothing that is read"):
         converted(tmp_path / "empty", tmp_path / "out.zarr")
     (tmp_path / "bad.tar").write_bytes(b"nonsense")
     with pytest.raises(DataError, match=r"nothing to convert: .*bad\.tar: the archive is damaged"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 import zipfile
 import zlib
@@ -74,6 +75,16 @@ def _gif(path: Path) -> None:
                      + struct.pack("<HH", 65_535, 65_535) + b"\x00\x02\x02L\x01\x00;")  # fmt: skip
 
 
+def _jpeg(path: Path) -> None:
+    path.mkdir()
+    sizes = struct.pack(">HBHHB", 11, 8, 50_000, 50_000, 1) + b"\x01\x11\x00"
+    (path / "0.jpg").write_bytes(b"\xff\xd8\xff\xc0" + sizes + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\xff\xd9")
+
+
+def _pgm(path: Path) -> None:
+    path.write_bytes(gzip.compress(b"P5\n# claims\n90000 90000\n255\n" + bytes(100)))
+
+
 def _video(path: Path) -> None:
     import av
 
@@ -101,5 +112,8 @@ CLAIMS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "Zarr of one chunk": ("a.zarr", _zarr_chunk),
     "PNG": ("pictures", _png),
     "GIF": ("a.gif", _gif),
+    "JPEG": ("photos", _jpeg),
+    "GIF by pysteps": ("AQC242171640F_00005.801.gif", _gif),
+    "PGM by pysteps": ("202401011200_fmi.radar.composite.lowest_FIN_SUOMI1.pgm.gz", _pgm),
     "video": ("a.avi", _video),
 }

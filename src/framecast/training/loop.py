@@ -123,9 +123,6 @@ def run_training(
     _check_splits(data, options)
     probe = ShuffledBatches(len(data["train"]), options.batch, 1, options.seed)
     total, interval = options.total_batches(probe.per_epoch), options.validation_interval(probe.per_epoch)
-    if isinstance(start, Path) and _is_finished(start, folder, total, len(data["validation"])):
-        log.warning("%s is finished: there is nothing to go on with", folder.path)
-        return Run(folder.path, total, True, best_score(folder))
     task = ForecastTask(
         model, data.spec, recipe, seed=options.seed, per_epoch=probe.per_epoch, total=total,
         accumulate=options.accumulate, recompute=options.recompute,
@@ -157,6 +154,9 @@ def run_training(
         ]
         train, validation = training_loaders(data, options, batches, pin=trainer.strategy.root_device.type == "cuda")
         with _exclusively(start, folder, trainer.is_global_zero):
+            if isinstance(start, Path) and _is_finished(start, folder, total, len(data["validation"])):
+                log.warning("%s is finished: there is nothing to go on with", folder.path)
+                return Run(folder.path, total, True, best_score(folder))
             state = _begin(start, folder, data, model, trainer.is_global_zero)
             failed = None
             try:

@@ -190,6 +190,15 @@ class CFSource(FrameSource):
         self.path = path
         self.group, self.variable, dataset = _find_variable(path, options)
         self._dataset: PerProcess[xarray.Dataset] = PerProcess(partial(open_dataset, path, self.group), dataset)
+        try:
+            self._learn(dataset, options)
+        except BaseException:
+            self.close()
+            raise
+
+    def _learn(self, dataset: xarray.Dataset, options: ReadOptions) -> None:
+        """Find the axes, the times and the meaning of the numbers."""
+        path = self.path
         self.where = f"{path}, variable {self.variable!r}"
         variable = dataset[self.variable]
         check_numbers(variable.dtype, self.where)

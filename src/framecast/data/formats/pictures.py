@@ -143,7 +143,7 @@ def _gif(path: Path, options: ReadOptions) -> Values:
     values_of_frames: list[Values] = []
     with reading(path, "cannot be read as a GIF"), Image.open(path, formats=["GIF"]) as image:
         for frame in ImageSequence.Iterator(image):
-            _check_gif(path, len(values_of_frames) + 1, frame)
+            check_gif(path, len(values_of_frames) + 1, frame.height, frame.width)
             values_of_frames.append(_values(frame, options.channels or 3, options))
         frames = np.stack(values_of_frames)
     # A GIF has a palette of colours, also where all of them are grey.
@@ -151,13 +151,17 @@ def _gif(path: Path, options: ReadOptions) -> Values:
     return frames[:, :1] if grey else frames
 
 
-def _check_gif(path: Path, frames: int, frame: Image.Image) -> None:
-    """Refuse frames, those read so far and this one, that are larger than the file can hold."""
-    check_size(f"{path}, frames read so far:", frames, frame.height, frame.width, 3, itemsize=4)
-    pixels = frames * frame.height * frame.width
+def check_gif(path: Path, frames: int, height: int, width: int) -> None:
+    """Refuse frames, those read so far and the next one, that are larger than the file can hold.
+
+    Raises:
+        DataError: they are.
+    """
+    check_size(f"{path}, frames read so far:", frames, height, width, 3, itemsize=4)
+    pixels = frames * height * width
     if pixels > max(SMALL_GIF, MOST_PER_BYTE * path.stat().st_size):
         raise DataError(
-            f"{path} makes {frames} frames of {frame.height}x{frame.width} of {path.stat().st_size} bytes, over "
+            f"{path} makes {frames} frames of {height}x{width} of {path.stat().st_size} bytes, over "
             f"{MOST_PER_BYTE} pixels a byte: it is damaged; if it is not, save it as PNG files"
         )
 

@@ -11,8 +11,10 @@ Geosci. Model Dev. 12, 2019, doi:10.5194/gmd-12-4185-2019.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import inspect
 import io
+import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,15 +24,18 @@ from typing import Any
 
 import numpy as np
 
+from framecast.data.formats.pictures import check_gif
 from framecast.data.formats.times import time_in_name, times_in_names
 from framecast.data.georeference import Georeference, from_corner
 from framecast.data.packing import Values
 from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions
 from framecast.data.units import one_spelling
 from framecast.errors import DataError, MissingExtraError, UnknownNameError
-from framecast.untrusted import reading
+from framecast.untrusted import check_size, reading
 
 PREFIX = "pysteps:"
+HEADER = 2000
+"""Bytes at the beginning in which pictures say how large they are."""
 OF_ALL_IMPORTERS = ["dtype", "fillna"]
 
 
@@ -130,8 +135,26 @@ def _arguments(name: str, asked_for: Mapping[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in usual.items() if key in known or "kwargs" in known}, **asked_for}
 
 
+def check_claim(path: Path) -> None:
+    """Refuse a GIF or PGM whose header claims more than may be read, for which an importer would make room.
+
+    Raises:
+        DataError: it does, or it cannot be read.
+    """
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    with reading(path), opener(path, "rb") as file:
+        head = file.read(HEADER)
+    if head[:4] == b"GIF8" and len(head) >= 10:
+        width, height = struct.unpack("<HH", head[6:10])
+        check_gif(path, 1, height, width)
+    elif head[:2] == b"P5":
+        lines = b"\n".join(line.partition(b"#")[0] for line in head.split(b"\n"))
+        check_size(path, *(int(number) for number in lines.split()[1:3] if number.isdigit()), itemsize=8)
+
+
 def _import(path: Path, name: str, arguments: dict[str, Any]) -> tuple[Values, dict[str, Any]]:
     importer = _importer(name)
+    check_claim(path)
     with (
         reading(path, f"cannot be read by pysteps' importer {name}"),
         contextlib.redirect_stdout(io.StringIO()),
