@@ -24,8 +24,8 @@ import torch
 import zarr
 
 import framecast as fc
-from framecast.data.convert import FILL, ArchiveWriter, ConversionPlan, create_archive
 from framecast.data.packing import Packing
+from framecast.data.zarr_writer import FILL, ArchiveWriter, ConversionPlan, create_archive
 
 SIZE, CONTEXT, HORIZON, BATCH = 180, 4, 4, 1
 STAMPS = 200_000

@@ -13,10 +13,12 @@ import pytest
 import xarray
 
 import framecast as fc
+from framecast.data.catalogue import open_parts
 from framecast.data.georeference import Georeference, from_corner, georeference_from_dict, same_crs
 from framecast.data.grid import Grid
 from framecast.data.radar import radar_header
 from framecast.data.scaling import MinMax
+from framecast.data.sources import ReadOptions
 from framecast.errors import DataError
 
 SHORT: dict[str, Any] = {"context": 2, "horizon": 2}
@@ -193,3 +195,14 @@ def test_the_places_of_real_radar_files(shared: Path) -> None:
             x = place.x[column] + (half[1] if column else -half[1])
             y = place.y[row] - (half[0] if row else -half[0])
             assert to_degrees.transform(x, y) == pytest.approx(expected, abs=0.02), (name, row)
+
+
+def test_coordinates_of_two_axes_are_told_not_to_be_kept(tmp_path: Path) -> None:
+    y, x = np.meshgrid(np.linspace(50, 55, 6), np.linspace(5, 10, 8), indexing="ij")
+    places = {"XLAT": (("south_north", "west_east"), y, {"units": "degrees_north"}),
+              "XLONG": (("south_north", "west_east"), x, {"units": "degrees_east"})}  # fmt: skip
+    frames = ("Time", "south_north", "west_east"), np.random.default_rng(0).random((4, 6, 8))
+    xarray.Dataset({"rain": frames}, coords=places).to_netcdf(tmp_path / "wrf.nc")
+    source = open_parts(tmp_path / "wrf.nc", ReadOptions())[0]
+    assert source.georeference is None
+    assert any("XLAT, XLONG" in note and "not compared" in note for note in source.notes)

@@ -227,7 +227,7 @@ class CFSource(FrameSource):
         self.georeference = _georeference(dataset, variable, self.axes)
         self.product = str(variable.attrs.get(PRODUCT, ""))
         self.notes = [f"axes {tuple(variable.dims)} are read as {self._read_as()}", *self.packing.notes(), *doubts,
-                      *self._row_note(dataset)]  # fmt: skip
+                      *self._row_note(dataset), *self._place_note(variable)]  # fmt: skip
 
     def _attributes(self, variable: xarray.DataArray) -> dict[str, Any]:
         """Return the attributes, without a ``_FillValue`` that xarray makes of what Zarr 2 holds where nothing is."""
@@ -264,6 +264,13 @@ class CFSource(FrameSource):
         if name != self.axes.get("time"):
             doubts.append(f"time stamps are those of {name!r}")
         return check_times(cached["times"], where)
+
+    def _place_note(self, variable: xarray.DataArray) -> list[str]:
+        """Say where a place that the file tells is not kept."""
+        names = [name for names in variable.cf.coordinates.values() for name in names]
+        if self.georeference is not None or not any(variable[name].ndim == 2 for name in names):
+            return []
+        return [f"coordinates of two axes ({', '.join(sorted(names))}) are not kept: places are not compared"]
 
     def _row_note(self, dataset: xarray.Dataset) -> list[str]:
         if self.axes["y"] not in dataset.variables:
