@@ -246,6 +246,8 @@ def _train(arguments: list[str]) -> int:
         return 0
     score = "" if run.validation_mse is None else f", validation MSE {run.validation_mse:.4g}"
     print(f"{run.path}: {run.batches} batches{'' if run.finished else ' (stopped early)'}{score}")
+    if (run.path / "tensorboard").is_dir():
+        print(f"curves: tensorboard --logdir {shlex.quote(str(run.path))}")
     print(f"next: framecast evaluate {shlex.quote(str(run.path))}")
     return 0
 

@@ -83,7 +83,10 @@ def test_tensorboard_gets_scalars_and_a_strip(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = train(tmp_path / "run", steps=4, log_every=1)
     events = accumulator.EventAccumulator(str(run.path / "tensorboard")).Reload()
-    assert {"loss", "validation_mse"} <= set(events.Tags()["scalars"])
+    assert {"loss", "lr", "epoch", "validation_mse"} <= set(events.Tags()["scalars"])
+    passes = [event.value for event in events.Scalars("epoch")]
+    assert passes == sorted(passes)
+    assert all(event.value == pytest.approx(3e-4) for event in events.Scalars("lr"))
     (strip,) = events.Images("truth over forecast")
     assert (strip.width, strip.height) == (4 * 16, 2 * 16)
 

@@ -23,6 +23,7 @@ from framecast.data.formats.times import times_in_names
 from framecast.data.joined import FileSource, JoinedSource, damaged, left_out, source_facts
 from framecast.data.radar import holds_radar, is_radar, radar_folder
 from framecast.data.sources import FrameSource, ReadOptions
+from framecast.data.units import duration_text
 from framecast.errors import DataError, DatasetNotFoundError, OptionError, UnknownNameError
 from framecast.registry import DATASETS, canonical_name, dataset_builder, sequence_endings, sequence_opener
 
@@ -318,7 +319,7 @@ def summary(data: ClipData) -> str:
     spec = data.spec
     source = next((clips.source for clips in data.splits.values() if hasattr(clips, "source")), None)
     low, high = spec.scaling.limits
-    pace = "" if spec.interval is None else f", {spec.interval:g} s apart"
+    pace = "" if spec.interval is None else f", {duration_text(spec.interval)} apart"
     lines = [
         f"frames:   {spec.channels} x {spec.height}x{spec.width} in units of {spec.unit}",
         *_when_and_where(source),

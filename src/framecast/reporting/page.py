@@ -12,12 +12,22 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
+from framecast.data.units import duration_text
 from framecast.errors import RunNotFoundError, UnknownNameError, check_count
 from framecast.files import write_atomically
 from framecast.reporting.clips import clip_figures, clip_legend, clip_rows, comparison_drawings
 from framecast.reporting.figures import TITLE as RADAR_TITLE
 from framecast.reporting.figures import Drawing, Line, draw_curves, draw_radar, radar_axes, write_drawings
-from framecast.reporting.results import Results, forecast_columns, read_results, run_names, score_infos, shown_score
+from framecast.reporting.results import (
+    Results,
+    forecast_columns,
+    number_text,
+    range_text,
+    read_results,
+    run_names,
+    score_infos,
+    shown_score,
+)
 from framecast.untrusted import reading
 
 CAPTIONS = {
@@ -108,14 +118,14 @@ def _scaling_note(names: list[str], results: list[Results]) -> list[str]:
 
 def _facts(name: str, results: Results) -> dict[str, Any]:
     spec = results["clip_spec"]
-    pace = f", {spec['interval'] / 60:g} min apart" if spec.get("interval") else ""
+    pace = f", {duration_text(spec['interval'])} apart" if spec.get("interval") else ""
     unit = f", {spec['unit']}" if spec["unit"] != "1" else ""
     return {
         "name": name,
         "run": results["run"],
         "parameters": f"{results['parameters']:,}",
-        "macs": f"{results['macs'] / 1e9:,.3g} G" if "macs" in results else "–",
-        "training": f"{results['peak_bytes'] / 1e6:,.3g} MB" if "peak_bytes" in results else "–",
+        "macs": f"{number_text(results['macs'] / 1e9, 3)} G" if "macs" in results else "–",
+        "training": f"{number_text(results['peak_bytes'] / 1e6, 3)} MB" if "peak_bytes" in results else "–",
         "milliseconds": f"{1000 * results['seconds_per_clip']:.1f}",
         "data": f"{results['data']}, {results['split']}, {results['clips']:,} clips",
         "clips": f"{spec['context']} → {spec['horizon']} frames of {spec['height']}×{spec['width']}{pace}{unit}",
@@ -190,7 +200,7 @@ def _badness(low: float, high: float, rule: str) -> tuple[float, float]:
 def _cell(scores: Results, score: str, best: bool) -> dict[str, Any]:
     value = scores["mean"].get(score)
     bounds = scores.get("interval", {}).get("mean", {}).get(score)
-    spread = "" if not bounds or None in bounds or value is None else f"{bounds[0]:.3g} to {bounds[1]:.3g}"
+    spread = "" if not bounds or None in bounds or value is None else range_text(*bounds)
     return {"text": shown_score(value), "best": best, "spread": spread}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,9 +121,25 @@ def row_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return text_table([list(rows[0]), *([text_of(value) for value in row.values()] for row in rows)])
 
 
+def number_text(value: float, digits: int = 4) -> str:
+    """Return a number with so many significant digits, without a power of ten where people read none."""
+    if not math.isfinite(value) or (value and not 1e-5 <= abs(value) < 1e7):
+        return f"{value:.{digits}g}"
+    return np.format_float_positional(float(f"{value:.{digits}g}"), trim="-")
+
+
+def range_text(low: float, high: float) -> str:
+    """Return two numbers with as many digits as it takes to tell them apart, three to seven."""
+    for digits in range(3, 8):
+        texts = number_text(low, digits), number_text(high, digits)
+        if texts[0] != texts[1]:
+            break
+    return " to ".join(texts)
+
+
 def shown_score(value: float | None) -> str:
     """Return a score with four digits, a dash where it is undefined."""
-    return UNDEFINED if value is None else f"{value:.4g}"
+    return UNDEFINED if value is None else number_text(value)
 
 
 def score_table(results: Mapping[str, Any]) -> str:

@@ -61,6 +61,7 @@ class ForecastTask(lightning.LightningModule):
         self.model, self.clips, self.recipe = model, clips, recipe
         self.seed, self.per_epoch, self.total, self.accumulate = seed, per_epoch, total, accumulate
         self.loss, self.recompute = LOSSES[recipe.loss], recompute
+        self._passes = 0
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """Return the loss of one batch: of every forecast the roll-out yields, plus the weighted penalty."""
@@ -81,6 +82,11 @@ class ForecastTask(lightning.LightningModule):
         )
         self.log("loss", loss)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
+        """Log the learning rate, and the passes over the clips; to Lightning a whole training is one epoch."""
+        self._passes = batch_idx // self.per_epoch
+        self.log_dict({"lr": self.trainer.optimizers[0].param_groups[0]["lr"], "epoch": float(self._passes)})
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums of a validation."""
@@ -114,6 +120,7 @@ class ForecastTask(lightning.LightningModule):
         sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
         assert isinstance(sums, Tensor)
         loss, squared = (sums[::2] / sums[1::2].clamp(min=1)).float()
+        self.log("epoch", float(self._passes))
         self.log("validation_loss", loss)
         self.log("validation_mse", squared * self._frame, prog_bar=True)
 
