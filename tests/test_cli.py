@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shlex
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from samples.radar import knmi_folder, seconds
 
 import framecast as fc
 from framecast import cli
+from framecast.api.models import option_meanings
+from framecast.registry import model_entry
 
 
 def test_the_whole_way_by_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,3 +168,31 @@ def test_every_verb_is_a_function(verb: str) -> None:
         return  # its subcommands are the verbs
     name = {"list": "list_data", "info": "describe_data"}.get(verb, f"analyse_{verb}" if verb in cli.ANALYSES else verb)
     assert inspect.isfunction(getattr(fc, name))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("framecast tr", {"train"}),
+        ("framecast ", set(cli.VERBS)),
+        ("framecast train --mod", {"--model", "--model_options"}),
+        ("framecast data ", set(cli.DATA_VERBS)),
+        ("framecast data convert --app", {"--append"}),
+    ],
+)
+def test_the_shell_completes_verbs_and_options(line: str, words: set[str], tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete")
+    asked = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9", "_ARGCOMPLETE": "1",
+             "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
+             "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "said")}  # fmt: skip
+    subprocess.run([sys.executable, "-m", "framecast"], env={**os.environ, **asked}, capture_output=True, check=False)
+    found = {word.split(":")[0] for word in (tmp_path / "said").read_text().splitlines()}
+    assert words <= found
+
+
+@pytest.mark.parametrize("name", fc.list_models())
+def test_every_option_of_a_model_is_explained(name: str) -> None:
+    entry = model_entry(name)
+    meanings = option_meanings(entry)
+    assert [option for option in entry.options() if not meanings.get(option)] == []
+    assert all(len(meanings[option]) <= 130 for option in entry.options()), "half a line"

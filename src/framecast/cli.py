@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(message)s"))
     logging.basicConfig(handlers=[handler])
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0 if words else USAGE_ERROR
@@ -75,6 +77,33 @@ def main(arguments: list[str] | None = None) -> int:
         return USAGE_ERROR
     except (FramecastError, ValueError, OSError, ImportError) as error:
         return _refused(words[0], error, 1)
+
+
+def _complete() -> None:
+    """Tell the shell what may follow the words typed so far, and end the process.
+
+    Raises:
+        MissingExtraError: argcomplete is not installed.
+    """
+    from framecast.errors import MissingExtraError
+
+    try:
+        import argcomplete
+    except ImportError as error:
+        raise MissingExtraError("argcomplete", "completion", "completion in the shell") from error
+    typed = _typed_so_far()
+    if len(typed) > 1 and typed[0] in VERBS:
+        os.environ["_ARGCOMPLETE"] = "2"  # the verb is the first word to its parser, which answers and exits
+        VERBS[typed[0]].run([])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("verb", choices=VERBS)
+    argcomplete.autocomplete(parser)
+
+
+def _typed_so_far() -> list[str]:
+    """Return the words before the cursor where the shell asks for more, the last one perhaps empty."""
+    line = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])]
+    return (line.split() + [""] * line.endswith(" "))[1:]
 
 
 def _import_modules(words: Sequence[str]) -> list[str]:
@@ -211,6 +240,9 @@ def _values(parser: Any, arguments: list[str], inner: Mapping[str, Any] = {}) ->
         for action in options._actions:
             if getattr(action, "_typehint", None) is bool:  # --compile, --compile true and --compile false
                 action.nargs, action.const = "?", True
+    if "_ARGCOMPLETE" in os.environ and len(typed := _typed_so_far()) > 2 and typed[1] in inner:
+        os.environ["_ARGCOMPLETE"] = "3"
+        inner[typed[1]].parse_args([])
     chosen = [inner[word] for word in arguments[:1] if word in inner]
     _parsers[:] = chosen or [parser]
     values: dict[str, Any] = parser.parse_args(join_numbers(arguments)).as_dict()

@@ -1,12 +1,38 @@
-"""Models: the names of all models, or the options of one, in words."""
+"""Models: the names of all models and trained weights, or the options of one, in words."""
 
 from __future__ import annotations
 
-from framecast.registry import ALIASES, list_models, model_entry
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from docstring_parser import parse
+
+from framecast.registry import ALIASES, ModelEntry, list_models, model_entry, paper_name, resolve
+from framecast.weights.saving import shipped_runs
+
+MEANINGS = {
+    "in_channels": "channels of the frames; train takes them from the data",
+    "out_channels": "channels of the forecast; None for those of the frames",
+    "hidden": "channels of every layer; cost grows with their square",
+    "layers": "recurrent layers, one upon another",
+    "skip": "'add' the encoder's output to the decoder of the pyramid, or 'none'",
+    "pad": "pad frames to a size that the model takes, and crop the forecast",
+    "kernel": "side of the kernels of convolutions, in pixels",
+    "window": "side of the window that a pixel pays attention to, in pixels",
+    "links": "places along the motion that a pixel takes its past from",
+    "decoupling": "keep both memories from learning the same, by a penalty",
+    "context": "past frames, a fixed number; train takes it from the data",
+    "horizon": "frames forecast at once; train takes them from the data",
+    "hid_S": "channels of encoder and decoder",
+    "N_S": "layers of the encoder, and of the decoder",
+    "form": "'official', as SimVP was released, or 'openstl'",
+}
+"""What the options mean that several models share."""
 
 
 def models(name: str | None = None) -> str:
-    """Say in words which models there are, or what options one has.
+    """Say in words which models and trained weights there are, or what options one has.
 
     Args:
         name: a model's name or alias; None lists all models with their papers.
@@ -15,10 +41,30 @@ def models(name: str | None = None) -> str:
         UnknownNameError: there is no such model.
     """
     if name is None:
-        return "\n".join(_line(entry_name) for entry_name in list_models())
+        trained = "\n".join(f"  {run}" for run in shipped_runs())
+        listing = "\n".join(_line(entry_name) for entry_name in list_models())
+        return f"{listing}\n\ntrained, for predict, evaluate and fc.load:\n{trained}"
     entry = model_entry(name)
-    options = [f"  {option.name}: {option.annotation} = {option.default!r}" for option in entry.options().values()]
-    return "\n".join([f"{entry.name}: {entry.title}, {entry.paper}, doi:{entry.doi}", *options])
+    options = entry.options().values()
+    heads = [f"  {option.name} = {option.default!r}" for option in options]
+    width = min(30, max(map(len, heads), default=0))
+    meanings = option_meanings(entry)
+    lines = [
+        f"{head:<{width}}  {meanings.get(option.name, '')}".rstrip()
+        for head, option in zip(heads, options, strict=True)
+    ]
+    return "\n".join([f"{paper_name(entry.name)}: {entry.title}, {entry.paper}, doi:{entry.doi}", *lines])
+
+
+def option_meanings(entry: ModelEntry) -> dict[str, str]:
+    """Return what a model's options mean, by its builder's docstrings or what options of that name always mean."""
+    builders: list[str | Callable[..., Any]] = [entry.build, *([entry.cell.column] if entry.cell else [])]
+    documented = {
+        parameter.arg_name: (parameter.description or "").partition(";")[0].replace("\n", " ").rstrip(".")
+        for builder in builders
+        for parameter in parse(inspect.getdoc(resolve(builder)) or "").params
+    }
+    return {**documented, **{option: text for option, text in MEANINGS.items() if option not in documented}}
 
 
 def _line(name: str) -> str:
