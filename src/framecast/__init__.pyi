@@ -9,6 +9,7 @@ from .api.evaluate import evaluate as evaluate
 from .api.models import models as models
 from .api.predict import predict as predict
 from .api.report import report as report
+from .api.show import show as show
 from .api.train import train as train
 from .cost.count import cost as cost
 from .cost.count import count_memory as count_memory

@@ -208,7 +208,7 @@ def analyse_layers(
         clips = as_trained(run_data(folder, data, data_options), model)
         check_channels(model, clips)
         if not 0 <= clip < len(clips[split]):
-            raise DataError(f"the {split} split of {clips.name} has {len(clips[split])} clips, so there is no {clip}")
+            raise DataError(f"the {split} split of {clips.title} has {len(clips[split])} clips, so there is no {clip}")
         past = clips[split][clip]["frames"][None, : clips.spec.context]
         outputs_of_runs[f"{name} ({folder.name})" if name in outputs_of_runs else name] = _layers(
             model, past, clips.spec.horizon

@@ -229,18 +229,18 @@ def as_trained(clips: ClipData, model: Forecaster) -> ClipData:
         return clips
     facts = clips.spec
     if facts.unit != spec.unit:
-        raise DataError(f"{clips.name} is in {facts.unit} and the model was trained on {spec.unit}: convert it")
+        raise DataError(f"{clips.title} is in {facts.unit} and the model was trained on {spec.unit}: convert it")
     if facts.product and spec.product and facts.product != spec.product:
         raise DataError(
-            f"{clips.name} is {facts.product} and the model was trained on {spec.product}: give that product"
+            f"{clips.title} is {facts.product} and the model was trained on {spec.product}: give that product"
         )
     place, expected = facts.georeference, spec.georeference
     difference = place.differs(expected) if place and expected else ""
     if place and expected and difference and not place.turned().differs(expected):
-        log.warning("%s has its rows in the other order than in the training: they are turned", clips.name)
+        log.warning("%s has its rows in the other order than in the training: they are turned", clips.title)
         clips = clips.turned()
     elif difference:
-        log.warning("%s is elsewhere than what the model was trained on: %s", clips.name, difference)
+        log.warning("%s is elsewhere than what the model was trained on: %s", clips.title, difference)
     return clips.scaled_by(spec.scaling)
 
 

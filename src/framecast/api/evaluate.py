@@ -21,7 +21,7 @@ from framecast.evaluation import Evaluation, Protocol, evaluate_clips
 from framecast.files import write_atomically
 from framecast.models.forecaster import Forecaster
 from framecast.registry import Training, model_entry
-from framecast.reporting.results import score_csv
+from framecast.reporting.results import Scores, score_csv
 from framecast.training.distributed import join_peers, own_device
 from framecast.training.order import EveryClipOnce
 from framecast.weights.saving import shipped_runs
@@ -52,7 +52,7 @@ def evaluate(
     workers: int = 0,
     threads: int | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Scores:
     """Score a trained model on a split of its data set, beside the baselines.
 
     Processes that torchrun started share the clips, each of which is scored once; all of them return the same results
@@ -114,7 +114,7 @@ def evaluate(
         evaluate_clips(evaluation, loader, len(loader), lambda tensor: tensor.to(where, non_blocking=pin), progress)
     if peers.count > 1:
         evaluation.merge(peers.gather(evaluation.part()))
-    results = {
+    facts = {
         "run": folder.name,
         "model": name,
         "model_options": plain_options(model_options),
@@ -127,6 +127,7 @@ def evaluate(
         "clip_spec": clips.spec.to_dict(),
         **evaluation.results(),
     }
+    results = Scores(facts)
     if peers.number == 0 and not (trained.in_memory and out is None):
         _write(_results_folder(folder) if out is None else Path(out), results, evaluation.example_arrays())
     peers.gather(None)  # no process goes on before the files are there
@@ -155,7 +156,7 @@ def _first(clips: ClipData, split: Split, limit: int | None) -> Subset[Any]:
     chosen = clips[split]
     count = min(len(chosen), limit or len(chosen))
     if not count:
-        raise DataError(f"the {split} split of {clips.name} is empty: choose one of {', '.join(SPLITS)}")
+        raise DataError(f"the {split} split of {clips.title} is empty: choose one of {', '.join(SPLITS)}")
     return Subset(chosen, range(count))
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from framecast.api.data import open_trained, past_of_clip, read_options
+from framecast.api.show import ForecastFrames
 from framecast.compute import arithmetic, autocast, find_device, place
 from framecast.data.past import read_past
 from framecast.data.scaling import MinMax
@@ -136,12 +137,10 @@ def forecast_frames(
     if past.times is not None and spec is not None and spec.interval:
         ahead = past.times[-1] + np.arange(1, steps + 1) * int(spec.interval)
         times = np.concatenate([past.times, ahead])
-    files = list[Path]()
-    if out is not None:
-        past_values = unscale(past.frames)
-        before = past_values if past.valid is None else past_values.where(past.valid, torch.nan)
-        unit, scaling = (spec.unit, spec.scaling) if spec else ("1", MinMax())
-        pace = past.pace or (spec.interval if spec and times is None else None)
-        forecast = Forecast(before.numpy(), result.numpy(), unit, scaling, times, past.georeference, pace)
-        files = write_forecast(forecast, Path(out))
-    return Forecasted(result.numpy(), times, files, past.facts)
+    past_values = unscale(past.frames)
+    before = past_values if past.valid is None else past_values.where(past.valid, torch.nan)
+    unit, scaling = (spec.unit, spec.scaling) if spec else ("1", MinMax())
+    pace = past.pace or (spec.interval if spec and times is None else None)
+    forecast = Forecast(before.numpy(), result.numpy(), unit, scaling, times, past.georeference, pace)
+    files = [] if out is None else write_forecast(forecast, Path(out))
+    return Forecasted(ForecastFrames(forecast), times, files, past.facts)

@@ -21,6 +21,7 @@ from framecast.data.georeference import Georeference, georeference_from_dict
 from framecast.data.grid import Grid, grid_from_dict
 from framecast.data.scaling import MinMax, Scaling, scaling_from_dict
 from framecast.errors import DataError, DatasetNotFoundError
+from framecast.registry import resolve
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -129,7 +130,7 @@ class ClipSet(Dataset[Sample], ABC):
         raise DataError("these clips cannot be turned")
 
 
-@dataclass
+@dataclass(repr=False)
 class ClipData:
     """A data set: three splits and the facts they share.
 
@@ -146,6 +147,21 @@ class ClipData:
     spec: ClipSpec
     splits: dict[Split, ClipSet]
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """What messages call it: its name, or the path of frames of one's own."""
+        return str(self.options.get("path", self.name))
+
+    def __repr__(self) -> str:
+        """Return name, size and numbers of clips."""
+        spec = self.spec
+        counts = ", ".join(f"{split} {len(clips)}" for split, clips in self.splits.items())
+        frames = f"{spec.context} -> {spec.horizon} frames of {spec.channels} x {spec.height}x{spec.width}"
+        return f"{self.title}: {frames} in {spec.unit}; {counts} clips"
+
+    def _repr_html_(self) -> str:
+        return str(resolve("framecast.api.show:show")(self).html)
 
     def __getitem__(self, split: Split) -> ClipSet:
         """Return a split.

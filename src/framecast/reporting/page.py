@@ -78,7 +78,7 @@ def _page(
     """Return the page, and the drawings that stand beside it too."""
     names, infos = run_names(results), score_infos(results)
     chosen = {name: infos[name] for name in scores} if scores else {n: i for n, i in infos.items() if i["main"]}
-    curves, training = _lead_curves(names, results, chosen), _training_curves(names, folders)
+    curves, training = _lead_curves(names, results, chosen), training_curves(names, folders)
     axes = radar_axes(results, next(iter(chosen), None))
     radar = {RADAR_TITLE: draw_radar(names, axes)} if len(results) > 1 and len(axes) > 2 else {}
     clips = clip_rows(names, folders, results, most)
@@ -249,7 +249,8 @@ def _numbers(values: Any) -> list[float]:
     return [math.nan if value is None else value for value in values]
 
 
-def _training_curves(names: list[str], folders: list[Path]) -> dict[str, Drawing]:
+def training_curves(names: list[str], folders: list[Path]) -> dict[str, Drawing]:
+    """Return loss and validation error of runs over their batches, of those whose logs are there."""
     drawings = {}
     for file, column, title in (("train", "loss", "Training loss"), ("validation", "validation_mse", "Validation MSE")):
         lines: dict[str, Line] = {}

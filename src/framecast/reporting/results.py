@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.errors import OptionError, RunNotFoundError
+from framecast.registry import resolve
 from framecast.untrusted import SMALL_BYTES, check_npz, reading
 
 Results = dict[str, Any]
@@ -142,8 +143,26 @@ def shown_score(value: float | None) -> str:
     return UNDEFINED if value is None else number_text(value)
 
 
+class Scores(dict[str, Any]):
+    """What results.json holds, which a notebook shows as tables."""
+
+    def __repr__(self) -> str:
+        """Return the first main score of each forecast."""
+        score = next(name for name, info in self["scores"].items() if info["main"])
+        found = [f"{name} {shown_score(scores['mean'][score])}" for name, scores in self["forecasts"].items()]
+        return f"{self['scores'][score]['label']} on {self['clips']} clips: {', '.join(found)}"
+
+    def _repr_html_(self) -> str:
+        return str(resolve("framecast.api.show:show")(self).html)
+
+
 def score_table(results: Mapping[str, Any]) -> str:
     """Return the main scores of an evaluation as small text tables, one for each kind."""
+    return "\n\n".join(text_table(rows) for rows in score_rows(results))
+
+
+def score_rows(results: Mapping[str, Any]) -> list[list[list[str]]]:
+    """Return the main scores of an evaluation in rows, one table for each kind, the heads first."""
     named = [
         *results["forecasts"].items(),
         *((f"{name}, as published", scores_of) for name, scores_of in results.get("as_published", {}).items()),
@@ -155,8 +174,8 @@ def score_table(results: Mapping[str, Any]) -> str:
     tables = []
     for scores in kinds.values():
         rows = [[name, *(shown_score(scores_of["mean"][score]) for score in scores)] for name, scores_of in named]
-        tables.append(text_table([["forecast", *(results["scores"][score]["label"] for score in scores)], *rows]))
-    return "\n\n".join(tables)
+        tables.append([["forecast", *(results["scores"][score]["label"] for score in scores)], *rows])
+    return tables
 
 
 def score_csv(results: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from framecast.compute import arithmetic, arrange, compile_layers
 from framecast.data.clips import ClipData, ClipSpec
 from framecast.errors import DataError, OptionError, OutOfMemoryError, PeerLostError, is_out_of_memory
 from framecast.models.forecaster import Forecaster
-from framecast.registry import Training
+from framecast.registry import Training, resolve
 from framecast.training.callbacks import CheckedCheckpoints, Checkpointer, CsvLog, best_score, newest_checkpoint
 from framecast.training.distributed import is_first_process, launched_shape, meet_peers, peer_is_lost
 from framecast.training.nonfinite import NonFiniteGuard
@@ -87,6 +87,9 @@ class Run(NamedTuple):
     batches: int
     finished: bool
     validation_mse: float | None
+
+    def _repr_html_(self) -> str:
+        return str(resolve("framecast.api.show:show")(self).html)
 
 
 def run_training(
