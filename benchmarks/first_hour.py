@@ -131,7 +131,7 @@ def student(newcomer: Newcomer, files: list[str]) -> None:
     for file in files:
         newcomer.types(f"predict ms-lstm-moving-mnist {file} --out {file.replace('.', '-')}-forecast")
     newcomer.types("predict ms-lstm-moving-mnist film.mp4 --out film-mp4-forecast", fails=True)
-    newcomer.types("data info film.mp4 --data_options.context 2 --data_options.horizon 1")
+    newcomer.types(f"data info film.mp4 {LENGTHS.format(2, 1)}")
     newcomer.types(f"train --modle ms-lstm --data film.mp4 --out own {SMALL}", fails=True)
     newcomer.types(
         f"train --model ms-lstm --data film.mp4 --data_options.context 2 --data_options.horizon 1 --out own {SMALL}"
