@@ -27,7 +27,8 @@ ROOT = Path(__file__).parent.parent
 DIGITS = {"size": 32, "context": 5, "horizon": 5, "clips": 60}
 ORDERS = ["thw", "tchw", "thwc", "nthw", "ntchw", "nthwc"]
 SMALL = "--model_options.hidden 4 --model_options.layers 2 --steps 30 --batch 2"
-OF_DIGITS = "--data moving-mnist --data_options.size 32 --data_options.context 5 --data_options.horizon 5 --data_options.clips 60"
+LENGTHS = "--data_options.context {} --data_options.horizon {}"
+OF_DIGITS = f"--data moving-mnist --data_options.size 32 --data_options.clips 60 {LENGTHS.format(5, 5)}"
 CELL = """
 import torch
 from torch import nn
@@ -133,9 +134,7 @@ def student(newcomer: Newcomer, files: list[str]) -> None:
     newcomer.types("predict ms-lstm-moving-mnist film.mp4 --out film-mp4-forecast", fails=True)
     newcomer.types(f"data info film.mp4 {LENGTHS.format(2, 1)}")
     newcomer.types(f"train --modle ms-lstm --data film.mp4 --out own {SMALL}", fails=True)
-    newcomer.types(
-        f"train --model ms-lstm --data film.mp4 --data_options.context 2 --data_options.horizon 1 --out own {SMALL}"
-    )
+    newcomer.types(f"train --model ms-lstm --data film.mp4 {LENGTHS.format(2, 1)} --out own {SMALL}")
     newcomer.types("predict own film.mp4 --horizon 5 --out own-forecast")
 
 

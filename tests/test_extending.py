@@ -176,6 +176,7 @@ def test_what_is_registered_outside_works_in_every_verb_and_in_subprocesses(outs
     assert "--import MODULE" in lost.stderr
     done = framecast("--import", "mine.py", *train, "--out", "run", folder=outside)
     assert done.returncode == 0, done.stderr
+    assert "next: framecast evaluate --import mine.py run" in done.stdout
     lost = framecast("evaluate", "run", folder=outside)
     assert "--import MODULE" in lost.stderr
     assert "fetch it again" not in lost.stderr

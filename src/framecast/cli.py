@@ -109,6 +109,7 @@ def _typed_so_far() -> list[str]:
 def _import_modules(words: Sequence[str]) -> list[str]:
     """Return a command line without ``--import MODULE``, once the modules are imported."""
     rest, left = list[str](), list(words)
+    _imported.clear()
     while left:
         word = left.pop(0)
         name, given, module = word.partition("=")
@@ -117,7 +118,8 @@ def _import_modules(words: Sequence[str]) -> list[str]:
             continue
         from framecast.registry import import_plugin
 
-        import_plugin(module if given else left.pop(0))
+        _imported.append(module if given else left.pop(0))
+        import_plugin(_imported[-1])
     return rest
 
 
@@ -142,6 +144,8 @@ class _Formatter(logging.Formatter):
         return _in_words(super().format(record))
 
 
+_imported: list[str] = []
+"""The modules that this command line imports; a command that goes on with a run needs them too."""
 _parsers: list[Any] = []
 """The parsers of this command line, the one of the innermost verb last; errors name options as it does."""
 
@@ -280,7 +284,9 @@ def _train(arguments: list[str]) -> int:
     print(f"{run.path}: {run.batches} batches{'' if run.finished else ' (stopped early)'}{score}")
     if (run.path / "tensorboard").is_dir():
         print(f"curves: tensorboard --logdir {shlex.quote(str(run.path))}")
-    print(f"next: framecast evaluate {shlex.quote(str(run.path))}")
+    imports = "".join(f"--import {shlex.quote(module)} " for module in _imported)
+    if run.test_clips:
+        print(f"next: framecast evaluate {imports}{shlex.quote(str(run.path))}")
     return 0
 
 

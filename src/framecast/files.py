@@ -39,7 +39,7 @@ def refuse_present(paths: Iterable[Path]) -> None:
     """
     for path in paths:
         if path.exists():
-            raise OutputExistsError(f"{path} is there already: give another out, or overwrite to replace it")
+            raise OutputExistsError(f"{path} is there already: give another out=, or overwrite=True to replace it")
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -371,6 +372,12 @@ def model_entry(name: str) -> ModelEntry:
 def paper_name(name: str) -> str:
     """Return the name the MS-LSTM paper uses for a model, where it has one of its own."""
     return next((alias for alias, target in ALIASES.items() if target == name), name)
+
+
+def shipped_runs() -> dict[str, Path]:
+    """Return name -> run folder of all trained models that come with the package."""
+    folder = Path(str(files("framecast.weights"))) / "shipped"
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
 
 
 def register_cell(name: str, entry: CellEntry, *, replace: bool = False) -> None:

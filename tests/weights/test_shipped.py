@@ -9,7 +9,7 @@ import torch
 
 import framecast as fc
 from framecast.errors import RunFolderError
-from framecast.weights.saving import shipped_runs
+from framecast.registry import shipped_runs
 
 LARGEST = 8_000_000
 

@@ -22,10 +22,10 @@ from framecast.data.sources import ReadOptions
 from framecast.errors import DataError, OptionError, RunFolderError, RunNotFoundError, UnknownNameError
 from framecast.files import write_atomically
 from framecast.models.forecaster import Forecaster
-from framecast.registry import paper_name
+from framecast.registry import paper_name, shipped_runs
 from framecast.training.run_folder import RunFolder
 from framecast.untrusted import asked_by, reading
-from framecast.weights.saving import load_weights, shipped_runs
+from framecast.weights.saving import load_weights
 
 if TYPE_CHECKING:
     from framecast.training.loop import Run

@@ -20,11 +20,10 @@ from framecast.errors import DataError, check_count
 from framecast.evaluation import Evaluation, Protocol, evaluate_clips
 from framecast.files import write_atomically
 from framecast.models.forecaster import Forecaster
-from framecast.registry import Training, model_entry
+from framecast.registry import Training, model_entry, shipped_runs
 from framecast.reporting.results import Scores, score_csv
 from framecast.training.distributed import join_peers, own_device
 from framecast.training.order import EveryClipOnce
-from framecast.weights.saving import shipped_runs
 
 if TYPE_CHECKING:
     from framecast.training.loop import Run

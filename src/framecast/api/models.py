@@ -8,8 +8,7 @@ from typing import Any
 
 from docstring_parser import parse
 
-from framecast.registry import ALIASES, ModelEntry, list_models, model_entry, paper_name, resolve
-from framecast.weights.saving import shipped_runs
+from framecast.registry import ALIASES, ModelEntry, list_models, model_entry, paper_name, resolve, shipped_runs
 
 MEANINGS = {
     "in_channels": "channels of the frames; train takes them from the data",

@@ -101,7 +101,9 @@ class Packing:
     def notes(self) -> list[str]:
         """Say in words what is not plain."""
         sentences = []
-        if not self.plain:
+        if self.scale == 1 / 255 and not self.offset:
+            sentences.append("whole numbers of 8 bits are taken as pixels: 255 is 1")
+        elif not self.plain:
             sentences.append(f"stored numbers are unpacked as {self.scale:g} x number + {self.offset:g}")
         if self.missing:
             sentences.append(f"stored {', '.join(f'{number:g}' for number in self.missing)} means no data")

@@ -81,12 +81,14 @@ class Run(NamedTuple):
         batches: batches it has learned from.
         finished: whether it did all that were asked for, or stopped early.
         validation_mse: squared error of the kept weights (summed over a frame), or None.
+        test_clips: clips that are left to evaluate it on.
     """
 
     path: Path
     batches: int
     finished: bool
     validation_mse: float | None
+    test_clips: int = 0
 
     def _repr_html_(self) -> str:
         return str(resolve("framecast.api.show:show")(self).html)
@@ -159,7 +161,7 @@ def run_training(
         with _exclusively(start, folder, trainer.is_global_zero):
             if isinstance(start, Path) and _is_finished(start, folder, total, len(data["validation"])):
                 log.warning("%s is finished: there is nothing to go on with", folder.path)
-                return Run(folder.path, total, True, best_score(folder))
+                return Run(folder.path, total, True, best_score(folder), len(data["test"]))
             state = _begin(start, folder, data, model, trainer.is_global_zero)
             failed = None
             try:
@@ -183,7 +185,7 @@ def run_training(
             score = trainer.strategy.broadcast(best_score(folder) if trainer.is_global_zero else None)
     if checkpointer.interrupted:
         raise KeyboardInterrupt(f"stopped after batch {checkpointer.done} of {total}: {_go_on(folder)}")
-    return Run(folder.path, checkpointer.done, checkpointer.done == total, score)
+    return Run(folder.path, checkpointer.done, checkpointer.done == total, score, len(data["test"]))
 
 
 def _is_finished(state: Path, folder: RunFolder, total: int, validation: int) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +184,3 @@ def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def shipped_runs() -> dict[str, Path]:
-    """Return name -> run folder of all trained models that come with the package."""
-    folder = Path(str(files("framecast.weights"))) / "shipped"
-    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}

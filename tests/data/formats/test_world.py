@@ -124,7 +124,7 @@ def test_two_products_in_a_folder_are_told_apart(shared: Path, tmp_path: Path) -
 
 def test_info_says_when_and_where(shared: Path, importers: Any) -> None:
     words = describe_data(shared / "data/world/bom-c10", context=1, horizon=1)
-    for part in ("1 x 512x512 in units of mm", "600 s apart", "2020-10-31 00:00", "500 x 500 m"):
+    for part in ("1 x 512x512 in units of mm", "10 min apart", "2020-10-31 00:00", "500 x 500 m"):
         assert part in words, words
 
 
