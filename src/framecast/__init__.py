@@ -15,7 +15,17 @@ from typing import Any
 import lazy_loader
 
 __version__ = "0.1.0"
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name, and with the first of them the plugins, which use others."""
+    value = _public(name)
+    if name in __all__:
+        from framecast.registry import import_plugins
+
+        import_plugins()
+    return value
 
 
 class _Package(ModuleType):

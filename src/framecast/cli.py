@@ -57,6 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
         words = _import_modules(words)
         if not words or words[0] not in VERBS:
             raise UnknownNameError("verb", words[0] if words else "", VERBS)
+        from framecast.registry import import_plugins
+
+        import_plugins()
         return VERBS[words[0]].run(words[1:])
     except KeyboardInterrupt as stop:
         if not _first():

@@ -522,8 +522,18 @@ def import_plugin(module: str | Path) -> None:
         os.environ[IMPORTS] = os.pathsep.join([*known, place])
 
 
-def _import_plugins() -> None:
-    """Import what is installed as a plugin, and what the environment names."""
+_plugins_imported = False
+
+
+def import_plugins() -> None:
+    """Import, once, what is installed as a plugin, and what the environment names.
+
+    Not while this module is imported, which others do halfway through their own import.
+    """
+    global _plugins_imported
+    if _plugins_imported:
+        return
+    _plugins_imported = True  # before they are, for they use what calls this
     for entry_point in importlib.metadata.entry_points(group=PLUGINS):
         try:
             entry_point.load()
@@ -531,6 +541,3 @@ def _import_plugins() -> None:
             log.warning("plugin %s cannot be imported: %s: %s", entry_point.value, type(error).__name__, error)
     for module in filter(None, os.environ.get(IMPORTS, "").split(os.pathsep)):
         import_plugin(module)
-
-
-_import_plugins()

@@ -24,7 +24,7 @@ from framecast.cost.count import count_memory
 from framecast.cost.memory import shown_bytes
 from framecast.errors import MeasurementError
 from framecast.models.forecaster import Recompute
-from framecast.registry import model_entry
+from framecast.registry import import_plugins, model_entry
 
 # The allocator's heap still grows in the second step, so a peak is one of three steps; the first of them only warms up.
 STEPS = 3
@@ -192,6 +192,7 @@ def _median_seconds(run: Any, place: Any) -> float:
 
 
 if __name__ == "__main__":
+    import_plugins()
     arguments = json.loads(sys.argv[1])
     print(json.dumps(run_steps(**arguments) if arguments else process_base()))
 
