@@ -298,7 +298,9 @@ def _evaluate(arguments: list[str]) -> int:
     from framecast.reporting.results import score_table
 
     parser = _parser("evaluate")
-    parser.add_argument("run", type=str, help="a run folder or weights file")
+    parser.add_argument(
+        "run", type=str, help="a run folder, a weights file, or a model that comes trained (framecast models)"
+    )
     parser.add_argument("--data", type=str | None, help="another data set than the one it was trained on")
     _add_data_options(parser, "context 4")
     for option, text in (("scores", "families of scores"), ("baselines", "baselines")):
@@ -311,13 +313,22 @@ def _evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def _past_help() -> str:
+    from framecast.data.formats.pictures import PICTURES
+    from framecast.registry import sequence_endings
+
+    return f"the past: {', '.join(sequence_endings())}, or a folder of pictures ({', '.join(PICTURES)}) or radar files"
+
+
 def _predict(arguments: list[str]) -> int:
     from framecast.api.predict import forecast_frames, predict
     from framecast.reporting.clips import time_labels
 
     parser = _parser("predict")
-    parser.add_argument("run", type=str, help="a run folder or weights file")
-    parser.add_argument("frames", type=str, help="the past: anything that framecast data info reads")
+    parser.add_argument(
+        "run", type=str, help="a run folder, a weights file, or a model that comes trained (framecast models)"
+    )
+    parser.add_argument("frames", type=str, help=_past_help())
     parser.add_argument("--out", type=str, default="forecast", help="folder for forecast.npy and forecast.gif")
     _add_data_options(parser, "variable rain")
     parser.add_function_arguments(predict, skip={"run", "frames", "out", "data_options", "overwrite"})

@@ -416,7 +416,7 @@ def test_a_model_made_by_hand_is_scored_without_a_file(
 @pytest.mark.parametrize("name", ["convlstm", "simvp", "earthformer"])
 def test_a_model_follows_the_data(tmp_path: Path, name: str) -> None:
     frames = np.random.default_rng(0).random((40, 3, 32, 48)).astype("f4")
-    small = {"convlstm": {"hidden": 2, "layers": 1}, "simvp": {"hid_S": 4, "hid_T": 16, "N_T": 2},
+    small = {"convlstm": {"hidden": 2, "layers": 1}, "simvp": {"hid_S": 8, "hid_T": 16, "N_T": 2, "groups": 2},
              "earthformer": {"hidden": 8, "heads": 2}}[name]  # fmt: skip
     accepted = {key: value for key, value in small.items() if key in model_entry(name).options()}
     run = fc.train(name, frames, out=tmp_path / "run", steps=1, batch=2, progress=False, model_options=accepted,

@@ -114,7 +114,7 @@ def evaluate(
     if peers.count > 1:
         evaluation.merge(peers.gather(evaluation.part()))
     facts = {
-        "run": folder.name,
+        "run": folder.resolve().name,
         "model": name,
         "model_options": plain_options(model_options),
         **costs,

@@ -116,6 +116,12 @@ def _scaling_note(names: list[str], results: list[Results]) -> list[str]:
     return [f"The runs have different scalings, so their errors of frames in [0, 1] do not compare: {listing}."]
 
 
+def _data_title(results: Results) -> str:
+    """Return what the data is called: the name of the file or folder of frames of one's own, or of the data set."""
+    path = results.get("data_options", {}).get("path")
+    return Path(path).name if path else str(results["data"])
+
+
 def _facts(name: str, results: Results) -> dict[str, Any]:
     spec = results["clip_spec"]
     pace = f", {duration_text(spec['interval'])} apart" if spec.get("interval") else ""
@@ -127,7 +133,7 @@ def _facts(name: str, results: Results) -> dict[str, Any]:
         "macs": f"{number_text(results['macs'] / 1e9, 3)} G" if "macs" in results else "–",
         "training": f"{number_text(results['peak_bytes'] / 1e6, 3)} MB" if "peak_bytes" in results else "–",
         "milliseconds": f"{1000 * results['seconds_per_clip']:.1f}",
-        "data": f"{results['data']}, {results['split']}, {results['clips']:,} clips",
+        "data": f"{_data_title(results)}, {results['split']}, {results['clips']:,} clips",
         "clips": f"{spec['context']} → {spec['horizon']} frames of {spec['height']}×{spec['width']}{pace}{unit}",
     }
 
