@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name, and with the first of them the plugins, which use others."""
     value = _public(name)
     if name in __all__:
-        from framecast.registry import import_plugins
+        from framecast.plugins import import_plugins
 
         import_plugins()
     return value

@@ -23,8 +23,8 @@ from .data.convert import convert as convert
 from .demo import demo as demo
 from .errors import FramecastError as FramecastError
 from .models.forecaster import create_model as create_model
+from .plugins import import_plugin as import_plugin
 from .registry import CellEntry as CellEntry
-from .registry import import_plugin as import_plugin
 from .registry import list_models as list_models
 from .registry import register_cell as register_cell
 from .studies.run import study as study

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         words = _import_modules(words)
         if not words or words[0] not in VERBS:
             raise UnknownNameError("verb", words[0] if words else "", VERBS)
-        from framecast.registry import import_plugins
+        from framecast.plugins import import_plugins
 
         import_plugins()
         return VERBS[words[0]].run(words[1:])
@@ -119,7 +119,7 @@ def _import_modules(words: Sequence[str]) -> list[str]:
         if name != "--import" or not (given or left):
             rest.append(word)
             continue
-        from framecast.registry import import_plugin
+        from framecast.plugins import import_plugin
 
         _imported.append(module if given else left.pop(0))
         import_plugin(_imported[-1])

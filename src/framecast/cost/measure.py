@@ -24,7 +24,8 @@ from framecast.cost.count import count_memory
 from framecast.cost.memory import shown_bytes
 from framecast.errors import MeasurementError
 from framecast.models.forecaster import Recompute
-from framecast.registry import import_plugins, model_entry
+from framecast.plugins import import_plugins
+from framecast.registry import model_entry
 
 # The allocator's heap still grows in the second step, so a peak is one of three steps; the first of them only warms up.
 STEPS = 3

@@ -77,6 +77,8 @@ def open_dataset(path: Path, group: str = "") -> xarray.Dataset:
         import zarr
     except ImportError as error:
         raise MissingExtraError(error.name or "xarray", "geo", "reading NetCDF and Zarr") from error
+    if not hasattr(h5netcdf.File, "_writable"):
+        h5netcdf.File._writable = False  # which closing asks for, also where opening has failed before it was set
     del cf_xarray, h5netcdf, scipy, zarr  # engines and accessors that xarray finds by itself
     # Without chunks there is no dask: worker processes read what they need, and nothing more.
     # Without indexes the coordinates, perhaps in thousands of chunks, are read only when they are asked for.
