@@ -36,9 +36,9 @@ def import_plugin(module: str | Path) -> None:
         importlib.import_module(name)
     except Exception as error:
         raise OptionError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
-    known = list(filter(None, os.environ.get(IMPORTS, "").split(os.pathsep)))
-    if place not in known:
-        os.environ[IMPORTS] = os.pathsep.join([*known, place])
+    modules = list(filter(None, os.environ.get(IMPORTS, "").split(os.pathsep)))
+    if place not in modules:
+        os.environ[IMPORTS] = os.pathsep.join([*modules, place])
 
 
 _plugins_imported = False

@@ -151,7 +151,7 @@ class ClipData:
     @property
     def title(self) -> str:
         """What messages call it: its name, or the path of frames of one's own."""
-        return str(self.options.get("path", self.name))
+        return str(self.options.get("path") or self.name)
 
     def __repr__(self) -> str:
         """Return name, size and numbers of clips."""

@@ -157,12 +157,12 @@ def adjust(paired: Sequence[Difference]) -> list[Difference]:
 
     Those of too few seeds do not count, and have none.
     """
-    told = [one for one in paired if one.seeds >= FEWEST_SEEDS]
-    order = sorted(range(len(told)), key=lambda number: told[number].p)
+    testable = [one for one in paired if one.seeds >= FEWEST_SEEDS]
+    order = sorted(range(len(testable)), key=lambda number: testable[number].p)
     adjusted, largest = dict[Difference, float](), 0.0
     for rank, number in enumerate(order):
-        largest = max(largest, min(1.0, (len(told) - rank) * told[number].p))
-        adjusted[told[number]] = largest
+        largest = max(largest, min(1.0, (len(testable) - rank) * testable[number].p))
+        adjusted[testable[number]] = largest
     return [one._replace(adjusted=adjusted.get(one, math.nan)) for one in paired]
 
 

@@ -62,10 +62,10 @@ def not_learnt(records: Records) -> str:
     worse = []
     for score in scores_of(records):
         best, base = next(iter(records.values()))["evaluation"]["scores"][score]["best"], blank["mean"].get(score)
-        found = [record["forecast"]["mean"].get(score) for record in records.values()]
-        if base is None or None in found or best not in ("low", "high"):
+        of_models = [record["forecast"]["mean"].get(score) for record in records.values()]
+        if base is None or None in of_models or best not in ("low", "high"):
             continue
-        if min(found) > base if best == "low" else max(found) < base:
+        if min(of_models) > base if best == "low" else max(of_models) < base:
             worse.append(score_label(records, score))
     if not worse:
         return ""
