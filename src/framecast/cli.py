@@ -94,16 +94,16 @@ def _complete() -> None:
         import argcomplete
     except ImportError as error:
         raise MissingExtraError("argcomplete", "completion", "completion in the shell") from error
-    typed = _typed_so_far()
-    if len(typed) > 1 and typed[0] in VERBS:
+    words = _words_so_far()
+    if len(words) > 1 and words[0] in VERBS:
         os.environ["_ARGCOMPLETE"] = "2"  # the verb is the first word to its parser, which answers and exits
-        VERBS[typed[0]].run([])
+        VERBS[words[0]].run([])
     parser = argparse.ArgumentParser()
     parser.add_argument("verb", choices=VERBS)
     argcomplete.autocomplete(parser)
 
 
-def _typed_so_far() -> list[str]:
+def _words_so_far() -> list[str]:
     """Return the words before the cursor where the shell asks for more, the last one perhaps empty."""
     line = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])]
     return (line.split() + [""] * line.endswith(" "))[1:]
@@ -111,17 +111,17 @@ def _typed_so_far() -> list[str]:
 
 def _import_modules(words: Sequence[str]) -> list[str]:
     """Return a command line without ``--import MODULE``, once the modules are imported."""
-    rest, left = list[str](), list(words)
+    rest, queue = list[str](), list(words)
     _imported.clear()
-    while left:
-        word = left.pop(0)
-        name, given, module = word.partition("=")
-        if name != "--import" or not (given or left):
+    while queue:
+        word = queue.pop(0)
+        name, equals, module = word.partition("=")
+        if name != "--import" or not (equals or queue):
             rest.append(word)
             continue
         from framecast.plugins import import_plugin
 
-        _imported.append(module if given else left.pop(0))
+        _imported.append(module if equals else queue.pop(0))
         import_plugin(_imported[-1])
     return rest
 
@@ -247,11 +247,11 @@ def _values(parser: Any, arguments: list[str], inner: Mapping[str, Any] = {}) ->
         for action in options._actions:
             if getattr(action, "_typehint", None) is bool:  # --compile, --compile true and --compile false
                 action.nargs, action.const = "?", True
-    if "_ARGCOMPLETE" in os.environ and len(typed := _typed_so_far()) > 2 and typed[1] in inner:
+    if "_ARGCOMPLETE" in os.environ and len(words := _words_so_far()) > 2 and words[1] in inner:
         os.environ["_ARGCOMPLETE"] = "3"
-        inner[typed[1]].parse_args([])
-    chosen = [inner[word] for word in arguments[:1] if word in inner]
-    _parsers[:] = chosen or [parser]
+        inner[words[1]].parse_args([])
+    subparsers = [inner[word] for word in arguments[:1] if word in inner]
+    _parsers[:] = subparsers or [parser]
     values: dict[str, Any] = parser.parse_args(join_numbers(arguments)).as_dict()
     values.pop("config", None)
     for option in ("scores", "baselines"):
@@ -338,10 +338,10 @@ def _predict(arguments: list[str]) -> int:
     for fact in forecast.facts:
         print(_in_words(fact))
     if forecast.times is not None:
-        steps = forecast.values.shape[1]
+        steps = forecast.frames.shape[1]
         base, first, last = time_labels(forecast.times[[-steps - 1, -steps, -1]])
         print(f"base time {base}, valid times {first} to {last}")
-    shape = " x ".join(map(str, forecast.values.shape))
+    shape = " x ".join(map(str, forecast.frames.shape))
     others = ", ".join(file.name for file in forecast.files[1:])
     print(f"{forecast.files[0]}: {shape} (clips x frames x channels x rows x columns), beside it {others}")
     return 0

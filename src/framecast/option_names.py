@@ -38,19 +38,19 @@ def as_typed(message: str, parser: Any) -> str:
     if not ARGUMENT.search(message):
         return message
     direct = {text.removeprefix("--"): text for text in spellings(parser)}
-    known = {**nested_options(parser), **direct}
+    options = {**nested_options(parser), **direct}
 
-    def typed(match: re.Match[str]) -> str:
+    def on_command_line(match: re.Match[str]) -> str:
         name, value = match[1], match[2]
         rest = "." if value.endswith(".") else ""
         value = value.removesuffix("...").removesuffix(".").strip("'\"")
-        if name not in known:
+        if name not in options:
             return match[0]
         if value == "True":
             value = ""
-        return f"{known[name]} {shlex.quote(value)}".removesuffix(" ''") + rest
+        return f"{options[name]} {shlex.quote(value)}".removesuffix(" ''") + rest
 
-    return ARGUMENT.sub(typed, message)
+    return ARGUMENT.sub(on_command_line, message)
 
 
 def usage_error(message: str, parser: Any) -> str:
@@ -71,8 +71,8 @@ def usage_error(message: str, parser: Any) -> str:
     key = re.search(r'Parser key "([^"]+)"', message)
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     if key and value:
-        wanted = [TYPES[name] for name in re.findall(r"Expected a <class '(\w+)'>", message) if name in TYPES]
-        kinds = " or ".join(dict.fromkeys(wanted)) or "something else"
+        expected = [TYPES[name] for name in re.findall(r"Expected a <class '(\w+)'>", message) if name in TYPES]
+        kinds = " or ".join(dict.fromkeys(expected)) or "something else"
         name = f"--{key[1]}" if f"--{key[1].split('.')[0]}" in spellings(parser) else key[1]
         return f"{name} is {value[1].strip()} and must be {kinds}"
     return message.strip()

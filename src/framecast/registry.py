@@ -444,15 +444,15 @@ def score_families(
         if name not in SCORES:
             raise UnknownNameError("score family", name, SCORES)
     kinds = {name: resolve(SCORES[name]) for name in (SCORES if names is None else names)}
-    chosen = {name: kind for name, kind in kinds.items() if names is not None or kind.suits(unit)}  # type: ignore[attr-defined]
-    accepted = {name: set(inspect.signature(kind).parameters) for name, kind in chosen.items()}
+    families = {name: kind for name, kind in kinds.items() if names is not None or kind.suits(unit)}  # type: ignore[attr-defined]
+    accepted = {name: set(inspect.signature(kind).parameters) for name, kind in families.items()}
     for option in options or ():
         if not any(option in parameters for parameters in accepted.values()):
             raise UnknownNameError("score option", option, set().union(*accepted.values()))
-    known = {**(options or {}), "unit": unit}
+    arguments = {**(options or {}), "unit": unit}
     return {
-        name: kind(**{key: value for key, value in known.items() if key in accepted[name]})
-        for name, kind in chosen.items()
+        name: kind(**{key: value for key, value in arguments.items() if key in accepted[name]})
+        for name, kind in families.items()
     }
 
 
@@ -471,8 +471,8 @@ def make_baselines(unit: str, scaling: Any, names: Sequence[str] | None = None) 
     for name in names or ():
         if name not in BASELINES:
             raise UnknownNameError("baseline", name, BASELINES)
-    chosen = [name for name, entry in BASELINES.items() if entry.suits(unit)] if names is None else names
-    return {name: resolve(BASELINES[name].build)(scaling) for name in chosen}
+    names = [name for name, entry in BASELINES.items() if entry.suits(unit)] if names is None else names
+    return {name: resolve(BASELINES[name].build)(scaling) for name in names}
 
 
 def dataset_builder(name: str) -> Callable[..., Any]:

@@ -184,20 +184,20 @@ def read_options(folder: Path, options: Mapping[str, Any] | None) -> ReadOptions
     Raises:
         UnknownNameError: an option that is not about reading.
     """
-    known = {field.name for field in fields(ReadOptions)} - {"channels", "skip_damaged", "assumed"}
+    names = {field.name for field in fields(ReadOptions)} - {"channels", "skip_damaged", "assumed"}
     for option in options or ():
-        if option not in known:
-            raise UnknownNameError("option of reading", option, known)
+        if option not in names:
+            raise UnknownNameError("option of reading", option, names)
     before: Mapping[str, Any] = {}
     if (folder / "config.yaml").is_file():
         config = RunFolder(folder).read_config()
         before = config["data_options"] if config["data"] == OWN else {}
-    chosen = {name: value for name, value in {**before, **(options or {})}.items() if name in known}
-    size = chosen.get("size")
+    values = {name: value for name, value in {**before, **(options or {})}.items() if name in names}
+    size = values.get("size")
     if size is not None:
-        chosen["size"] = (size, size) if isinstance(size, int) else tuple(size)
-    assumed = frozenset(name for name in chosen if name not in (options or {}))
-    return ReadOptions(**chosen, assumed=assumed)
+        values["size"] = (size, size) if isinstance(size, int) else tuple(size)
+    assumed = frozenset(name for name in values if name not in (options or {}))
+    return ReadOptions(**values, assumed=assumed)
 
 
 def past_of_clip(frames: Any, spec: ClipSpec | None) -> Any:

@@ -98,10 +98,10 @@ def evaluate(
     model, name, model_options, folder = trained = open_trained(run)
     clips = as_trained(run_data(folder, data, data_options), model)
     check_channels(model, clips)
-    peers, chosen, where = join_peers(), _first(clips, split, limit), own_device(find_device(device))
-    share = EveryClipOnce(len(chosen), peers.number, peers.count)
+    peers, subset, where = join_peers(), _first(clips, split, limit), own_device(find_device(device))
+    share = EveryClipOnce(len(subset), peers.number, peers.count)
     pin = where.type == "cuda"
-    loader: DataLoader[Any] = DataLoader(chosen, batch, sampler=share, num_workers=workers, pin_memory=pin)
+    loader: DataLoader[Any] = DataLoader(subset, batch, sampler=share, num_workers=workers, pin_memory=pin)
     costs = _cost(model, clips.spec)
     place(model, where, compile)
     evaluation = Evaluation(
@@ -152,11 +152,11 @@ def _first(clips: ClipData, split: Split, limit: int | None) -> Subset[Any]:
     Raises:
         DataError: there is no such split, or it is empty.
     """
-    chosen = clips[split]
-    count = min(len(chosen), limit or len(chosen))
+    part = clips[split]
+    count = min(len(part), limit or len(part))
     if not count:
         raise DataError(f"the {split} split of {clips.title} is empty: choose one of {', '.join(SPLITS)}")
-    return Subset(chosen, range(count))
+    return Subset(part, range(count))
 
 
 def _write(folder: Path, results: dict[str, Any], examples: Mapping[str, NDArray[Any]]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -77,26 +77,11 @@ def predict(
         OutputExistsError: there is a forecast in ``out`` already.
         ValueError: ``horizon`` is below 1, or the frames are too small or too few for the model.
     """
-    return forecast_frames(
+    forecast = forecast_frames(
         run, frames, horizon=horizon, context=context, data_options=data_options, out=out, overwrite=overwrite,
         device=device, precision=precision, compile=compile, threads=threads,
-    ).values  # fmt: skip
-
-
-class Forecasted(NamedTuple):
-    """A forecast, and what its user should know.
-
-    Attributes:
-        values: (N, horizon, C, H, W) in physical units.
-        times: (T + horizon,) seconds since 1970 UTC of past and forecast, or None.
-        files: what was written.
-        facts: how the past was read, a line each.
-    """
-
-    values: NDArray[np.float32]
-    times: NDArray[np.int64] | None
-    files: list[Path]
-    facts: Sequence[str]
+    )  # fmt: skip
+    return ForecastFrames(forecast)
 
 
 def forecast_frames(
@@ -112,7 +97,7 @@ def forecast_frames(
     precision: str,
     compile: bool,
     threads: int | None,
-) -> Forecasted:
+) -> Forecast:
     """Forecast as ``predict`` does, and return all that is known of the forecast."""
     if out is not None and not overwrite:
         refuse_present([Path(out) / name for name in NAMES])
@@ -141,6 +126,5 @@ def forecast_frames(
     before = past_values if past.valid is None else past_values.where(past.valid, torch.nan)
     unit, scaling = (spec.unit, spec.scaling) if spec else ("1", MinMax())
     pace = past.pace or (spec.interval if spec and times is None else None)
-    forecast = Forecast(before.numpy(), result.numpy(), unit, scaling, times, past.georeference, pace)
-    files = [] if out is None else write_forecast(forecast, Path(out))
-    return Forecasted(ForecastFrames(forecast), times, files, past.facts)
+    forecast = Forecast(before.numpy(), result.numpy(), unit, scaling, times, past.georeference, pace, past.facts)
+    return forecast if out is None else forecast._replace(files=write_forecast(forecast, Path(out)))

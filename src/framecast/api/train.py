@@ -66,34 +66,34 @@ def train(
         PeerLostError: another process of this training has ended before its time.
         KeyboardInterrupt: Ctrl-C was pressed or SIGTERM received; the state is saved.
     """
-    folder, chosen = RunFolder(out), training_options(options)
+    folder, training = RunFolder(out), training_options(options)
     if resume and model is None and data is None:
-        return _resume(folder, chosen)
+        return _resume(folder, training)
     if model is None or data is None:
         raise OptionError("train needs a model and a data set, or resume=True to continue the run in out")
     if isinstance(model, str):
         model_entry(model)  # a wrong name is told before the data is read
     clips = _data(data, data_options)
-    torch.manual_seed(chosen.seed)
-    forecaster = _model(model, model_options, chosen, clips.spec)
+    torch.manual_seed(training.seed)
+    forecaster = _model(model, model_options, training, clips.spec)
     spec = forecaster.spec
     if spec is None:
         raise OptionError("this model has no name: register it and make it with create_model, so the run can be loaded")
     check_channels(forecaster, clips)
-    if chosen.init_from:
-        _init_from(forecaster, clips, Path(chosen.init_from))
-    recipe = chosen.recipe(model_entry(spec.name).training)
+    if training.init_from:
+        _init_from(forecaster, clips, Path(training.init_from))
+    recipe = training.recipe(model_entry(spec.name).training)
     config = {
         "model": spec.name,
         "model_options": plain_options(spec.options),
         "data": clips.name,
         "data_options": plain_options(clips.options),
-        "training": {**asdict(chosen), **asdict(recipe), "clip_norm": recipe.clip_norm or 0.0},
+        "training": {**asdict(training), **asdict(recipe), "clip_norm": recipe.clip_norm or 0.0},
     }
     if resume and folder.config.is_file():
         _check_same(folder, config)
-        return _resume(folder, chosen)
-    return _run_training(forecaster, clips, folder, chosen, recipe, config)
+        return _resume(folder, training)
+    return _run_training(forecaster, clips, folder, training, recipe, config)
 
 
 def _run_training(
@@ -141,7 +141,7 @@ def _check_same(folder: RunFolder, options: Mapping[str, Any]) -> None:
             )
 
 
-def _resume(folder: RunFolder, chosen: TrainingOptions) -> Run:
+def _resume(folder: RunFolder, training: TrainingOptions) -> Run:
     from framecast.training.callbacks import newest_checkpoint
 
     config = folder.read_config()
@@ -150,7 +150,7 @@ def _resume(folder: RunFolder, chosen: TrainingOptions) -> Run:
         forecaster = create_model(config["model"], **config["model_options"])
         with asked_by(folder.config):
             clips = open_data(config["data"], **config["data_options"])
-    options = resumed_options(config["training"], chosen)
+    options = resumed_options(config["training"], training)
     fingerprint, expected = clips.fingerprint(), folder.read_provenance()["fingerprint"]
     if fingerprint != expected:
         raise DataError(
@@ -171,14 +171,14 @@ def _model(
     if isinstance(model, str):
         shape = clips.length, clips.channels, clips.height, clips.width
         fitting = fitting_options(model, shape, clips.context)
-        chosen = options_in_training(model, {**fitting, **(options or {})}, training)
+        model_options = options_in_training(model, {**fitting, **(options or {})}, training)
         try:
-            return create_model(model, **chosen)
+            return create_model(model, **model_options)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         raise OutOfMemoryError(
-            f"out of memory: the weights of {model} with options {chosen} do not fit: use fewer hidden "
+            f"out of memory: the weights of {model} with options {model_options} do not fit: use fewer hidden "
             "channels or layers"
         )
     if options:
@@ -197,10 +197,10 @@ def options_in_training(model: str, options: Mapping[str, Any], training: Traini
     Raises:
         UnknownNameError: no such model.
     """
-    entry, chosen = model_entry(model), dict(options)
+    entry, result = model_entry(model), dict(options)
     if entry.cell and entry.cell.penalty_option and not training.recipe(entry.training).penalty_weight:
-        chosen.setdefault(entry.cell.penalty_option, False)
-    return chosen
+        result.setdefault(entry.cell.penalty_option, False)
+    return result
 
 
 def _data(data: str | Path | ClipData, options: Mapping[str, Any] | None) -> ClipData:

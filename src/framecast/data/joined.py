@@ -62,8 +62,8 @@ class FolderSource(FrameSource):
         ordered = [ordered[number] for number in index["readable"].tolist()]
         self.notes = index["notes"].tolist()
         headers = [json.loads(kind) for kind in index["kinds"].tolist()]
-        chosen = _one_product(ordered, headers, index["kind"], folder, product)
-        order = chosen[np.argsort(index["times"][chosen], kind="stable")]
+        numbers = _one_product(ordered, headers, index["kind"], folder, product)
+        order = numbers[np.argsort(index["times"][numbers], kind="stable")]
         self.files, self.read_file = [ordered[number] for number in order], read
         times: Indices = index["times"][order]
         double = np.flatnonzero(np.diff(times) == 0)
@@ -310,8 +310,8 @@ class JoinedSource(FrameSource):
         frames = np.empty((len(numbers), *self.shape), np.float32)
         owners = self.owners[numbers]
         for owner in np.unique(owners).tolist():
-            chosen = owners == owner
-            frames[chosen] = self.parts[owner].read(self.places[numbers[chosen]])
+            mask = owners == owner
+            frames[mask] = self.parts[owner].read(self.places[numbers[mask]])
             self._keep_open(self.parts[owner])
         return frames
 

@@ -221,8 +221,8 @@ class ReadOptions:
         Raises:
             DataError: one that is given is neither.
         """
-        given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
-        unused = [name for name in given if name not in (*used, *EVERYWHERE, *self.assumed)]
+        present = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        unused = [name for name in present if name not in (*used, *EVERYWHERE, *self.assumed)]
         if self.time is not None and (self.time == "none" or "%" in self.time):
             unused = [name for name in unused if name != "time"]
         if unused:

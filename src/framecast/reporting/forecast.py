@@ -7,6 +7,7 @@ and coordinates with a grid mapping say where the pixels are. The GeoTIFF has a 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +33,8 @@ class Forecast(NamedTuple):
         times: (T + horizon,) int64 seconds since 1970 UTC, or None.
         georeference: where the pixels are, or None.
         pace: seconds between frames of a film, which is then shown at its own pace; or None.
+        facts: how the past was read, a line each.
+        files: what was written of it.
     """
 
     past: NDArray[np.float32]
@@ -41,6 +44,8 @@ class Forecast(NamedTuple):
     times: NDArray[np.int64] | None
     georeference: Georeference | None = None
     pace: float | None = None
+    facts: Sequence[str] = ()
+    files: Sequence[Path] = ()
 
 
 NAMES = tuple(f"forecast.{ending}" for ending in ("npy", "gif", "mp4", "nc", "tif"))

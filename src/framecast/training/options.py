@@ -151,10 +151,10 @@ def training_options(values: Mapping[str, Any]) -> TrainingOptions:
 
 
 def resumed_options(saved: Mapping[str, Any], options: TrainingOptions) -> TrainingOptions:
-    """Return the options of a run that continues: the saved ones, but computed where ``given`` says.
+    """Return the options of a run that continues: the saved ones, but computed where and how ``options`` say.
 
     Raises:
-        ValueError: ``given`` asks for another training than the saved one.
+        ValueError: ``options`` ask for another training than the saved one.
     """
     before, default = training_options(saved), TrainingOptions()
     for option in fields(TrainingOptions):
