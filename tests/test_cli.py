@@ -55,6 +55,20 @@ def test_print_config_is_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "epochs: 3" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", [[verb] for verb in sorted(cli.VERBS) if verb not in ("analyse", "data")]
+    + [["analyse", part] for part in cli.ANALYSES] + [["data", part] for part in cli.DATA_VERBS])  # fmt: skip
+def test_every_verb_and_part_takes_the_configuration_it_prints(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--print_config"])
+    printed = capsys.readouterr().out
+    (tmp_path / "c.yaml").write_text(printed)
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--config", str(tmp_path / "c.yaml"), "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(printed)
+
+
 def test_wrong_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 2
     assert cli.main(["trian"]) == 1

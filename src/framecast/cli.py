@@ -170,13 +170,16 @@ def _help() -> str:
     )
 
 
+CONFIG = "a YAML file of options, such as the one in a run folder"
+
+
 def _parser(verb: str) -> Any:
     import yaml
     from jsonargparse import ArgumentParser, set_loader
 
     set_loader("yaml", _read_yaml, exceptions=(yaml.YAMLError,))
     parser = ArgumentParser(prog=f"framecast {verb}", description=VERBS[verb].text, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="a YAML file of options, such as the one in a run folder")
+    parser.add_argument("--config", action="config", help=CONFIG)
     return parser
 
 
@@ -184,7 +187,9 @@ def _parser_of_part(verb: str, part: str) -> Any:
     """Return the parser of a part of a verb, such as ``framecast data info``."""
     from jsonargparse import ArgumentParser
 
-    return ArgumentParser(prog=f"framecast {verb} {part}", exit_on_error=False)
+    parser = ArgumentParser(prog=f"framecast {verb} {part}", exit_on_error=False)
+    parser.add_argument("--config", action="config", help=CONFIG)
+    return parser
 
 
 @cache
@@ -253,11 +258,11 @@ def _values(parser: Any, arguments: list[str], inner: Mapping[str, Any] = {}) ->
     subparsers = [inner[word] for word in arguments[:1] if word in inner]
     _parsers[:] = subparsers or [parser]
     values: dict[str, Any] = parser.parse_args(join_numbers(arguments)).as_dict()
-    values.pop("config", None)
     for option in ("scores", "baselines"):
         if values.get(option) is not None:
             values[option] = [word for words in values[option] for word in re.split(r"[\[\],\s]+", words) if word]
     for part in (values, *(inner for inner in values.values() if isinstance(inner, dict))):
+        part.pop("config", None)
         if part.get("data_options"):
             part["data_options"] = _typed(part["data_options"])
     return values
