@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: help setup demo test lint types layers pytest docs wheel test-slow bench torture format clean
+.PHONY: help setup demo test lint types layers pytest docs wheel test-slow bench gpu torture format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -47,6 +47,10 @@ test-slow: $(READY) ## the longer forms of the tests
 
 bench: $(READY) ## time training, forecasts, reading and evaluation beside their baselines (hours, on an idle machine)
 	$(BIN)/python benchmarks/bench.py
+
+gpu: $(READY) ## test on a GPU and measure what it gains, in six minutes
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/gpu.py
 
 torture: $(READY) ## break things on purpose, many times, and write the table of what held
 	PYTHONPATH=tests $(BIN)/python -m torture --out benchmarks/results/torture.md

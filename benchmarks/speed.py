@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import framecast as fc
-from framecast.compute import arrange, compile_layers
+from framecast.compute.compiling import compile_step
+from framecast.compute.placement import arrange
 from framecast.cost.count import count_memory
 from framecast.cost.paper import published_cost
 
@@ -93,7 +94,7 @@ class Way:
             layouts = [layout for layout in ("channels-first", "channels-last") if layout in way]
             arrange(self.model, layouts[0] if layouts else "auto", torch.device("cpu"))
             if "compiled" in way:
-                compile_layers(self.model)
+                compile_step(self.model)
         self.optimizer = torch.optim.Adam(self.model.parameters(), 3e-4, fused=not self.published)
 
     def frames(self) -> Tensor:

@@ -116,11 +116,11 @@ def test_options_are_named_as_they_are_typed(
 
 def test_truth_values_and_lists_are_written_one_way(capsys: pytest.CaptureFixture[str]) -> None:
     crop = ["--data_options.crop", "0", "480", "0", "360"]
-    for compile in (["--compile"], ["--compile", "true"]):
+    for tf32 in (["--tf32"], ["--tf32", "true"]):
         with pytest.raises(SystemExit):
-            cli.main([*TRAIN, *compile, "--resume", "false", *crop, "--print_config"])
+            cli.main([*TRAIN, *tf32, "--resume", "false", *crop, "--print_config"])
         config = yaml.safe_load(capsys.readouterr().out)
-        assert (config["compile"], config["resume"]) == (True, False)
+        assert (config["tf32"], config["resume"]) == (True, False)
         assert config["data_options"] == {"crop": [0, 480, 0, 360]}
 
 

@@ -11,6 +11,7 @@ from .api.predict import predict as predict
 from .api.report import report as report
 from .api.show import show as show
 from .api.train import train as train
+from .compute.compiling import speed_up as speed_up
 from .cost.count import cost as cost
 from .cost.count import count_memory as count_memory
 from .cost.fit import largest_batches as largest_batches

@@ -250,7 +250,7 @@ def _values(parser: Any, arguments: list[str], inner: Mapping[str, Any] = {}) ->
     _parsers[:] = [parser, *inner.values()]
     for options in _parsers:
         for action in options._actions:
-            if getattr(action, "_typehint", None) is bool:  # --compile, --compile true and --compile false
+            if getattr(action, "_typehint", None) is bool:  # --tf32, --tf32 true and --tf32 false
                 action.nargs, action.const = "?", True
     if "_ARGCOMPLETE" in os.environ and len(words := _words_so_far()) > 2 and words[1] in inner:
         os.environ["_ARGCOMPLETE"] = "3"

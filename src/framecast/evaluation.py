@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from framecast.compute import autocast
+from framecast.compute.precision import autocast
 from framecast.data.clips import ClipSpec, Sample
 from framecast.errors import OptionError, UnknownNameError, check_count
 from framecast.models.forecaster import Forecaster
@@ -193,7 +193,7 @@ class Evaluation:
         baselines: by name; None takes those that suit the unit and are installed.
         bootstrap: replicates for confidence intervals; 0 for none.
         per_clip: keep the scores of every clip.
-        precision: in which the model forecasts, see ``framecast.compute.autocast``.
+        precision: in which the model forecasts, see ``framecast.compute.precision.autocast``.
 
     Raises:
         UnknownNameError: a name or option that does not exist.

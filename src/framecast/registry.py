@@ -77,6 +77,8 @@ class CellEntry:
         doi: identifier of the paper.
         training: training defaults.
         penalty_option: the option that, when False, builds the cell without its penalty, or "".
+        capturable: whether its kernels can be recorded as a CUDA graph: nothing in it waits for the device, depends on
+            values, or is made on the processor.
     """
 
     column: str | Callable[..., Any]
@@ -85,6 +87,7 @@ class CellEntry:
     doi: str
     training: Training = field(default_factory=Training)
     penalty_option: str = ""
+    capturable: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class ModelEntry:
     Attributes:
         cell: of a recurrent model, its cell, and ``cell_name`` the name of that.
         pyramid: whether its cells stand in the mirrored pyramid.
+        capturable: see ``CellEntry``.
     """
 
     name: str
@@ -105,6 +109,7 @@ class ModelEntry:
     cell: CellEntry | None = None
     cell_name: str = ""
     pyramid: bool = False
+    capturable: bool = True
 
     def builder(self) -> Callable[..., Any]:
         """Import and return the function that builds the model from its options."""
@@ -360,6 +365,7 @@ def model_entry(name: str) -> ModelEntry:
         cell=cell,
         cell_name=plain,
         pyramid=pyramid,
+        capturable=cell.capturable,
     )
 
 

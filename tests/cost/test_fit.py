@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from framecast.compute.precision import bfloat16_gain
 from framecast.cost import measure as module
-from framecast.cost.measure import bfloat16_gain, cheaper_ways
+from framecast.cost.measure import cheaper_ways
 
 SHAPE = (6, 1, 16, 16)
 

@@ -92,6 +92,14 @@ def test_rollout(case: Case) -> None:
     close(rollout.frames, case.output, tolerance=case.tolerance)
 
 
+@pytest.mark.gpu
+def test_rollout_on_a_gpu(case: Case) -> None:
+    model = copy.deepcopy(case.model).cuda()
+    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        rollout = model.rollout(case.clip.cuda(), case.context, case.horizon)
+    close(rollout.frames.cpu(), case.output, tolerance=case.tolerance)
+
+
 def test_forecast_is_the_end_of_the_rollout(case: Case) -> None:
     with torch.no_grad():
         forecast = case.model(case.clip[:, : case.context], case.horizon)

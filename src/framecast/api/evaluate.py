@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
 from framecast.api.data import as_trained, check_channels, open_trained, plain_options, run_data
-from framecast.compute import arithmetic, find_device, place
+from framecast.compute.compiling import Mode, speed_up
+from framecast.compute.placement import arithmetic, find_device, place
 from framecast.cost.count import model_cost
 from framecast.data.clips import SPLITS, ClipData, ClipSpec, Split
 from framecast.errors import DataError, check_count
@@ -47,7 +48,7 @@ def evaluate(
     out: str | Path | None = None,
     device: str = "auto",
     precision: str = "32-true",
-    compile: bool = False,
+    compile: Mode = "auto",
     workers: int = 0,
     threads: int | None = None,
     progress: bool = True,
@@ -76,7 +77,8 @@ def evaluate(
             that comes trained into runs/<its name>. Of a model in memory None writes nothing.
         device: "auto", "cpu", "cuda", ...
         precision: "32-true", or "bf16-mixed" where the processor is faster in it; the results say which.
-        compile: compile every layer when it first runs, which takes a minute or more before the first forecast.
+        compile: "step" compiles a time step, which takes a minute or more before the first forecast; "graph", on CUDA,
+            also launches the kernels of a forecast together; "auto" does so uncompiled on CUDA, and nothing elsewhere.
         workers: processes that prepare clips.
         threads: threads of the processor; None leaves torch's choice.
         progress: show a progress bar.
@@ -103,7 +105,8 @@ def evaluate(
     pin = where.type == "cuda"
     loader: DataLoader[Any] = DataLoader(subset, batch, sampler=share, num_workers=workers, pin_memory=pin)
     costs = _cost(model, clips.spec)
-    place(model, where, compile)
+    place(model, where)
+    speed_up(model, compile)
     evaluation = Evaluation(
         model, name, clips.spec, protocol, examples, scores=scores, score_options=score_options, baselines=baselines,
         bootstrap=bootstrap, per_clip=per_clip, precision=precision,

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from framecast.api.data import open_trained, past_of_clip, read_options
 from framecast.api.show import ForecastFrames
-from framecast.compute import arithmetic, autocast, find_device, place
+from framecast.compute.compiling import Mode, speed_up
+from framecast.compute.placement import arithmetic, find_device, place
+from framecast.compute.precision import autocast
 from framecast.data.past import read_past
 from framecast.data.scaling import MinMax
 from framecast.files import refuse_present
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from framecast.training.loop import Run
 
 log = logging.getLogger(__name__)
+
+MOST_CLIPS, MOST_PIXELS = 16, 2**18
+"""Clips that are forecast together, and pixels of one frame of all of them, so that memory stays small."""
 
 
 def predict(
@@ -39,7 +44,7 @@ def predict(
     overwrite: bool = False,
     device: str = "auto",
     precision: str = "32-true",
-    compile: bool = False,
+    compile: Mode = "auto",
     threads: int | None = None,
 ) -> NDArray[np.float32]:
     """Forecast the frames that follow.
@@ -62,7 +67,8 @@ def predict(
         overwrite: replace a forecast that is there already.
         device: "auto", "cpu", "cuda", ...
         precision: "32-true", or "bf16-mixed" where the processor is faster in it; forecasts then err by about 1e-2.
-        compile: compile every layer when it first runs, which takes a minute or more before the first forecast.
+        compile: "step" compiles a time step, which takes a minute or more before the first forecast; "graph", on CUDA,
+            also launches the kernels of a forecast together; "auto" does so uncompiled on CUDA, and nothing elsewhere.
         threads: threads of the processor; None leaves torch's choice.
 
     Returns:
@@ -95,7 +101,7 @@ def forecast_frames(
     overwrite: bool,
     device: str,
     precision: str,
-    compile: bool,
+    compile: Mode,
     threads: int | None,
 ) -> Forecast:
     """Forecast as ``predict`` does, and return all that is known of the forecast."""
@@ -109,9 +115,11 @@ def forecast_frames(
         log.warning(past.note)
     steps = horizon if horizon is not None else (spec.horizon if spec else 1)
     where = find_device(device)
-    place(model, where, compile)
+    place(model, where)
+    speed_up(model, compile)
+    batch = max(1, min(MOST_CLIPS, MOST_PIXELS // (past.frames.shape[-1] * past.frames.shape[-2])))
     with arithmetic(threads), torch.inference_mode(), autocast(where, precision):
-        numbers = torch.cat([model(clip[None].to(where), steps).float().cpu() for clip in past.frames])
+        numbers = torch.cat([model(clips.to(where), steps).float().cpu() for clips in torch.split(past.frames, batch)])
     unscale = spec.scaling.unscale if spec else torch.nn.Identity()
     # Intensities lie in their range; physical values may go beyond those of the training.
     result = unscale(numbers.clamp(0, 1) if spec is None or spec.unit == "1" else numbers)

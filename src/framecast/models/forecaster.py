@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -67,7 +67,10 @@ class Forecaster(nn.Module, ABC):
         spec: the name and options it was created with, where it came from the registry.
         clips: the facts of the clips it was trained on, scaling included, where it was loaded; so
             ``model.clips.scaling`` turns physical values into its numbers and back.
+        compiled_method: the method that is compiled as one: a time step, or a block.
     """
+
+    compiled_method: ClassVar[str]
 
     in_channels: int
     out_channels: int

@@ -25,6 +25,7 @@ class OneShotForecaster(Forecaster):
         block: number of frames it forecasts at once.
     """
 
+    compiled_method = "forecast_block"
     context: int
     block: int
 

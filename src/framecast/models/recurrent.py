@@ -65,6 +65,7 @@ class RecurrentForecaster(Forecaster):
         layout: the order in memory of what it computes; it changes the speed, not the numbers.
     """
 
+    compiled_method = "_step"
     layout: torch.memory_format = torch.contiguous_format
 
     def __init__(self, stack: Stack, in_channels: int = 1, out_channels: int | None = None, pad: bool = True) -> None:

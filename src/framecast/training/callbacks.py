@@ -93,7 +93,7 @@ class CsvLog(lightning.Callback):
 
     TRAIN = ("batch", "epoch", "loss", "lr")
     VALIDATION = ("batch", "epoch", "validation_loss", "validation_mse")
-    TIMING = ("batch", "seconds", "seconds_per_batch")
+    TIMING = ("batch", "seconds", "seconds_per_batch", "waiting_per_batch")
 
     def __init__(self, folder: RunFolder, every: int, per_epoch: int) -> None:
         self.folder, self.every, self.per_epoch = folder, every, per_epoch
@@ -101,16 +101,23 @@ class CsvLog(lightning.Callback):
         self.means: list[torch.Tensor] = []
         self.done = self.validated = 0
         self._mark = (0, 0.0)
+        self._ended = self._waited = 0.0
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Begin the files, or cut the rows that a resumed run will write again, if only that of the last validation."""
         self._began = time.monotonic()
-        self._mark = (self.done, self._began)
+        self._mark, self._ended = (self.done, self._began), self._began
         if trainer.is_global_zero:
             self.folder.logs.mkdir(parents=True, exist_ok=True)
             _cut(self.folder.logs / "train.csv", self.TRAIN, self.done)
             _cut(self.folder.logs / "validation.csv", self.VALIDATION, self.validated)
             _cut(self.folder.logs / "timing.csv", self.TIMING, self.done)
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Add up what was spent waiting for clips: since the last batch ended, validations left out."""
+        self._waited += time.monotonic() - self._ended
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -118,8 +125,11 @@ class CsvLog(lightning.Callback):
         """Add a row every so many batches; the loss stays on its device until then."""
         self.done = batch_idx + 1
         self.losses.append(outputs["loss"].detach())
-        if self.done % self.every and self.done != trainer.num_training_batches:
-            return
+        if self.done % self.every == 0 or self.done == trainer.num_training_batches:
+            self._write(trainer, batch_idx)
+        self._ended = time.monotonic()
+
+    def _write(self, trainer: lightning.Trainer, batch_idx: int) -> None:
         self._share()
         loss = torch.cat([part.cpu() for part in self.means]).mean().item()
         self.means.clear()
@@ -127,9 +137,11 @@ class CsvLog(lightning.Callback):
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             _add(self.folder.logs / "train.csv", (self.done, batch_idx // self.per_epoch, repr(loss), repr(float(lr))))
             now = time.monotonic()
-            pace = (now - self._mark[1]) / (self.done - self._mark[0])
-            self._mark = (self.done, now)
-            _add(self.folder.logs / "timing.csv", (self.done, f"{now - self._began:.3f}", f"{pace:.4f}"))
+            batches = self.done - self._mark[0]
+            pace, waiting = (now - self._mark[1]) / batches, self._waited / batches
+            self._mark, self._waited = (self.done, now), 0.0
+            row = (self.done, f"{now - self._began:.3f}", f"{pace:.4f}", f"{waiting:.4f}")
+            _add(self.folder.logs / "timing.csv", row)
 
     def _share(self) -> None:
         """Turn this process's losses not yet written into means over all processes."""
@@ -139,6 +151,7 @@ class CsvLog(lightning.Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Add a row per validation."""
+        self._ended = time.monotonic()
         self.validated = self.done
         if trainer.is_global_zero:
             scores = [repr(float(trainer.callback_metrics[name])) for name in self.VALIDATION[2:]]

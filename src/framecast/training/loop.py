@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.utils.data import DataLoader, Subset
 
-from framecast.compute import arithmetic, arrange, compile_layers
-from framecast.data.clips import ClipData, ClipSpec
+from framecast.compute.compiling import choose_way, on_its_way
+from framecast.compute.placement import arithmetic, arrange
+from framecast.data.clips import ClipData, ClipSpec, Sample
 from framecast.errors import DataError, OptionError, OutOfMemoryError, PeerLostError, is_out_of_memory
 from framecast.models.forecaster import Forecaster
 from framecast.registry import Training, resolve
@@ -128,17 +130,24 @@ def run_training(
     _check_splits(data, options)
     probe = ShuffledBatches(len(data["train"]), options.batch, 1, options.seed)
     total, interval = options.total_batches(probe.per_epoch), options.validation_interval(probe.per_epoch)
-    task = ForecastTask(
-        model, data.spec, recipe, seed=options.seed, per_epoch=probe.per_epoch, total=total,
-        accumulate=options.accumulate, recompute=options.recompute,
-    )  # fmt: skip
     with arithmetic(options.threads, options.tf32), _quiet():
         trainer = _trainer(options, recipe, folder, interval)
         if trainer.world_size > 1:
             meet_peers()
-        arrange(model, options.layout, trainer.strategy.root_device)
-        if options.compile:
-            compile_layers(model)
+        device = trainer.strategy.root_device
+        # Lightning does so after it has restored weights, which would round those of 64-true to float32.
+        trainer.precision_plugin.convert_module(model)
+        arrange(model, options.layout, device)
+        example = data["train"][0]
+        way = choose_way(
+            options.compile, model, device, steps=total // options.accumulate,
+            obstacle=_obstacle_to_capture(options, trainer, example),
+        )  # fmt: skip
+        task = ForecastTask(
+            model, data.spec, recipe, seed=options.seed, per_epoch=probe.per_epoch, total=total,
+            accumulate=options.accumulate, recompute=options.recompute, way=way,
+            example=(example, options.batch // trainer.world_size),
+        )  # fmt: skip
         batches = ShuffledBatches(
             len(data["train"]), options.batch, total, options.seed, trainer.global_rank, trainer.world_size
         )
@@ -157,8 +166,8 @@ def run_training(
             CsvLog(folder, options.log_every, probe.per_epoch),
             checkpointer,
         ]
-        train, validation = training_loaders(data, options, batches, pin=trainer.strategy.root_device.type == "cuda")
-        with _exclusively(start, folder, trainer.is_global_zero):
+        train, validation = training_loaders(data, options, batches, pin=device.type == "cuda")
+        with _exclusively(start, folder, trainer.is_global_zero), on_its_way(model, way):
             if isinstance(start, Path) and _is_finished(start, folder, total, len(data["validation"])):
                 log.warning("%s is finished: there is nothing to go on with", folder.path)
                 return Run(folder.path, total, True, best_score(folder), len(data["test"]))
@@ -186,6 +195,17 @@ def run_training(
     if checkpointer.interrupted:
         raise KeyboardInterrupt(f"stopped after batch {checkpointer.done} of {total}: {_go_on(folder)}")
     return Run(folder.path, checkpointer.done, checkpointer.done == total, score, len(data["test"]))
+
+
+def _obstacle_to_capture(options: TrainingOptions, trainer: lightning.Trainer, example: Sample) -> str:
+    """Return why the kernels of this training's steps cannot be recorded, or ""."""
+    if options.recompute != "none":
+        return "what is recomputed in backward cannot be recorded"
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        return f"strategy {options.strategy} moves weights between steps"
+    if "valid" in example and trainer.world_size > 1:
+        return "processes count together what is masked, which cannot be recorded"
+    return ""
 
 
 def _is_finished(state: Path, folder: RunFolder, total: int, validation: int) -> bool:

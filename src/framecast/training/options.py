@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from framecast.compute.compiling import MODES, Mode
 from framecast.errors import OptionError, UnknownNameError, check_count
 from framecast.models.forecaster import Recompute, segment_length
 from framecast.registry import Training
@@ -46,7 +47,9 @@ class TrainingOptions:
         init_from: a run folder or weights file to start from (fine-tuning).
         recompute: what is computed again in backward to save memory: "none", "lean" (about √steps at a time), or a
             number of steps; for recurrent models, gradients stay the same.
-        compile: compile every layer when it first runs; takes about a minute and needs a C++ compiler on processors.
+        compile: "none"; "step" compiles a time step when it first runs, which takes a minute or two and a C++ compiler
+            on processors; "graph", on CUDA, also launches the kernels of a step together; "auto" takes "graph" on CUDA,
+            compiled where the training has 500 steps or more, and nothing elsewhere.
         layout: order in memory, "channels-first", "channels-last", or "auto" for the faster one on the device.
         precision: of Lightning's Trainer, e.g. "32-true", "bf16-mixed" or "64-true".
         tf32: let GPUs round float32 factors of products and convolutions to 10 bits (TF32); not by default.
@@ -88,7 +91,7 @@ class TrainingOptions:
     log_every: int = 10
     init_from: str | None = None
     recompute: Recompute = "none"
-    compile: bool = False
+    compile: Mode = "auto"
     layout: str = "auto"
     precision: str = "32-true"
     tf32: bool = False
@@ -111,6 +114,8 @@ class TrainingOptions:
                 check_count(name, getattr(self, name))
         check_count("workers", self.workers, least=0)
         check_count("seed", self.seed, least=0)
+        if self.compile not in MODES:
+            raise UnknownNameError("mode of compile", str(self.compile), MODES)
         if self.on_nonfinite not in ON_NONFINITE:
             raise UnknownNameError("policy on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         segment_length(1, self.recompute)
@@ -147,6 +152,8 @@ def training_options(values: Mapping[str, Any]) -> TrainingOptions:
     for name in values:
         if name not in names:
             raise UnknownNameError("training option", name, names)
+    if isinstance(values.get("compile"), bool):  # as runs of earlier versions have it
+        values = {**values, "compile": "step" if values["compile"] else "none"}
     return TrainingOptions(**values)
 
 

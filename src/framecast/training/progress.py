@@ -7,9 +7,11 @@ import time
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from framecast.compute.precision import faster_precisions
 from framecast.data.units import duration_text
 
 log = logging.getLogger(__name__)
@@ -62,9 +64,10 @@ class Progress(ProgressBar):
         if done - self._first == 1:
             self._began = now
         elif done - self._first == 2:
-            self._say_how_long(now - self._began, self.bar.total - done)
+            exact = str(trainer.precision) == "32-true"
+            self._say_how_long(now - self._began, self.bar.total - done, pl_module.device, exact)
 
-    def _say_how_long(self, seconds: float, left: int) -> None:
+    def _say_how_long(self, seconds: float, left: int, device: torch.device, exact: bool) -> None:
         """Say what a batch and the whole take, by the second batch; the first one has warmed up."""
         whole = seconds * left
         if whole < SHORT or self.bar is None:
@@ -74,9 +77,11 @@ class Progress(ProgressBar):
             "validations not counted"
         )
         if whole > LONG:
+            gains = faster_precisions(str(device)) if exact else {}
+            faster = "".join(f"{name} (convolutions {gain:.1f} times as fast), " for name, gain in gains.items())
             text += (
-                ". Shorter: fewer steps= or epochs=, an end after minutes=, fewer hidden channels (hidden=), smaller "
-                "or fewer frames (size=, context=, horizon=)"
+                f". Shorter: {faster}fewer steps= or epochs=, an end after minutes=, fewer hidden channels (hidden=), "
+                "smaller or fewer frames (size=, context=, horizon=)"
             )
         self.bar.clear()
         log.warning(text)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor, nn
 
+from framecast.compute.compiling import Way
+from framecast.compute.graphs import CapturedLoss
 from framecast.data.clips import ClipSpec, Sample
-from framecast.errors import UnknownNameError
+from framecast.errors import UnknownNameError, is_out_of_memory
 from framecast.models.forecaster import Forecaster, Recompute
 from framecast.models.sampling import policy_named, truth_mask
 from framecast.registry import Training
 from framecast.training.losses import LOSSES, training_loss
+
+log = logging.getLogger(__name__)
 
 WARMUP_SHARE = 0.2
 COSINE_FLOOR = 1e-3
@@ -32,6 +38,9 @@ class ForecastTask(lightning.LightningModule):
         total: batches of the whole training; schedules and sampling follow the share of these that is done.
         accumulate: batches per optimiser step.
         recompute: what is computed again in backward, see ``Forecaster.rollout``.
+        way: how its steps are run.
+        example: a sample of the batches of this process and how many it has, to record their shape; None where nothing
+            is recorded.
 
     Raises:
         UnknownNameError: a name in the recipe that does not exist.
@@ -48,6 +57,8 @@ class ForecastTask(lightning.LightningModule):
         total: int,
         accumulate: int = 1,
         recompute: Recompute = "none",
+        way: Way | None = None,
+        example: tuple[Sample, int] | None = None,
     ) -> None:
         super().__init__()
         for kind, name, table in (
@@ -61,30 +72,71 @@ class ForecastTask(lightning.LightningModule):
         self.model, self.clips, self.recipe = model, clips, recipe
         self.seed, self.per_epoch, self.total, self.accumulate = seed, per_epoch, total, accumulate
         self.loss, self.recompute = LOSSES[recipe.loss], recompute
-        self._passes = 0
+        self.way, self.example = way or Way(False, False), example
+        self._captured: CapturedLoss | None = None
+        self._passes, self._began = 0, 0.0
+
+    def on_fit_start(self) -> None:
+        """Record the kernels of a step, where they are to be; the model is where and as it will be trained."""
+        self._began = time.perf_counter()
+        if self.way.captured and self.example is not None:
+            self._record(*self.example)
+        if self._captured or (self.way.reason and not self.way.compiled):
+            self._tell()
+
+    def _record(self, sample: Sample, count: int) -> None:
+        """Record the kernels of a step of a batch of so many samples like this one."""
+        frames = sample["frames"].new_zeros(count, *sample["frames"].shape)
+        example = {"frames": frames}
+        if self.recipe.sampling != "none":
+            example["truth"] = torch.zeros(count, frames.shape[1] - 1, dtype=torch.bool)
+        if "valid" in sample:
+            example["valid"] = sample["valid"].new_ones(count, *sample["valid"].shape)
+        example = {name: tensor.to(self.device) for name, tensor in example.items()}
+        example = self.trainer.precision_plugin.convert_input(example)
+        dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(self.trainer.precision))
+        try:
+            self._captured = CapturedLoss(self.model, self._batch_loss, example, dtype, self.accumulate > 1)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = f"it could not be recorded: {(str(error).splitlines() or ['no reason given'])[0]}"
+            self.way = self.way._replace(captured=False, reason=reason)
+
+    def _tell(self) -> None:
+        """Say once how steps are run, and how long it took to prepare that."""
+        if self.trainer.is_global_zero:
+            log.warning("%s; to prepare that took %.0f s", self.way.text(), time.perf_counter() - self._began)
+        self._began = 0.0
+
+    def _batch_loss(self, frames: Tensor, truth: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+        return training_loss(
+            self.model, self.recipe, frames, self.clips.context, truth, valid=valid, recompute=self.recompute
+        )
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """Return the loss of one batch: of every forecast the roll-out yields, plus the weighted penalty."""
-        frames, context, horizon = batch["frames"], self.clips.context, self.clips.horizon
-        truth = None
+        tensors = {"frames": batch["frames"]}
         if self.recipe.sampling != "none":
-            truth = truth_mask(
+            tensors["truth"] = truth_mask(
                 self.recipe.sampling,
                 batch_idx / self.total,
                 seed=self.seed,
                 epoch=batch_idx // self.per_epoch,
                 samples=batch["index"],  # type: ignore[arg-type]  # collated to a tensor
-                context=context,
-                horizon=horizon,
+                context=self.clips.context,
+                horizon=self.clips.horizon,
             )
-        loss = training_loss(
-            self.model, self.recipe, frames, context, truth, valid=batch.get("valid"), recompute=self.recompute
-        )
+        if "valid" in batch:
+            tensors["valid"] = batch["valid"]
+        loss = self._captured(tensors) if self._captured else self._batch_loss(**tensors)
         self.log("loss", loss)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
         """Log the learning rate, and the passes over the clips; to Lightning a whole training is one epoch."""
+        if self._began and self.way.compiled:
+            self._tell()
         self._passes = batch_idx // self.per_epoch
         self.log_dict({"lr": self.trainer.optimizers[0].param_groups[0]["lr"], "epoch": float(self._passes)})
 

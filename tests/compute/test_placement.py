@@ -1,9 +1,8 @@
-"""How a model is computed changes its speed and memory, not its numbers."""
+"""Where and how numbers are kept changes speed and memory, not what is computed."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from samples.models import CONTEXT, HORIZON, RECURRENT, small_clip, small_model
 
 import framecast as fc
-from framecast.compute import arithmetic, arrange, compile_layers
+from framecast.compute.placement import arithmetic, arrange
 from framecast.errors import UnknownNameError
 
 CPU = torch.device("cpu")
@@ -71,35 +70,6 @@ def test_training_leanly_and_channels_last_learns_the_same(tmp_path: Path) -> No
     fc.train(resume=True, out=tmp_path / "lean", recompute=1, progress=False)
 
 
-@pytest.mark.parametrize("name", RECURRENT)
-def test_every_cell_is_captured_whole(name: str) -> None:
-    model, clip = small_model(name).eval().double(), small_clip()[:, :CONTEXT].double()
-    with torch.no_grad():
-        expected = model(clip, HORIZON)
-        torch.compiler.reset()
-        for label, layer in model.layers().items():
-            if label.startswith("layer"):
-                layer.compile(backend="eager", fullgraph=True, dynamic=False)
-        torch.testing.assert_close(model(clip, HORIZON), expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("c++") is None, reason="needs a C++ compiler")
-# Said inside torch where it looks at states that carry a gradient.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-def test_compiled_layers_learn_the_same() -> None:
-    results = []
-    clip = small_clip(height=8, width=8)[:, :2].double()
-    for compiled in (False, True):
-        model = small_model("convlstm", hidden=4, layers=1).train().double()
-        if compiled:
-            compile_layers(model)
-        frames = model.rollout(clip, 1, 1).frames
-        frames.square().sum().backward()
-        results.append([frames, *(p.grad for p in model.parameters())])
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10 * float(theirs.detach().abs().max()))
-
-
 def test_training_with_bfloat16(tmp_path: Path) -> None:
     options = {"model_options": {"hidden": 4, "layers": 2}, "steps": 2, "batch": 2, "progress": False}
     losses = []
@@ -132,19 +102,6 @@ def test_forecasts_and_scores_in_bfloat16(protocol: Any, tmp_path: Path) -> None
     for verb in (lambda: fc.predict(run, past, precision="bf15"), lambda: fc.evaluate(run, precision="bf15")):
         with pytest.raises(UnknownNameError, match="Known: 32-true, bf16-mixed"):
             verb()
-
-
-@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("c++") is None, reason="needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-def test_compiled_runs_learn_and_forecast_the_same(tmp_path: Path) -> None:
-    common = {"data_options": TINY, "model_options": {"hidden": 4, "layers": 1}, "steps": 1,
-              "batch": 2, "progress": False, "precision": "64-true"}  # fmt: skip
-    past = np.random.default_rng(0).random((2, 16, 16), np.float32)
-    plain = fc.train("convlstm", "moving-mnist", out=tmp_path / "plain", recompute=1, **common).path  # type: ignore[arg-type]
-    ours = fc.train("convlstm", "moving-mnist", out=tmp_path / "compiled", recompute=1, compile=True, **common).path  # type: ignore[arg-type]
-    for key, tensor in weights_of(plain).items():
-        torch.testing.assert_close(weights_of(ours)[key], tensor, rtol=0, atol=1e-7)
-    np.testing.assert_allclose(fc.predict(plain, past, compile=True), fc.predict(plain, past), rtol=0, atol=1e-5)
 
 
 def test_process_wide_settings_are_restored() -> None:

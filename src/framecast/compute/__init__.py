@@ -1,0 +1,1 @@
+"""What a model is computed with: device, threads, precision, layout, compiled steps and graphs of kernels."""
