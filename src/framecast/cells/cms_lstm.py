@@ -29,11 +29,12 @@ keys have no bias, which a softmax over the keys cannot see; x and h share one c
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from framecast.cells.attention import patch_attention
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, check_kernel, gated_update, tanh
+from framecast.cells.convolution import JointConv2d, SameConv2d, check_kernel
+from framecast.cells.gates import exposed, gated_update, tanh
 from framecast.cells.gating import mutual_gating
 
 BANDS = (1, 2, 4)
@@ -52,15 +53,15 @@ class CMSLSTM(Cell):
         super().__init__()
         check_kernel(kernel)
         self.channels = channels
-        same, scales = kernel // 2, len(BANDS)
-        self.gate_x = nn.Conv2d(channels, channels, kernel, padding=same)
-        self.gate_h = nn.Conv2d(channels, channels, kernel, padding=same)
+        scales = len(BANDS)
+        self.gate_x = SameConv2d(channels, channels, kernel)
+        self.gate_h = SameConv2d(channels, channels, kernel)
         self.gates = JointConv2d(2, channels, 4 * channels, kernel)
-        self.query = nn.Conv2d(channels, scales * channels, 1)
-        self.key = nn.Conv2d(channels, scales * channels, 1, bias=False)
-        self.value = nn.Conv2d(channels, scales * channels, 1)
-        self.merge = nn.Conv2d(scales * channels, channels, kernel, padding=same)
-        self.mix = nn.Conv2d(2 * channels, channels, 1)
+        self.query = SameConv2d(channels, scales * channels, 1)
+        self.key = SameConv2d(channels, scales * channels, 1, bias=False)
+        self.value = SameConv2d(channels, scales * channels, 1)
+        self.merge = SameConv2d(scales * channels, channels, kernel)
+        self.mix = SameConv2d(2 * channels, channels, 1)
         self.update = JointConv2d(2, channels, 3 * channels, kernel)
 
     def init_state(self, x: Tensor) -> State:
@@ -73,7 +74,7 @@ class CMSLSTM(Cell):
         x, h = mutual_gating(x, h, self.gate_x, self.gate_h)
         i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
         c = gated_update(c, i, f, g)
-        h = torch.sigmoid(o) * tanh(c)
+        h = exposed(o, c)
         i, g, o = self.update(torch.cat([h, self._express(h, c)], 1)).chunk(3, 1)
         i = torch.sigmoid(i)
         c = (1 - i) * c + i * tanh(g)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, check_kernel, gated_update, tanh
+from framecast.cells.convolution import JointConv2d, check_kernel
+from framecast.cells.gates import exposed, gated_update
 
 
 class ConvLSTM(Cell):
@@ -42,7 +43,7 @@ class ConvLSTM(Cell):
         h, c = state
         i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
         c = gated_update(c, i, f, g)
-        h = torch.sigmoid(o) * tanh(c)
+        h = exposed(o, c)
         return h, (h, c), memory
 
 

@@ -22,10 +22,11 @@ and the released MS-MIM resamples the lower layer's output without it.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, gated_update, tanh
+from framecast.cells.convolution import JointConv2d, SameConv2d
+from framecast.cells.gates import exposed, gated_update
 from framecast.cells.predrnn import PredRNN, SpatiotemporalCell, move_bias
 
 
@@ -41,7 +42,7 @@ class MIM(SpatiotemporalCell):
         self.change = JointConv2d(2, channels, 3 * channels, kernel)
         self.change_output = JointConv2d(2, channels, channels, kernel)
         self.steady = JointConv2d(2, channels, 4 * channels, kernel)
-        self.steady_output = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
+        self.steady_output = SameConv2d(channels, channels, kernel)
         move_bias(self.steady_output, self.steady)
 
     def init_state(self, x: Tensor) -> State:
@@ -55,13 +56,13 @@ class MIM(SpatiotemporalCell):
         i, f, g = self.change(torch.cat([difference, n], 1)).chunk(3, 1)
         n = gated_update(n, i, f, g)
         o = self.change_output(torch.cat([difference, n], 1))
-        change = torch.sigmoid(o) * tanh(n)
+        change = exposed(o, n)
         i, f, g, o = self.steady(torch.cat([change, c], 1)).chunk(4, 1)
         s = gated_update(s, i, f, g)
-        steady = torch.sigmoid(o + self.steady_output(s)) * tanh(s)
+        steady = exposed(o + self.steady_output(s), s)
         i, g, o = self.gates(torch.cat([x, h], 1)).chunk(3, 1)
-        c = steady + torch.sigmoid(i) * tanh(g)
-        m, _ = self.wander(x, memory)
+        c = steady + exposed(i, g)
+        m, *_ = self.wander(x, memory)
         h, o = self.expose(o, c, m)
         return h, o, (h, c, n, s, x.to(previous.dtype)), m
 

@@ -19,11 +19,12 @@ by one 5x5 convolution whose kernel is the sum of both (the 3x3 one padded with 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, gated_update, tanh
+from framecast.cells.convolution import JointConv2d, SameConv2d, conv_same, once
+from framecast.cells.gates import exposed, gated_update
 
 
 class MKLSTM(Cell):
@@ -35,9 +36,9 @@ class MKLSTM(Cell):
         self.gates3 = JointConv2d(2, channels, 3 * channels, 3)
         self.gates5 = JointConv2d(2, channels, 4 * channels, 5)
         self.output3 = JointConv2d(2, channels, channels, 3, bias=False)
-        self.memory3 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.memory5 = nn.Conv2d(channels, channels, 5, padding=2, bias=False)
-        self.project = nn.Conv2d(2 * channels, channels, 1)
+        self.memory3 = SameConv2d(channels, channels, 3, bias=False)
+        self.memory5 = SameConv2d(channels, channels, 5, bias=False)
+        self.project = SameConv2d(2 * channels, channels, 1)
 
     def init_state(self, x: Tensor) -> State:
         """Return zeros for h, c₃ and c₅."""
@@ -47,15 +48,17 @@ class MKLSTM(Cell):
         """Take one step; the zigzag memory is handed on untouched."""
         h, c3, c5 = state
         xh = torch.cat([x, h], 1)
-        # The output gate's 3x3 kernel, padded, becomes part of the last quarter of the 5x5 one.
-        folded = F.pad(self.output3.weight, (1, 1, 1, 1, 0, 0, 3 * self.channels, 0))
         i3, f3, g3 = self.gates3(xh).chunk(3, 1)
-        i5, f5, g5, o = F.conv2d(xh, self.gates5.weight + folded, self.gates5.bias, padding=2).chunk(4, 1)
+        i5, f5, g5, o = conv_same(xh, once(self, self._folded), self.gates5.bias).chunk(4, 1)
         c3 = gated_update(c3, i3, f3, g3)
         c5 = gated_update(c5, i5, f5, g5)
-        o = torch.sigmoid(o + self.memory3(c3) + self.memory5(c5))
-        h = o * tanh(self.project(torch.cat([c3, c5], 1)))
+        o = o + self.memory3(c3) + self.memory5(c5)
+        h = exposed(o, self.project(torch.cat([c3, c5], 1)))
         return h, (h, c3, c5), memory
+
+    def _folded(self) -> Tensor:
+        """Return the 5x5 kernels, to whose output gate the 3x3 one is added, padded with zeros."""
+        return self.gates5.weight + F.pad(self.output3.weight, (1, 1, 1, 1, 0, 0, 3 * self.channels, 0))
 
 
 def column(channels: int, depth: int) -> list[Cell]:

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, check_kernel, gated_update, tanh
+from framecast.cells.convolution import JointConv2d, check_kernel
+from framecast.cells.gates import exposed, gated_update
 from framecast.cells.gating import mutual_gating
 
 
@@ -71,7 +72,7 @@ class MoDeRNN(Cell):
         x, h = mutual_gating(x, h, self.gate_x.folded(), self.gate_h.folded())
         i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
         c = gated_update(c, i, f, g)
-        h = torch.sigmoid(o) * tanh(c)
+        h = exposed(o, c)
         return h, (h, c), memory
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from framecast.cells import mim
 from framecast.cells.cell import Cell, State, zeros
+from framecast.cells.convolution import SameConv2d
 from framecast.cells.gates import tanh
 from framecast.cells.predrnn import SpatiotemporalCell
 from framecast.cells.warp import warp_along
@@ -44,12 +45,12 @@ class MotionGRU(nn.Module):
         super().__init__()
         quarter, flow = channels // 4, 2 * FLOWS
         self.encode = nn.Conv2d(channels, quarter, 2, stride=2)
-        self.gates = nn.Conv2d(quarter + flow, 2 * flow, 1)
-        self.candidate = nn.Conv2d(quarter + flow, flow, 1)
-        self.mask = nn.Conv2d(quarter, FLOWS, 1)
-        self.decode = nn.Conv2d(FLOWS * quarter, quarter, 1)
+        self.gates = SameConv2d(quarter + flow, 2 * flow, 1)
+        self.candidate = SameConv2d(quarter + flow, flow, 1)
+        self.mask = SameConv2d(quarter, FLOWS, 1)
+        self.decode = SameConv2d(FLOWS * quarter, quarter, 1)
         self.enlarge = nn.ConvTranspose2d(quarter, channels, 4, stride=2, padding=1)
-        self.fuse = nn.Conv2d(2 * channels, channels, 1)
+        self.fuse = SameConv2d(2 * channels, channels, 1)
 
     def forward(self, h: Tensor, flow: Tensor, trend: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return X (B, C, H, W) and the new F and D (B, 18, H/2, W/2) of h (B, C, H, W) and the old."""
@@ -99,7 +100,7 @@ class MotionRNN(Cell):
         *inner, flow, trend = state
         h, o, after, memory = self.layer.step(x, tuple(inner), memory)
         warped, flow, trend = self.motion(h, flow, trend)
-        h = warped + (1 - o) * x
+        h = warped + (1 - torch.sigmoid(o)) * x
         return h, (h, *after[1:], flow, trend), memory
 
 

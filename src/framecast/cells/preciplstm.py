@@ -24,11 +24,12 @@ pass; convolutions whose results are only added are one, with one bias, the outp
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from framecast.cells.attention import local_attention
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, check_kernel, gated_update, tanh
+from framecast.cells.convolution import JointConv2d, SameConv2d, check_kernel
+from framecast.cells.gates import exposed, gated_update
 from framecast.cells.predrnn import zigzag_memory
 from framecast.errors import check_count
 
@@ -46,14 +47,14 @@ class PrecipLSTM(Cell):
         check_count("window", window)
         self.channels = channels
         self.window = window
-        self.tokens = nn.Conv2d(channels, 3 * channels, 1, bias=False)
-        self.attended = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
+        self.tokens = SameConv2d(channels, 3 * channels, 1, bias=False)
+        self.attended = SameConv2d(channels, channels, kernel)
         self.gates_c = JointConv2d(2, channels, 3 * channels, kernel)
         self.gates_m = JointConv2d(2, channels, 3 * channels, kernel)
         self.gates_s = JointConv2d(2, channels, 3 * channels, kernel)
         self.gates_t = JointConv2d(2, channels, 3 * channels, kernel)
         self.output = JointConv2d(6, channels, channels, kernel)
-        self.project = nn.Conv2d(4 * channels, channels, 1)
+        self.project = SameConv2d(4 * channels, channels, 1)
 
     def init_state(self, x: Tensor) -> State:
         """Return zeros for h, c, s, t and the previous input."""
@@ -75,7 +76,7 @@ class PrecipLSTM(Cell):
         t = gated_update(t, *self.gates_t(torch.cat([x - previous, t], 1)).chunk(3, 1))
         everything = torch.cat([near, h, c, s, t, m], 1)
         memories = everything[:, 2 * self.channels :]
-        h = torch.sigmoid(self.output(everything)) * tanh(self.project(memories))
+        h = exposed(self.output(everything), self.project(memories))
         return h, (h, c, s, t, x.to(previous.dtype)), m
 
 

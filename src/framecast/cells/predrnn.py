@@ -33,7 +33,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, check_kernel, tanh
+from framecast.cells.convolution import JointConv2d, SameConv2d, check_kernel
+from framecast.cells.gates import exposed, gated_update
 from framecast.errors import OptionError
 
 
@@ -56,7 +57,7 @@ class SpatiotemporalCell(Cell):
         self.gates = JointConv2d(2, channels, gates * channels, kernel)
         self.zigzag = JointConv2d(2, channels, 3 * channels, kernel)
         self.output = JointConv2d(2, channels, channels, kernel)
-        self.project = nn.Conv2d(2 * channels, channels, 1)
+        self.project = SameConv2d(2 * channels, channels, 1)
         move_bias(self.output, self.gates)
 
     def init_memory(self, x: Tensor) -> Tensor | None:
@@ -65,25 +66,24 @@ class SpatiotemporalCell(Cell):
 
     @abstractmethod
     def step(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, Tensor, State, Tensor]:
-        """Take one step: h, the output gate σ(o) (both B, C, H, W), the state, which starts with h, and m."""
+        """Take one step: h, o before its non-linearity (both B, C, H, W), the state, which starts with h, and m."""
 
     def forward(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
         """Take one step."""
         h, _, state, memory = self.step(x, state, memory)
         return h, state, memory
 
-    def wander(self, x: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return m' and ΔM, both (B, C, H, W)."""
+    def wander(self, x: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return m', and i and g, of which ΔM = σ(i) ⊙ tanh(g) consists, all (B, C, H, W)."""
         m = zigzag_memory(memory)
         i, f, g = self.zigzag(torch.cat([x, m], 1)).chunk(3, 1)
-        delta = torch.sigmoid(i) * tanh(g)
-        return torch.sigmoid(f) * m + delta, delta
+        return gated_update(m, i, f, g), i, g
 
     def expose(self, o: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        """Return h' and the output gate from its share of x and h and both new memories, all (B, C, H, W)."""
+        """Return h' and o, before its non-linearity, from its share of x and h and both new memories."""
         memories = torch.cat([c, m], 1)
-        o = torch.sigmoid(o + self.output(memories))
-        return o * tanh(self.project(memories)), o
+        o = o + self.output(memories)
+        return exposed(o, self.project(memories)), o
 
 
 class PredRNN(SpatiotemporalCell):
@@ -111,13 +111,12 @@ class PredRNN(SpatiotemporalCell):
         """Take one step."""
         h, c, *account = state
         i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
-        delta = torch.sigmoid(i) * tanh(g)
-        c = torch.sigmoid(f) * c + delta
-        m, wandered = self.wander(x, memory)
+        c = gated_update(c, i, f, g)
+        m, *zigzag = self.wander(x, memory)
         h, o = self.expose(o, c, m)
         if self.adapter is not None and self.training:
             total, steps = account
-            account = [total + self._overlap(delta, wandered).to(total.dtype), steps + 1]
+            account = [total + self._overlap(exposed(i, g), exposed(*zigzag)).to(total.dtype), steps + 1]
         return h, o, (h, c, *account), m
 
     def penalty(self, state: State) -> Tensor | None:
@@ -165,5 +164,5 @@ def column(channels: int, depth: int, *, kernel: int = 3) -> list[Cell]:
 
 def column_v2(channels: int, depth: int, *, kernel: int = 3, decoupling: bool = True) -> list[Cell]:
     """Return ``depth`` PredRNN layers that share one adapter, or have none where ``decoupling`` is False."""
-    adapter = nn.Conv2d(channels, channels, 1) if decoupling else None
+    adapter = SameConv2d(channels, channels, 1) if decoupling else None
     return [PredRNN(channels, kernel, adapter) for _ in range(depth)]

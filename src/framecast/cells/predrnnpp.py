@@ -18,10 +18,11 @@ all other layers too; x and z share a convolution.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, check_kernel, gated_update, tanh
+from framecast.cells.convolution import JointConv2d, SameConv2d, check_kernel
+from framecast.cells.gates import gated_update, tanh
 from framecast.cells.predrnn import zigzag_memory
 
 
@@ -36,12 +37,11 @@ class CausalLSTM(Cell):
         super().__init__()
         check_kernel(kernel)
         self.channels = channels
-        same = kernel // 2
-        self.gates = nn.Conv2d(3 * channels, 3 * channels, kernel, padding=same)
-        self.zigzag = nn.Conv2d(3 * channels, 3 * channels, kernel, padding=same)
-        self.zigzag_project = nn.Conv2d(channels, channels, 1)
-        self.output = nn.Conv2d(3 * channels, channels, kernel, padding=same)
-        self.project = nn.Conv2d(2 * channels, channels, 1)
+        self.gates = SameConv2d(3 * channels, 3 * channels, kernel)
+        self.zigzag = SameConv2d(3 * channels, 3 * channels, kernel)
+        self.zigzag_project = SameConv2d(channels, channels, 1)
+        self.output = SameConv2d(3 * channels, channels, kernel)
+        self.project = SameConv2d(2 * channels, channels, 1)
 
     def init_state(self, x: Tensor) -> State:
         """Return zeros for h and c."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.gates import JointConv2d, check_kernel
+from framecast.cells.convolution import JointConv2d, SameConv2d, check_kernel
 from framecast.cells.warp import warp_along
 from framecast.errors import check_count
 
@@ -49,9 +49,9 @@ class TrajGRU(Cell):
         check_count("links", links)
         self.channels, self.links = channels, links
         self.features = JointConv2d(2, channels, channels, kernel)
-        self.flow = nn.Conv2d(channels, 2 * links, kernel, padding=kernel // 2)
-        self.gates = nn.Conv2d(channels, 3 * channels, kernel, padding=kernel // 2)
-        project = nn.Conv2d(links * channels, 3 * channels, 1)
+        self.flow = SameConv2d(channels, 2 * links, kernel)
+        self.gates = SameConv2d(channels, 3 * channels, kernel)
+        project = SameConv2d(links * channels, 3 * channels, 1)
         assert project.bias is not None
         assert self.gates.bias is not None
         *added, candidate = project.bias.detach()[:, None, None].chunk(3)

@@ -1,8 +1,8 @@
 """Where a model is computed and how its maps are kept there: device, threads and layout.
 
 None of them changes the function that a model computes. Channels-last keeps the channels of a pixel together, which
-convolutions on GPUs and on processors with AVX-512 prefer; on processors without AVX-512, 5x5 convolutions are slower
-that way (``benchmarks/speed.py`` measures both).
+native convolutions of the cells need, and torch's on GPUs and on processors with AVX-512 prefer; on other processors
+torch's 5x5 convolutions are slower that way (``benchmarks/speed.py`` measures both).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
+from framecast.cells.convolution import has_native
 from framecast.errors import UnknownNameError
 from framecast.models.forecaster import Forecaster
 from framecast.models.recurrent import RecurrentForecaster
@@ -62,7 +63,7 @@ def arrange(model: Forecaster, layout: str, device: torch.device) -> None:
     """
     if layout not in LAYOUTS:
         raise UnknownNameError("layout", layout, LAYOUTS)
-    last = layout == "channels-last" or (layout == "auto" and _prefers_channels_last(device))
+    last = layout == "channels-last" or (layout == "auto" and _prefers_channels_last(model, device))
     order = torch.channels_last if last else torch.contiguous_format
     for weight in model.parameters():
         if weight.ndim == 4:
@@ -71,8 +72,11 @@ def arrange(model: Forecaster, layout: str, device: torch.device) -> None:
         model.layout = order
 
 
-def _prefers_channels_last(device: torch.device) -> bool:
-    return device.type == "cuda" or (device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512")
+def _prefers_channels_last(model: Forecaster, device: torch.device) -> bool:
+    if device.type != "cpu":
+        return device.type == "cuda"
+    native = isinstance(model, RecurrentForecaster) and has_native()
+    return native or torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def place(model: Forecaster, device: torch.device) -> None:

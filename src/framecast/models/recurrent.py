@@ -11,6 +11,8 @@ Reference: Ma et al., MS-LSTM, Applied Soft Computing 147, 2023, doi:10.1016/j.a
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from framecast.cells.cell import Cell, State
+from framecast.cells.convolution import Memo, OneRollout, SameConv2d, has_native
 from framecast.errors import OptionError, check_count
 from framecast.models.forecaster import (
     Forecaster,
@@ -62,11 +65,12 @@ class RecurrentForecaster(Forecaster):
         ValueError: a channel count below one.
 
     Attributes:
-        layout: the order in memory of what it computes; it changes the speed, not the numbers.
+        layout: the order in memory of what it computes, which changes the speed, not the numbers; None takes channels
+            last where there are native convolutions, which need it.
     """
 
     compiled_method = "_step"
-    layout: torch.memory_format = torch.contiguous_format
+    layout: torch.memory_format | None = None
 
     def __init__(self, stack: Stack, in_channels: int = 1, out_channels: int | None = None, pad: bool = True) -> None:
         super().__init__()
@@ -75,9 +79,9 @@ class RecurrentForecaster(Forecaster):
         check_count("in_channels", self.in_channels)
         check_count("out_channels", self.out_channels)
         self.multiple, self.pad = stack.multiple, pad
-        self.embed = nn.Conv2d(self.in_channels, stack.channels, 1)
+        self.embed = SameConv2d(self.in_channels, stack.channels, 1)
         self.stack = stack
-        self.head = nn.Conv2d(stack.channels, self.out_channels, 1)
+        self.head = SameConv2d(stack.channels, self.out_channels, 1)
 
     def layers(self) -> dict[str, nn.Module]:
         """Return the embedding, the cells from the bottom up, and the head."""
@@ -91,6 +95,12 @@ class RecurrentForecaster(Forecaster):
         self.check_frames(clip)
         check_clip(clip, context, horizon, truth)
         self._check_feedback(horizon if truth is None else horizon + context)
+        with OneRollout() as memo:
+            return self._rollout(clip, context, horizon, truth, recompute, memo)
+
+    def _rollout(
+        self, clip: Tensor, context: int, horizon: int, truth: Tensor | None, recompute: Recompute, memo: Memo
+    ) -> Rollout:
         steps = context + horizon - 1
         length = segment_length(steps, recompute)
         canvas = self._pad(clip[:, :context] if truth is None else clip[:, :steps])
@@ -99,7 +109,8 @@ class RecurrentForecaster(Forecaster):
         for first in range(0, steps, length):
             segment = range(first, min(first + length, steps))
             # Backward begins with the last segment: what it kept is used at once.
-            run = self._run if segment.stop == steps or not torch.is_grad_enabled() else self._run_again
+            last = segment.stop == steps or not torch.is_grad_enabled()
+            run = self._run if last else partial(self._run_again, memo)
             forecasts, layers, memory = run(canvas, truth, segment, frames[-1], layers, memory)
             frames += forecasts
         height, width = clip.shape[-2:]
@@ -119,17 +130,21 @@ class RecurrentForecaster(Forecaster):
             frames.append(frame)
         return frames, layers, memory
 
-    def _run_again(self, *arguments: Any) -> tuple[list[Tensor], State, Tensor | None]:
+    def _run_again(self, memo: Memo, *arguments: Any) -> tuple[list[Tensor], State, Tensor | None]:
         """Do the same, forget all intermediate results, and compute them again in backward."""
         # No cell draws random numbers, so there is no random state to keep.
-        result = checkpoint(self._run, *arguments, use_reentrant=False, preserve_rng_state=False)
+        result = checkpoint(
+            self._run, *arguments, use_reentrant=False, preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), OneRollout(memo)),
+        )  # fmt: skip
         assert isinstance(result, tuple)
         return result
 
     def forward(self, past: Tensor, horizon: int) -> Tensor:
         """Forecast (B, horizon, C, H, W) from the past (B, T, C, H, W)."""
         check_horizon(horizon)
-        return self.forecast(self.observe(past), horizon)
+        with OneRollout():
+            return self.forecast(self.observe(past), horizon)
 
     def observe(self, frames: Tensor, state: ForecastState | None = None) -> ForecastState:
         """Take in frames (B, T, C, H, W), one step each, after those that led to ``state``.
@@ -148,8 +163,9 @@ class RecurrentForecaster(Forecaster):
             )
         else:
             layers, memory = state.layers, state.memory
-        for step in range(frames.shape[1]):
-            forecast, layers, memory = self._step(canvas[:, step], layers, memory)
+        with OneRollout():
+            for step in range(frames.shape[1]):
+                forecast, layers, memory = self._step(canvas[:, step], layers, memory)
         return ForecastState(layers, memory, forecast, forecast[..., : frames.shape[-2], : frames.shape[-1]])
 
     def forecast(self, state: ForecastState, horizon: int) -> Tensor:
@@ -163,9 +179,10 @@ class RecurrentForecaster(Forecaster):
         height, width = state.frame.shape[-2:]
         layers, memory, forecast = state.layers, state.memory, state.canvas
         frames = [forecast]
-        for _ in range(horizon - 1):
-            forecast, layers, memory = self._step(forecast, layers, memory)
-            frames.append(forecast)
+        with OneRollout():
+            for _ in range(horizon - 1):
+                forecast, layers, memory = self._step(forecast, layers, memory)
+                frames.append(forecast)
         return torch.stack(frames, 1)[..., :height, :width]
 
     def _pad(self, frames: Tensor) -> Tensor:
@@ -174,15 +191,21 @@ class RecurrentForecaster(Forecaster):
     def _start(self, canvas: Tensor) -> tuple[State, Tensor | None]:
         # Only size, type and device of the first input matter here: a view costs nothing.
         x = canvas[:, 0, :1].expand(-1, self.stack.channels, -1, -1)
-        if self.layout == torch.channels_last:
-            x = x.contiguous(memory_format=self.layout)
+        if self._order(x) == torch.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         return self.stack.init_state(x), self.stack.init_memory(x)
 
     def _step(self, frame: Tensor, layers: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
         # A 1x1 kernel has no order of its own that a convolution could follow.
-        x = self.embed(frame).contiguous(memory_format=self.layout)
+        x = self.embed(frame)
+        x = x.contiguous(memory_format=self._order(x))
         h, layers, memory = self.stack(x, layers, memory)
         return self.head(h), layers, memory
+
+    def _order(self, x: Tensor) -> torch.memory_format:
+        if self.layout is not None:
+            return self.layout
+        return torch.channels_last if x.device.type == "cpu" and has_native() else torch.contiguous_format
 
     def _check_feedback(self, horizon: int) -> None:
         if horizon > 1 and self.out_channels != self.in_channels:

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from framecast.cells.gates import check_kernel
+from framecast.cells.convolution import check_kernel
 from framecast.errors import OptionError, UnknownNameError, check_count
 from framecast.models.forecaster import pad_frames
 from framecast.models.one_shot import OneShotForecaster

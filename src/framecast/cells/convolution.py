@@ -1,0 +1,139 @@
+"""Convolutions that keep the size of a frame, which all cells share.
+
+On a processor they take fewer multiplications where that is faster (``framecast.compute.native``). What is the same in
+every step of a roll-out, such as a kernel made of two, is made once where the roll-out says where it begins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from framecast.errors import OptionError
+from framecast.registry import resolve
+
+Memo = dict[Any, Any]
+"""What one roll-out has made so far."""
+_memo: ContextVar[Memo | None] = ContextVar("memo", default=None)
+
+
+class OneRollout:
+    """A context in which weights stay as they are, so that what follows from them alone is made once.
+
+    Args:
+        memo: of a roll-out that is to go on; None begins one, or is part of the one around it.
+    """
+
+    def __init__(self, memo: Memo | None = None) -> None:
+        self.memo = memo
+        self._tokens: list[Token[Memo | None]] = []
+
+    def __enter__(self) -> Memo:
+        memo = _memo.get() if self.memo is None else self.memo
+        memo = {} if memo is None else memo
+        self._tokens.append(_memo.set(memo))
+        return memo
+
+    def __exit__(self, *error: object) -> None:
+        _memo.reset(self._tokens.pop())
+
+
+def once(owner: nn.Module, make: Callable[[], Tensor]) -> Tensor:
+    """Return a tensor that follows from a module's weights alone: made once in a roll-out, or else each time."""
+    if torch.compiler.is_compiling() or (memo := _memo.get()) is None:
+        return make()
+    place = owner, torch.is_grad_enabled()
+    if place not in memo:
+        memo[place] = make()
+    result: Tensor = memo[place]
+    return result
+
+
+def conv_same(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve x (B, C, H, W) with an odd kernel (O, C, k, k), zeros around it, to (B, O, H, W)."""
+    if weight.shape[-1] == 1 and x.is_cpu and x.is_contiguous(memory_format=torch.channels_last):
+        # A product of matrices, which torch does not make of it by itself.
+        return F.linear(x.movedim(1, -1), weight[:, :, 0, 0], bias).movedim(-1, 1)
+    native = _native()
+    if native is not None and native.suits(x, weight):
+        if torch.compiler.is_compiling():
+            result: Tensor = native.operation(x, weight, bias)
+        else:
+            result = native.convolve(x, weight, bias, _memo.get())
+        return result
+    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+
+_found: list[Any] = []
+"""The native convolution or None, once it was looked for; torch's compiler cannot trace ``functools.cache``."""
+
+
+def _native() -> Any:
+    """Return the native convolution, or None where there can be none."""
+    if not _found:
+        _found.append(resolve("framecast.compute.native.conv_same:find")())
+    return _found[0]
+
+
+def has_native() -> bool:
+    """Return whether there is a native convolution; the first call may compile it."""
+    return _native() is not None
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution that keeps the size of a frame.
+
+    Args:
+        inputs: channels of what it takes.
+        outputs: channels of what it gives.
+        kernel: side of the kernel, odd.
+        bias: whether it has one.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (B, C, H, W)."""
+        return conv_same(x, self.weight, self.bias)
+
+
+class JointConv2d(SameConv2d):
+    """One "same" convolution over several concatenated inputs of equal width.
+
+    It computes W₁ ∗ x₁ + W₂ ∗ x₂ + … + b, for which the released code has one convolution per input.
+    It starts from the same random distribution as those: every input's kernel is drawn as if it stood
+    alone, and the bias as the sum of their biases.
+    """
+
+    def __init__(self, sources: int, channels: int, outputs: int, kernel: int, bias: bool = True) -> None:
+        self.sources = sources
+        super().__init__(sources * channels, outputs, kernel, bias)
+
+    def reset_parameters(self) -> None:
+        """Draw kernels and bias anew from torch's random state."""
+        fan_in = self.weight[0].numel() // self.sources
+        bound = 1 / math.sqrt(fan_in)
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            with torch.no_grad():
+                draws = torch.empty(self.sources, *self.bias.shape).uniform_(-bound, bound)
+                self.bias.copy_(draws.sum(0))
+
+
+def check_kernel(kernel: int) -> None:
+    """Refuse a kernel that cannot keep the size of a frame.
+
+    Raises:
+        ValueError: the kernel is even or below 1; the message names the nearest odd sizes.
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        near = max(1, kernel - 1), max(1, kernel + 1)
+        sizes = str(near[0]) if near[0] == near[1] else f"{near[0]} or {near[1]}"
+        raise OptionError(f"kernel is {kernel} and must be odd and at least 1 to keep the frame size: use {sizes}")

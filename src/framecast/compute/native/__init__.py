@@ -1,0 +1,1 @@
+"""Native code: convolutions with fewer multiplications on processors, compiled at first use."""

@@ -1,0 +1,421 @@
+// "Same" convolutions with kernels of 3x3 and 5x5 by minimal filtering (Winograd), in float32 and channels last.
+//
+// A tile of M x M = 4 x 4 outputs needs N x N inputs, N = M + R - 1: 8 x 8 for a kernel of R = 5, 6 x 6 for R = 3. With
+// matrices A, B and G that follow from N - 1 points and infinity,
+//
+//     Y = A' [ (G g G') * (B' d B) ] A            d: N x N inputs, g: R x R kernel, Y: M x M outputs
+//
+// where * multiplies by element. Summed over input channels, each of the N x N places is a product of matrices,
+//
+//     product[place] (tiles x outputs) = inputs[place] (tiles x channels) . kernels[place] (channels x outputs)
+//
+// so a tile takes N^2 multiplications a channel where the sum as it is written takes (M R)^2: 64 instead of 400, and 36
+// instead of 144. The gradient by the inputs is the same convolution with the kernel turned and transposed. The gradient
+// by the kernel is gathered over tiles, and over calls, as transformed kernels are, and brought back once:
+//
+//     gathered[place] += inputs[place]' . gradients[place],    gradients = A dY A',    dg = G' gathered G
+//
+// Points: 0, +-1, +-2, +-1/2 for N = 8; 0, +-3/4, +-3/2 for N = 6, which err half as much as the usual ones.
+// Reference: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, doi:10.1109/CVPR.2016.435.
+//
+// Transforms take a vector of channels at a time; products take ROWS tiles x WIDE vectors of outputs, which fill the
+// registers. Threads share out tiles, places or channels, and no sum depends on how many threads there are.
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "vectors.h"
+
+#if defined(__AVX512F__)
+constexpr long ROWS = 6, WIDE = 4;
+#else
+constexpr long ROWS = 6, WIDE = 2;
+#endif
+
+constexpr long M = 4;
+constexpr long PANEL = L * WIDE;  // outputs of one call of the micro-kernel
+constexpr long BLOCK = 64;        // outputs whose products are kept until they are transformed back
+constexpr long TILES = 24;        // tiles of a block in a convolution: inputs and products stay in the second cache
+constexpr long GATHERED = 96;     // tiles of a block in a gradient by the kernel
+
+static long round_up(long value, long multiple) { return (value + multiple - 1) / multiple * multiple; }
+static long panels(long outputs) { return (outputs + PANEL - 1) / PANEL; }
+
+struct Buffer {
+    std::unique_ptr<float, void (*)(void *)> memory;
+    explicit Buffer(long count) : memory((float *)std::aligned_alloc(64, round_up(4 * count, 64)), std::free) {}
+    operator float *() const { return memory.get(); }
+};
+
+// ---- Transforms of N, M or R values that lie `step` vectors apart.
+
+template <long N> struct Points;
+
+template <> struct Points<8> {
+    static constexpr int R = 5;
+    static constexpr double value[7] = {0, 1, -1, 2, -2, 0.5, -0.5};
+    static constexpr double weight[7] = {1, -2.0 / 9, -2.0 / 9, 1.0 / 90, 1.0 / 90, 32.0 / 45, 32.0 / 45};
+
+    // t = B' d
+    static void inputs(const V *d, long step, V *t) {
+        V d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step],
+          d6 = d[6 * step], d7 = d[7 * step];
+        t[0] = d0 - d6 + 5.25f * (d4 - d2);
+        t[7] = d7 - d1 + 5.25f * (d3 - d5);
+        V even = d2 + d6 - 4.25f * d4, odd = d1 + d5 - 4.25f * d3;
+        t[1] = even + odd, t[2] = even - odd;
+        even = d6 + 0.25f * d2 - 1.25f * d4, odd = 0.5f * d1 - 2.5f * d3 + 2.0f * d5;
+        t[3] = even + odd, t[4] = even - odd;
+        even = d6 + 4.0f * d2 - 5.0f * d4, odd = 2.0f * d1 - 2.5f * d3 + 0.5f * d5;
+        t[5] = even + odd, t[6] = even - odd;
+    }
+
+    // y = A' s
+    static void outputs(const V *s, V *y) {
+        V p1 = s[1] + s[2], q1 = s[1] - s[2], p2 = s[3] + s[4], q2 = s[3] - s[4], p3 = s[5] + s[6], q3 = s[5] - s[6];
+        y[0] = s[0] + p1 + p2 + p3;
+        y[1] = q1 + 2.0f * q2 + 0.5f * q3;
+        y[2] = p1 + 4.0f * p2 + 0.25f * p3;
+        y[3] = q1 + 8.0f * q2 + 0.125f * q3 + s[7];
+    }
+
+    // z = A y
+    static void gradients(const V *y, long step, V *z) {
+        V y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
+        V even = y0 + y2, odd = y1 + y3;
+        z[0] = y0, z[1] = even + odd, z[2] = even - odd;
+        even = y0 + 4.0f * y2, odd = 2.0f * y1 + 8.0f * y3;
+        z[3] = even + odd, z[4] = even - odd;
+        even = y0 + 0.25f * y2, odd = 0.5f * y1 + 0.125f * y3;
+        z[5] = even + odd, z[6] = even - odd, z[7] = y3;
+    }
+};
+
+template <> struct Points<6> {
+    static constexpr int R = 3;
+    static constexpr double value[5] = {0, 0.75, -0.75, 1.5, -1.5};
+    static constexpr double weight[5] = {64.0 / 81, -128.0 / 243, -128.0 / 243, 32.0 / 243, 32.0 / 243};
+
+    static void inputs(const V *d, long step, V *t) {
+        V d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
+        t[0] = 1.265625f * d0 - 2.8125f * d2 + d4;
+        t[5] = 1.265625f * d1 - 2.8125f * d3 + d5;
+        V even = d4 - 2.25f * d2, odd = 0.75f * d3 - 1.6875f * d1;
+        t[1] = even + odd, t[2] = even - odd;
+        even = d4 - 0.5625f * d2, odd = 1.5f * d3 - 0.84375f * d1;
+        t[3] = even + odd, t[4] = even - odd;
+    }
+
+    static void outputs(const V *s, V *y) {
+        V p1 = s[1] + s[2], q1 = s[1] - s[2], p2 = s[3] + s[4], q2 = s[3] - s[4];
+        y[0] = s[0] + p1 + p2;
+        y[1] = 0.75f * q1 + 1.5f * q2;
+        y[2] = 0.5625f * p1 + 2.25f * p2;
+        y[3] = 0.421875f * q1 + 3.375f * q2 + s[5];
+    }
+
+    static void gradients(const V *y, long step, V *z) {
+        V y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
+        V even = y0 + 0.5625f * y2, odd = 0.75f * y1 + 0.421875f * y3;
+        z[0] = y0, z[1] = even + odd, z[2] = even - odd;
+        even = y0 + 2.25f * y2, odd = 1.5f * y1 + 3.375f * y3;
+        z[3] = even + odd, z[4] = even - odd, z[5] = y3;
+    }
+};
+
+// Row `point` of G: powers of the point, weighted by the inverse product of its distances to the others.
+template <long N> static void kernel_row(long point, double *row) {
+    constexpr int R = Points<N>::R;
+    double power = point < N - 1 ? Points<N>::weight[point] : 0;
+    for (int i = 0; i < R; i++) {
+        row[i] = point < N - 1 ? power : i == R - 1;
+        power *= point < N - 1 ? Points<N>::value[point] : 0;
+    }
+}
+
+// ---- Products: c (rows x W vectors) = a (rows x depth) . b (depth x W vectors), or added to what c holds.
+
+struct Matrix {
+    const float *data;
+    long row, column;  // floats from one row, and from one column, to the next
+};
+
+template <int R, int W, bool ADD>
+static inline void multiply_tile(Matrix a, const float *b, long b_row, long depth, float *c, long c_row) {
+    V sum[R][W];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int w = 0; w < W; w++) sum[r][w] = ADD ? *(const V *)(c + r * c_row + w * L) : V{};
+    for (long i = 0; i < depth; i++, b += b_row, a.data += a.column) {
+        V wide[W];
+#pragma GCC unroll 4
+        for (int w = 0; w < W; w++) wide[w] = *(const V *)(b + w * L);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+            for (int w = 0; w < W; w++) sum[r][w] += a.data[r * a.row] * wide[w];
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int w = 0; w < W; w++) *(V *)(c + r * c_row + w * L) = sum[r][w];
+}
+
+template <int R, int W, bool ADD>
+static void multiply_rows(long rows, Matrix a, const float *b, long b_row, long depth, float *c, long c_row) {
+    while (rows >= R) {
+        multiply_tile<R, W, ADD>(a, b, b_row, depth, c, c_row);
+        rows -= R, a.data += R * a.row, c += R * c_row;
+    }
+    if constexpr (R > 1)
+        if (rows) multiply_rows<R - 1, W, ADD>(rows, a, b, b_row, depth, c, c_row);
+}
+
+template <bool ADD, int W = WIDE>
+static void multiply(long rows, long vectors, Matrix a, const float *b, long b_row, long depth, float *c, long c_row) {
+    if (vectors >= W)
+        multiply_rows<ROWS, W, ADD>(rows, a, b, b_row, depth, c, c_row);
+    else if constexpr (W > 1)
+        multiply<ADD, W - 1>(rows, vectors, a, b, b_row, depth, c, c_row);
+}
+
+// ---- Tiles.
+
+struct Shape {
+    long batch, height, width, inputs, outputs;
+    long across = (width + M - 1) / M, of_map = (height + M - 1) / M * across, tiles = batch * of_map;
+    long channels = round_up(inputs, L), padded = round_up(outputs, L), block = std::min(BLOCK, padded);
+
+    Shape(long batch, long height, long width, long inputs, long outputs)
+        : batch(batch), height(height), width(width), inputs(inputs), outputs(outputs) {}
+};
+
+struct Tile {
+    long map, top, left;
+    Tile(const Shape &s, long number)
+        : map(number / s.of_map), top(number % s.of_map / s.across * M), left(number % s.of_map % s.across * M) {}
+};
+
+// The places of a block of tiles lie `stride` floats apart: not a multiple of 4 KiB, or all would share a few cache lines.
+static long place_stride(long tiles, long channels) { return tiles * channels + L; }
+
+// B' d B of a tile to places[place][channel].
+template <long N> static void transform_inputs(const Shape &s, Tile tile, const float *x, const float *zeros, float *to, long stride) {
+    const float *from[N * N];
+    for (long i = 0; i < N; i++)
+        for (long j = 0; j < N; j++) {
+            long row = tile.top + i - (N - M) / 2, column = tile.left + j - (N - M) / 2;
+            bool inside = row >= 0 && row < s.height && column >= 0 && column < s.width;
+            from[i * N + j] = inside ? x + ((tile.map * s.height + row) * s.width + column) * s.inputs : zeros;
+        }
+    for (long c = 0; c < s.inputs; c += L, to += L) {
+        V patch[N], half[N * N], row[N];
+        for (long j = 0; j < N; j++) {
+#pragma GCC unroll 8
+            for (long i = 0; i < N; i++) patch[i] = load(from[i * N + j] + c, s.inputs - c);
+            Points<N>::inputs(patch, 1, row);
+#pragma GCC unroll 8
+            for (long i = 0; i < N; i++) half[i * N + j] = row[i];
+        }
+        for (long i = 0; i < N; i++) {
+            Points<N>::inputs(half + i * N, 1, row);
+#pragma GCC unroll 8
+            for (long j = 0; j < N; j++) *(V *)(to + (i * N + j) * stride) = row[j];
+        }
+    }
+}
+
+// A' product A of a tile, for the outputs from `first` on, plus bias.
+template <long N>
+static void transform_outputs(const Shape &s, Tile tile, const float *from, long stride, long first, const float *bias, float *y) {
+    long rows = std::min(M, s.height - tile.top), columns = std::min(M, s.width - tile.left);
+    for (long o = first; o < std::min(first + s.block, s.outputs); o += L, from += L) {
+        V places[N], half[M * N], row[M];
+        for (long j = 0; j < N; j++) {
+#pragma GCC unroll 8
+            for (long i = 0; i < N; i++) places[i] = *(const V *)(from + (i * N + j) * stride);
+            Points<N>::outputs(places, row);
+            for (long i = 0; i < M; i++) half[i * N + j] = row[i];
+        }
+        V added = bias ? load(bias + o, s.outputs - o) : V{};
+        for (long i = 0; i < rows; i++) {
+            Points<N>::outputs(half + i * N, row);
+            float *to = y + ((tile.map * s.height + tile.top + i) * s.width + tile.left) * s.outputs + o;
+            for (long j = 0; j < columns; j++) store(to + j * s.outputs, row[j] + added, s.outputs - o);
+        }
+    }
+}
+
+// A dY A' of a tile to places[place][output], for the outputs from `first` on.
+template <long N>
+static void transform_gradients(const Shape &s, Tile tile, const float *dy, long first, float *to, long stride) {
+    long rows = std::min(M, s.height - tile.top), columns = std::min(M, s.width - tile.left);
+    for (long o = first; o < std::min(first + s.block, s.outputs); o += L, to += L) {
+        V patch[M * M]{}, half[N * M], row[N];
+        for (long i = 0; i < rows; i++)
+            for (long j = 0; j < columns; j++) {
+                long pixel = (tile.map * s.height + tile.top + i) * s.width + tile.left + j;
+                patch[i * M + j] = load(dy + pixel * s.outputs + o, s.outputs - o);
+            }
+        for (long j = 0; j < M; j++) {
+            Points<N>::gradients(patch + j, M, row);
+#pragma GCC unroll 8
+            for (long i = 0; i < N; i++) half[i * M + j] = row[i];
+        }
+        for (long i = 0; i < N; i++) {
+            Points<N>::gradients(half + i * M, 1, row);
+#pragma GCC unroll 8
+            for (long j = 0; j < N; j++) *(V *)(to + (i * N + j) * stride) = row[j];
+        }
+    }
+}
+
+// ---- The four functions, for either N. Kernels are laid out as [place][panel][input][output of the panel].
+
+static float *kernel_at(float *kernels, const Shape &s, long place, long output) {
+    return kernels + (place * panels(s.outputs) + output / PANEL) * s.inputs * PANEL;
+}
+
+template <long N>
+static void convolve(const Shape &s, const float *x, float *kernels, const float *bias, float *y, int threads) {
+    long in_stride = place_stride(TILES, s.channels), out_stride = place_stride(TILES, s.block);
+    std::vector<float> zeros(s.channels);
+#pragma omp parallel num_threads(threads)
+    {
+        Buffer inputs(N * N * in_stride), products(N * N * out_stride);
+#pragma omp for schedule(dynamic)
+        for (long start = 0; start < s.tiles; start += TILES) {
+            long count = std::min(TILES, s.tiles - start);
+            for (long t = 0; t < count; t++)
+                transform_inputs<N>(s, Tile(s, start + t), x, zeros.data(), inputs + t * s.channels, in_stride);
+            for (long first = 0; first < s.outputs; first += s.block) {
+                for (long place = 0; place < N * N; place++)
+                    for (long o = first; o < std::min(first + s.block, s.padded); o += PANEL)
+                        multiply<false>(count, (s.padded - o) / L, {inputs + place * in_stride, s.channels, 1},
+                                        kernel_at(kernels, s, place, o), PANEL, s.inputs,
+                                        products + place * out_stride + o - first, s.block);
+                for (long t = 0; t < count; t++)
+                    transform_outputs<N>(s, Tile(s, start + t), products + t * s.block, out_stride, first, bias, y);
+            }
+        }
+    }
+}
+
+template <long N> static void gather(const Shape &s, const float *x, const float *dy, float *gathered, int threads) {
+    long in_stride = place_stride(GATHERED, s.channels), out_stride = place_stride(GATHERED, s.block);
+    Buffer inputs(N * N * in_stride), gradients(N * N * out_stride);
+    std::vector<float> zeros(s.channels);
+#pragma omp parallel num_threads(threads)
+    for (long start = 0; start < s.tiles; start += GATHERED) {
+        long count = std::min(GATHERED, s.tiles - start);
+#pragma omp for
+        for (long t = 0; t < count; t++)
+            transform_inputs<N>(s, Tile(s, start + t), x, zeros.data(), inputs + t * s.channels, in_stride);
+        for (long first = 0; first < s.outputs; first += s.block) {
+#pragma omp for
+            for (long t = 0; t < count; t++)
+                transform_gradients<N>(s, Tile(s, start + t), dy, first, gradients + t * s.block, out_stride);
+#pragma omp for
+            for (long place = 0; place < N * N; place++)
+                for (long o = first; o < std::min(first + s.block, s.padded); o += PANEL)
+                    multiply<true>(s.inputs, (s.padded - o) / L, {inputs + place * in_stride, 1, s.channels},
+                                   gradients + place * out_stride + o - first, s.block, count,
+                                   kernel_at(gathered, s, place, o), PANEL);
+        }
+    }
+}
+
+struct Strides {
+    long output, input, row, column;
+};
+
+template <long N>
+static void transform_kernel(const Shape &s, const float *g, Strides at, bool turned, float *kernels, int threads) {
+    constexpr long R = Points<N>::R;
+    double rows[N][R];
+    for (long p = 0; p < N; p++) kernel_row<N>(p, rows[p]);
+#pragma omp parallel for num_threads(threads)
+    for (long i = 0; i < s.inputs; i++)
+        for (long o = 0; o < panels(s.outputs) * PANEL; o += L) {
+            D value[R][R]{}, half[N][R];  // in double, as these errors enter all sums alike
+            for (long y = 0; y < R; y++)
+                for (long x = 0; x < R; x++) {
+                    long row = turned ? R - 1 - y : y, column = turned ? R - 1 - x : x;
+                    const float *from = g + i * at.input + row * at.row + column * at.column;
+                    for (long k = 0; k < std::min(L, s.outputs - o); k++) value[y][x][k] = from[(o + k) * at.output];
+                }
+            for (long p = 0; p < N; p++)
+                for (long x = 0; x < R; x++) {
+                    half[p][x] = D{};
+                    for (long y = 0; y < R; y++) half[p][x] += rows[p][y] * value[y][x];
+                }
+            for (long p = 0; p < N; p++)
+                for (long q = 0; q < N; q++) {
+                    D sum{};
+                    for (long x = 0; x < R; x++) sum += rows[q][x] * half[p][x];
+                    *(V *)(kernel_at(kernels, s, p * N + q, o) + i * PANEL + o % PANEL) = __builtin_convertvector(sum, V);
+                }
+        }
+}
+
+template <long N> static void kernel_gradient(const Shape &s, float *gathered, float *dg, int threads) {
+    constexpr long R = Points<N>::R;
+    double rows[N][R];
+    for (long p = 0; p < N; p++) kernel_row<N>(p, rows[p]);
+#pragma omp parallel for num_threads(threads)
+    for (long i = 0; i < s.inputs; i++)
+        for (long o = 0; o < s.outputs; o += L) {
+            D half[R][N]{}, sum[R][R]{};
+            for (long p = 0; p < N; p++)
+                for (long q = 0; q < N; q++) {
+                    V from = *(const V *)(kernel_at(gathered, s, p * N + q, o) + i * PANEL + o % PANEL);
+                    D value = __builtin_convertvector(from, D);
+                    for (long y = 0; y < R; y++) half[y][q] += rows[p][y] * value;
+                }
+            for (long y = 0; y < R; y++)
+                for (long x = 0; x < R; x++) {
+                    for (long q = 0; q < N; q++) sum[y][x] += rows[q][x] * half[y][q];
+                    for (long k = 0; k < std::min(L, s.outputs - o); k++)
+                        dg[(((o + k) * R + y) * R + x) * s.inputs + i] = sum[y][x][k];
+                }
+        }
+}
+
+// ---- What is called from outside. Maps are (batch, height, width, channels); kernel is 3 or 5.
+
+#define FOR_KERNEL(function, ...) (kernel == 5 ? function<8>(__VA_ARGS__) : function<6>(__VA_ARGS__))
+
+extern "C" {
+
+// Floats of the transformed kernels.
+long framecast_kernel_size(long inputs, long outputs, long kernel) {
+    long n = M + kernel - 1;
+    return n * n * panels(outputs) * inputs * PANEL;
+}
+
+// G g G' of kernels g[output][input][y][x] of any strides; turned: as the gradient by the inputs needs them.
+void framecast_transform_kernel(const float *g, const long *strides, int turned, long inputs, long outputs, long kernel,
+                                float *kernels, int threads) {
+    Strides at{strides[0], strides[1], strides[2], strides[3]};
+    FOR_KERNEL(transform_kernel, Shape(0, 0, 0, inputs, outputs), g, at, turned, kernels, threads);
+}
+
+void framecast_convolve(const float *x, float *kernels, const float *bias, float *y, long batch, long height, long width,
+                        long inputs, long outputs, long kernel, int threads) {
+    FOR_KERNEL(convolve, Shape(batch, height, width, inputs, outputs), x, kernels, bias, y, threads);
+}
+
+// Add to gathered, which is laid out as kernels are.
+void framecast_gather(const float *x, const float *dy, float *gathered, long batch, long height, long width, long inputs,
+                      long outputs, long kernel, int threads) {
+    FOR_KERNEL(gather, Shape(batch, height, width, inputs, outputs), x, dy, gathered, threads);
+}
+
+// dg[output][y][x][input].
+void framecast_kernel_gradient(float *gathered, float *dg, long inputs, long outputs, long kernel, int threads) {
+    FOR_KERNEL(kernel_gradient, Shape(0, 0, 0, inputs, outputs), gathered, dg, threads);
+}
+}

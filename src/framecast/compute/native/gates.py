@@ -1,0 +1,116 @@
+"""The native gates: a cell's update and output in one pass over memory, with their gradients."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from framecast.compute.native.library import Library, all_plain, find_library
+
+LEAST = 4096
+"""Numbers of an array from which on the native gates are faster, with all that is around them."""
+
+
+def step(x: Tensor) -> int:
+    """Return the floats between pixels of x (B, C, H, W) whose channels lie side by side, or 0 where they do not."""
+    _, channels, height, width = x.shape
+    pixel = x.stride(3)
+    strides = (height * width * pixel, 1, width * pixel, pixel)
+    return pixel if pixel >= channels and x.stride() == strides else 0
+
+
+def _arrays(*tensors: Tensor) -> ctypes.Array[Any]:
+    """Return addresses and steps, as the compiled functions take them."""
+    words = [word for tensor in tensors for word in (tensor.data_ptr(), step(tensor))]
+    return (ctypes.c_long * len(words))(*words)
+
+
+def _run(library: Library, name: str, *tensors: Tensor) -> None:
+    batch, channels, height, width = tensors[0].shape
+    library.call(name, _arrays(*tensors), batch * height * width, channels)
+
+
+def _like(x: Tensor, parts: int = 1) -> tuple[Tensor, ...]:
+    """Return new arrays of the size of x, side by side in one piece of memory."""
+    batch, channels, height, width = x.shape
+    whole = torch.empty((batch, parts * channels, height, width), memory_format=torch.channels_last)
+    return whole.chunk(parts, 1)
+
+
+class _Update(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, library: Library, c: Tensor, i: Tensor, f: Tensor, g: Tensor) -> Tensor:
+        ctx.library = library
+        ctx.save_for_backward(c, i, f, g)
+        (new,) = _like(c)
+        _run(library, "update", c, i, f, g, new)
+        return new
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        c, i, f, g = ctx.saved_tensors
+        (by_c,), (by_i, by_f, by_g) = _like(c), _like(c, 3)
+        gradient = gradient if step(gradient) else gradient.contiguous(memory_format=torch.channels_last)
+        _run(ctx.library, "update_gradients", c, i, f, g, gradient, by_c, by_i, by_f, by_g)
+        return None, by_c, by_i, by_f, by_g
+
+
+class _Expose(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, library: Library, o: Tensor, u: Tensor) -> Tensor:
+        ctx.library = library
+        ctx.save_for_backward(o, u)
+        (h,) = _like(o)
+        _run(library, "expose", o, u, h)
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        o, u = ctx.saved_tensors
+        (by_o,), (by_u,) = _like(o), _like(o)
+        gradient = gradient if step(gradient) else gradient.contiguous(memory_format=torch.channels_last)
+        _run(ctx.library, "expose_gradients", o, u, gradient, by_o, by_u)
+        return None, by_o, by_u
+
+
+class Gates:
+    """The native gates, and when to use them.
+
+    Args:
+        library: the compiled functions.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+
+    @staticmethod
+    def suits(*tensors: Tensor) -> bool:
+        """Return whether arrays are such as they take, and faster than torch would be."""
+        first = tensors[0]
+        return (
+            first.numel() >= LEAST and all_plain(*tensors) and all(x.shape == first.shape and step(x) for x in tensors)
+        )
+
+    def update(self, c: Tensor, i: Tensor, f: Tensor, g: Tensor) -> Tensor:
+        """Return σ(f) ⊙ c + σ(i) ⊙ tanh(g)."""
+        result: Tensor = _Update.apply(self.library, c, i, f, g)  # type: ignore[no-untyped-call]
+        return result
+
+    def expose(self, o: Tensor, u: Tensor) -> Tensor:
+        """Return σ(o) ⊙ tanh(u)."""
+        result: Tensor = _Expose.apply(self.library, o, u)  # type: ignore[no-untyped-call]
+        return result
+
+
+@cache
+def find() -> Gates | None:
+    """Return the native gates, compiled now where they have not been, or None where there can be none."""
+    library = find_library()
+    return None if library is None else Gates(library)

@@ -1,0 +1,95 @@
+"""The compiled functions as Python calls them, tried once before they are trusted."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from framecast.compute.native.build import NotNativeError, load_code
+
+TOLERANCE = 1e-4
+"""Largest error of the trial, relative to the largest number."""
+PLAIN = (Tensor, nn.Parameter)
+SHAPES = ((24, 40, 3), (24, 40, 5))
+"""Inputs, outputs and kernels of the trial."""
+
+
+class Library:
+    """The compiled functions.
+
+    Args:
+        code: as ``load_code`` returns it.
+    """
+
+    def __init__(self, code: ctypes.CDLL) -> None:
+        self._code = code
+        self._functions: dict[str, Any] = {}
+
+    def call(self, name: str, *arguments: Any) -> int:
+        """Call framecast_<name> with the addresses of tensors, whole numbers, arrays, and torch's number of threads."""
+        if name not in self._functions:
+            function = self._functions[name] = self._code[f"framecast_{name}"]
+            function.restype = ctypes.c_long
+        values: list[Any] = []
+        for argument in arguments:
+            if isinstance(argument, Tensor):
+                values.append(ctypes.c_void_p(argument.data_ptr()))
+            else:
+                values.append(ctypes.c_long(argument) if isinstance(argument, int) else argument)
+        result: int = self._functions[name](*values, ctypes.c_int(torch.get_num_threads()))
+        return result
+
+
+def all_plain(*tensors: Tensor) -> bool:
+    """Return whether tensors hold float32 numbers on the processor, and nobody watches what is done with them.
+
+    Others, such as the tensors without numbers that costs are counted on, are for torch.
+    """
+    if torch.compiler.is_compiling():
+        return all(x.is_cpu and x.dtype == torch.float32 for x in tensors)
+    watched = torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()
+    return not watched and all(type(x) in PLAIN and x.is_cpu and x.dtype == torch.float32 for x in tensors)
+
+
+@cache
+def find_library() -> Library | None:
+    """Return the compiled functions, compiled now where they have not been, or None where there can be none."""
+    return None if why_not() else _library()
+
+
+@cache
+def why_not() -> str:
+    """Return why there can be no native code here, or ""."""
+    try:
+        _try(_library())
+    except NotNativeError as error:
+        return str(error)
+    return ""
+
+
+@cache
+def _library() -> Library:
+    return Library(load_code())
+
+
+def _try(library: Library) -> None:
+    """Refuse a library whose numbers are wrong, as those of a compiler's fault would be.
+
+    Raises:
+        NotNativeError: they are.
+    """
+    from framecast.compute.native.conv_same import convolve, transform_kernel
+
+    for inputs, outputs, kernel in SHAPES:
+        x = torch.linspace(-1, 1, 2 * 9 * 11 * inputs).cos().view(2, 9, 11, inputs).permute(0, 3, 1, 2)
+        weight = torch.linspace(-2, 2, outputs * inputs * kernel**2).sin().view(outputs, inputs, kernel, kernel)
+        expected = F.conv2d(x, weight, padding=kernel // 2)
+        found = convolve(library, x, transform_kernel(library, weight, turned=False), None, outputs, kernel)
+        error = float((found - expected).abs().max() / expected.abs().max())
+        if not error < TOLERANCE:
+            raise NotNativeError(f"its numbers are wrong by {error:.1e} on this processor")
