@@ -10,6 +10,7 @@ import framecast as fc
 from framecast.models.recurrent import RecurrentForecaster
 from framecast.registry import ONE_SHOT, model_entry
 
+pytestmark = pytest.mark.usefixtures("either_way")
 MODELS = fc.list_models()
 every_model = pytest.mark.parametrize("name", MODELS)
 every_recurrent = pytest.mark.parametrize("name", RECURRENT)

@@ -16,6 +16,7 @@ import framecast as fc
 from framecast.registry import model_entry
 from framecast.weights.importing import UnusedWeightsWarning
 
+pytestmark = pytest.mark.usefixtures("either_way")
 TOLERANCE = 1e-5
 
 RECURRENT = {

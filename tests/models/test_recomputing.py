@@ -9,6 +9,7 @@ from samples.models import CONTEXT, HORIZON, RECURRENT, small_clip, small_model
 from framecast.models.forecaster import segment_length
 from framecast.registry import ONE_SHOT
 
+pytestmark = pytest.mark.usefixtures("either_way")
 STEPS = CONTEXT + HORIZON - 1
 
 

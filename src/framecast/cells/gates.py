@@ -8,7 +8,6 @@ No cell here adds a forget bias, a peephole or a normalisation layer; the releas
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -33,10 +32,15 @@ def exposed(o: Tensor, u: Tensor) -> Tensor:
     return torch.sigmoid(o) * tanh(u)
 
 
-@cache
+_found: list[Any] = []
+"""The native gates or None, once they were looked for."""
+
+
 def _native() -> Any:
     """Return the native gates, or None where there can be none."""
-    return resolve("framecast.compute.native.gates:find")()
+    if not _found:
+        _found.append(resolve("framecast.compute.native.gates:find")())
+    return _found[0]
 
 
 def tanh(x: Tensor) -> Tensor:
