@@ -213,9 +213,13 @@ template <long N> static void transform_inputs(const Shape &s, Tile tile, const 
         }
     for (long c = 0; c < s.inputs; c += L, to += L) {
         V patch[N], half[N * N], row[N];
+        bool whole = s.inputs - c >= L;
         for (long j = 0; j < N; j++) {
+            if (whole)
 #pragma GCC unroll 8
-            for (long i = 0; i < N; i++) patch[i] = load(from[i * N + j] + c, s.inputs - c);
+                for (long i = 0; i < N; i++) patch[i] = *(const V *)(from[i * N + j] + c);
+            else
+                for (long i = 0; i < N; i++) patch[i] = load(from[i * N + j] + c, s.inputs - c);
             Points<N>::inputs(patch, 1, row);
 #pragma GCC unroll 8
             for (long i = 0; i < N; i++) half[i * N + j] = row[i];
@@ -241,10 +245,15 @@ static void transform_outputs(const Shape &s, Tile tile, const float *from, long
             for (long i = 0; i < M; i++) half[i * N + j] = row[i];
         }
         V added = bias ? load(bias + o, s.outputs - o) : V{};
+        bool whole = s.outputs - o >= L && columns == M;
         for (long i = 0; i < rows; i++) {
             Points<N>::outputs(half + i * N, row);
             float *to = y + ((tile.map * s.height + tile.top + i) * s.width + tile.left) * s.outputs + o;
-            for (long j = 0; j < columns; j++) store(to + j * s.outputs, row[j] + added, s.outputs - o);
+            if (whole)
+#pragma GCC unroll 4
+                for (long j = 0; j < M; j++) *(V *)(to + j * s.outputs) = row[j] + added;
+            else
+                for (long j = 0; j < columns; j++) store(to + j * s.outputs, row[j] + added, s.outputs - o);
         }
     }
 }
