@@ -8,6 +8,7 @@ Everything is imported when it is first used, so ``import framecast`` itself cos
 ``__init__.pyi``.
 """
 
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,11 @@ from typing import Any
 import lazy_loader
 
 __version__ = "0.1.0"
+
+# Threads that spin while they wait starve each other as soon as anything else runs (benchmarks/threads.py). Torch reads
+# this once, when it is imported; who has imported it already has chosen.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 _public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 

@@ -38,8 +38,6 @@ def main(arguments: list[str] | None = None) -> int:
     Ctrl-C or SIGTERM with all saved.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    # Threads that spin for long while they wait starve each other as soon as anything else runs.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(message)s"))
     logging.basicConfig(handlers=[handler])

@@ -59,10 +59,11 @@ def test_convolutions_of_any_shape(
 ) -> None:
     torch.manual_seed(seed)
     x, weight = last(torch.randn(batch, inputs, height, width)), torch.randn(outputs, inputs, kernel, kernel)
-    added, gradient = torch.randn(outputs) if bias else None, torch.randn(batch, outputs, height, width)
+    added = [torch.randn(outputs), last(torch.randn(batch, outputs, height, width))] if bias else []
+    gradient = torch.randn(batch, outputs, height, width)
     results = []
     for dtype in (torch.float32, torch.float64):
-        given = [leaf(part, dtype) for part in (x, weight, added) if part is not None]
+        given = [leaf(part, dtype) for part in (x, weight, *added)]
         y = conv_same(*given)
         assert (y.grad_fn.name() == "_ConvolveBackward") == (dtype == torch.float32)
         y.backward(gradient.to(dtype))
@@ -261,7 +262,7 @@ def test_wrong_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         def call(self, name: str, *arguments: Any) -> int:
             result = super().call(name, *arguments)
             if name == "convolve":
-                arguments[3].mul_(1.01)
+                arguments[5].mul_(1.01)
             return result
 
     with pytest.raises(NotNativeError, match="its numbers are wrong by"):

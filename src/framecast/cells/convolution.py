@@ -55,19 +55,18 @@ def once(owner: nn.Module, make: Callable[[], Tensor]) -> Tensor:
     return result
 
 
-def conv_same(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolve x (B, C, H, W) with an odd kernel (O, C, k, k), zeros around it, to (B, O, H, W)."""
+def conv_same(x: Tensor, weight: Tensor, bias: Tensor | None = None, plus: Tensor | None = None) -> Tensor:
+    """Convolve x (B, C, H, W) with an odd kernel (O, C, k, k), zeros around it, and add ``plus`` (B, O, H, W)."""
     if weight.shape[-1] == 1 and x.is_cpu and x.is_contiguous(memory_format=torch.channels_last):
         # A product of matrices, which torch does not make of it by itself.
-        return F.linear(x.movedim(1, -1), weight[:, :, 0, 0], bias).movedim(-1, 1)
-    native = _native()
-    if native is not None and native.suits(x, weight):
-        if torch.compiler.is_compiling():
-            result: Tensor = native.operation(x, weight, bias)
-        else:
-            result = native.convolve(x, weight, bias, _memo.get())
-        return result
-    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+        result = F.linear(x.movedim(1, -1), weight[:, :, 0, 0], bias).movedim(-1, 1)
+    elif (native := _native()) is None or not native.suits(x, weight, plus):
+        result = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+    elif torch.compiler.is_compiling():
+        result = native.operation(x, weight, bias)
+    else:
+        return native.convolve(x, weight, bias, plus, _memo.get())  # type: ignore[no-any-return]
+    return result if plus is None else plus + result
 
 
 _found: list[Any] = []
@@ -99,9 +98,9 @@ class SameConv2d(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool = True) -> None:
         super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve x (B, C, H, W)."""
-        return conv_same(x, self.weight, self.bias)
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """Convolve x (B, C, H, W), and add ``plus`` (B, O, H, W)."""
+        return conv_same(x, self.weight, self.bias, plus)
 
 
 class JointConv2d(SameConv2d):

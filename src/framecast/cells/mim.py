@@ -59,7 +59,7 @@ class MIM(SpatiotemporalCell):
         change = exposed(o, n)
         i, f, g, o = self.steady(torch.cat([change, c], 1)).chunk(4, 1)
         s = gated_update(s, i, f, g)
-        steady = exposed(o + self.steady_output(s), s)
+        steady = exposed(self.steady_output(s, plus=o), s)
         i, g, o = self.gates(torch.cat([x, h], 1)).chunk(3, 1)
         c = steady + exposed(i, g)
         m, *_ = self.wander(x, memory)

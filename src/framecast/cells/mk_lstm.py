@@ -48,11 +48,11 @@ class MKLSTM(Cell):
         """Take one step; the zigzag memory is handed on untouched."""
         h, c3, c5 = state
         xh = torch.cat([x, h], 1)
-        i3, f3, g3 = self.gates3(xh).chunk(3, 1)
+        # One kernel's gates at a time, so that the other's need not be kept in a forecast of a large map.
+        c3 = gated_update(c3, *self.gates3(xh).chunk(3, 1))
         i5, f5, g5, o = conv_same(xh, once(self, self._folded), self.gates5.bias).chunk(4, 1)
-        c3 = gated_update(c3, i3, f3, g3)
         c5 = gated_update(c5, i5, f5, g5)
-        o = o + self.memory3(c3) + self.memory5(c5)
+        o = self.memory5(c5, plus=self.memory3(c3, plus=o))
         h = exposed(o, self.project(torch.cat([c3, c5], 1)))
         return h, (h, c3, c5), memory
 

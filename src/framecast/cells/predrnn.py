@@ -82,7 +82,7 @@ class SpatiotemporalCell(Cell):
     def expose(self, o: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """Return h' and o, before its non-linearity, from its share of x and h and both new memories."""
         memories = torch.cat([c, m], 1)
-        o = o + self.output(memories)
+        o = self.output(memories, plus=o)
         return exposed(o, self.project(memories)), o
 
 

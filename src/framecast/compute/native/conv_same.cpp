@@ -232,9 +232,15 @@ template <long N> static void transform_inputs(const Shape &s, Tile tile, const 
     }
 }
 
-// A' product A of a tile, for the outputs from `first` on, plus bias.
+// What is added to a convolution: a bias, and a map whose pixels lie `step` floats apart; either may be null.
+struct Added {
+    const float *bias, *map;
+    long step;
+};
+
+// A' product A of a tile, for the outputs from `first` on, and what is added.
 template <long N>
-static void transform_outputs(const Shape &s, Tile tile, const float *from, long stride, long first, const float *bias, float *y) {
+static void transform_outputs(const Shape &s, Tile tile, const float *from, long stride, long first, Added added, float *y) {
     long rows = std::min(M, s.height - tile.top), columns = std::min(M, s.width - tile.left);
     for (long o = first; o < std::min(first + s.block, s.outputs); o += L, from += L) {
         V places[N], half[M * N], row[M];
@@ -244,16 +250,21 @@ static void transform_outputs(const Shape &s, Tile tile, const float *from, long
             Points<N>::outputs(places, row);
             for (long i = 0; i < M; i++) half[i * N + j] = row[i];
         }
-        V added = bias ? load(bias + o, s.outputs - o) : V{};
+        V bias = added.bias ? load(added.bias + o, s.outputs - o) : V{};
         bool whole = s.outputs - o >= L && columns == M;
         for (long i = 0; i < rows; i++) {
             Points<N>::outputs(half + i * N, row);
-            float *to = y + ((tile.map * s.height + tile.top + i) * s.width + tile.left) * s.outputs + o;
+            long pixel = (tile.map * s.height + tile.top + i) * s.width + tile.left;
+#pragma GCC unroll 4
+            for (long j = 0; j < M; j++) row[j] += bias;
+            if (added.map)
+                for (long j = 0; j < columns; j++) row[j] += load(added.map + (pixel + j) * added.step + o, s.outputs - o);
+            float *to = y + pixel * s.outputs + o;
             if (whole)
 #pragma GCC unroll 4
-                for (long j = 0; j < M; j++) *(V *)(to + j * s.outputs) = row[j] + added;
+                for (long j = 0; j < M; j++) *(V *)(to + j * s.outputs) = row[j];
             else
-                for (long j = 0; j < columns; j++) store(to + j * s.outputs, row[j] + added, s.outputs - o);
+                for (long j = 0; j < columns; j++) store(to + j * s.outputs, row[j], s.outputs - o);
         }
     }
 }
@@ -289,7 +300,7 @@ static float *kernel_at(float *kernels, const Shape &s, long place, long output)
 }
 
 template <long N>
-static void convolve(const Shape &s, const float *x, float *kernels, const float *bias, float *y, int threads) {
+static void convolve(const Shape &s, const float *x, float *kernels, Added added, float *y, int threads) {
     long in_stride = place_stride(TILES, s.channels), out_stride = place_stride(TILES, s.block);
     std::vector<float> zeros(s.channels);
 #pragma omp parallel num_threads(threads)
@@ -307,7 +318,7 @@ static void convolve(const Shape &s, const float *x, float *kernels, const float
                                         kernel_at(kernels, s, place, o), PANEL, s.inputs,
                                         products + place * out_stride + o - first, s.block);
                 for (long t = 0; t < count; t++)
-                    transform_outputs<N>(s, Tile(s, start + t), products + t * s.block, out_stride, first, bias, y);
+                    transform_outputs<N>(s, Tile(s, start + t), products + t * s.block, out_stride, first, added, y);
             }
         }
     }
@@ -412,9 +423,10 @@ void framecast_transform_kernel(const float *g, const long *strides, int turned,
     FOR_KERNEL(transform_kernel, Shape(0, 0, 0, inputs, outputs), g, at, turned, kernels, threads);
 }
 
-void framecast_convolve(const float *x, float *kernels, const float *bias, float *y, long batch, long height, long width,
-                        long inputs, long outputs, long kernel, int threads) {
-    FOR_KERNEL(convolve, Shape(batch, height, width, inputs, outputs), x, kernels, bias, y, threads);
+void framecast_convolve(const float *x, float *kernels, const float *bias, const float *plus, long plus_step, float *y,
+                        long batch, long height, long width, long inputs, long outputs, long kernel, int threads) {
+    Added added{bias, plus, plus_step};
+    FOR_KERNEL(convolve, Shape(batch, height, width, inputs, outputs), x, kernels, added, y, threads);
 }
 
 // Add to gathered, which is laid out as kernels are.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from framecast.compute.native.library import Library, all_plain, find_library
+from framecast.compute.native.library import Library, all_plain, find_library, pixel_step
 
 KERNELS = (3, 5)
 WORTH = 2_000_000
@@ -38,11 +38,15 @@ def transform_kernel(library: Library, weight: Tensor, turned: bool) -> Tensor:
     return result
 
 
-def convolve(library: Library, x: Tensor, kernels: Tensor, bias: Tensor | None, outputs: int, kernel: int) -> Tensor:
-    """Convolve x (B, C, H, W), channels last, with transformed kernels."""
+def convolve(
+    library: Library, x: Tensor, kernels: Tensor, outputs: int, kernel: int, bias: Tensor | None = None,
+    plus: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Convolve x (B, C, H, W), channels last, with transformed kernels, and add a bias and a map (B, O, H, W)."""
     batch, inputs, height, width = x.shape
     y = torch.empty((batch, outputs, height, width), memory_format=LAST)
-    library.call("convolve", x, kernels, bias, y, batch, height, width, inputs, outputs, kernel)
+    step = 0 if plus is None else pixel_step(plus)
+    library.call("convolve", x, kernels, bias, plus, step, y, batch, height, width, inputs, outputs, kernel)
     return y
 
 
@@ -114,11 +118,13 @@ class _Transform(torch.autograd.Function):
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, token: Tensor, bias: Tensor | None, kernels: Kernels) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, token: Tensor, bias: Tensor | None, plus: Tensor | None, kernels: Kernels
+    ) -> Tensor:
         ctx.save_for_backward(x)
         ctx.kernels = kernels
         outputs, _, kernel, _ = kernels.weight.shape
-        return convolve(kernels.library, x, kernels.forward, bias, outputs, kernel)
+        return convolve(kernels.library, x, kernels.forward, outputs, kernel, bias, plus)
 
     @staticmethod
     @once_differentiable
@@ -128,13 +134,13 @@ class _Convolve(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=LAST)
         by_x = by_bias = by_token = None
         if ctx.needs_input_grad[0]:
-            by_x = convolve(kernels.library, gradient, kernels.turned, None, inputs, kernel)
+            by_x = convolve(kernels.library, gradient, kernels.turned, inputs, kernel)
         if ctx.needs_input_grad[1]:
             kernels.gather(ctx.saved_tensors[0], gradient)
             by_token = gradient.new_zeros(())
         if ctx.needs_input_grad[2]:
             by_bias = gradient.sum((0, 2, 3))
-        return by_x, by_token, by_bias, None
+        return by_x, by_token, by_bias, gradient if ctx.needs_input_grad[3] else None, None
 
 
 def pays(pixels: int, inputs: int, outputs: int, kernel: int) -> bool:
@@ -153,17 +159,21 @@ class ConvSame:
         self.library = library
 
     @staticmethod
-    def suits(x: Tensor, weight: Tensor) -> bool:
-        """Return whether x and weight are such as it takes, and faster than torch would be."""
+    def suits(x: Tensor, weight: Tensor, plus: Tensor | None) -> bool:
+        """Return whether x, weight and what is added are such as it takes, and faster than torch would be."""
         if not all_plain(x, weight) or torch.is_autocast_enabled("cpu"):
             return False
         outputs, inputs, kernel, _ = weight.shape
         if kernel not in KERNELS or torch.compiler.is_exporting() or not x.is_contiguous(memory_format=LAST):
             return False
+        if plus is not None and not (all_plain(plus) and pixel_step(plus)):
+            return False
         return pays(x.shape[0] * x.shape[2] * x.shape[3], inputs, outputs, kernel)
 
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, memo: MutableMapping[Any, Any] | None) -> Tensor:
-        """Convolve x with weights, whose transformed kernels are kept in the memo of a roll-out."""
+    def convolve(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, plus: Tensor | None, memo: MutableMapping[Any, Any] | None
+    ) -> Tensor:
+        """Convolve x with weights, whose transformed kernels are kept in the memo of a roll-out, and add ``plus``."""
         place = id(weight), torch.is_grad_enabled()
         kept = None if memo is None else memo.get(place)
         if kept is None:
@@ -173,7 +183,7 @@ class ConvSame:
             if memo is not None:
                 memo[place] = kept  # it holds the weight too, so no other tensor has its number meanwhile
         _, kernels, token = kept
-        result: Tensor = _Convolve.apply(x, token, bias, kernels)  # type: ignore[no-untyped-call]
+        result: Tensor = _Convolve.apply(x, token, bias, plus, kernels)  # type: ignore[no-untyped-call]
         return result
 
     @staticmethod
@@ -194,9 +204,8 @@ def find() -> ConvSame | None:
 def operation(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve x (B, C, H, W), channels last, with weights (O, C, k, k), zeros around it."""
     library = _present_library()
-    return convolve(
-        library, x, transform_kernel(library, weight, turned=False), bias, weight.shape[0], weight.shape[-1]
-    )
+    kernels = transform_kernel(library, weight, turned=False)
+    return convolve(library, x, kernels, weight.shape[0], weight.shape[-1], bias)
 
 
 @operation.register_fake
@@ -209,7 +218,7 @@ def gradients(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tens
     """Return the gradients by x and by weights."""
     library, (outputs, inputs, kernel, _) = _present_library(), weight.shape
     gradient = gradient.contiguous(memory_format=LAST)
-    by_x = convolve(library, gradient, transform_kernel(library, weight, turned=True), None, inputs, kernel)
+    by_x = convolve(library, gradient, transform_kernel(library, weight, turned=True), inputs, kernel)
     gathered = torch.zeros(library.call("kernel_size", inputs, outputs, kernel))
     gather(library, x, gradient, gathered, kernel)
     return by_x, kernel_gradient(library, gathered, weight.shape)

@@ -10,23 +10,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from framecast.compute.native.library import Library, all_plain, find_library
+from framecast.compute.native.library import Library, all_plain, find_library, pixel_step
 
 LEAST = 4096
 """Numbers of an array from which on the native gates are faster, with all that is around them."""
 
 
-def step(x: Tensor) -> int:
-    """Return the floats between pixels of x (B, C, H, W) whose channels lie side by side, or 0 where they do not."""
-    _, channels, height, width = x.shape
-    pixel = x.stride(3)
-    strides = (height * width * pixel, 1, width * pixel, pixel)
-    return pixel if pixel >= channels and x.stride() == strides else 0
-
-
 def _arrays(*tensors: Tensor) -> ctypes.Array[Any]:
     """Return addresses and steps, as the compiled functions take them."""
-    words = [word for tensor in tensors for word in (tensor.data_ptr(), step(tensor))]
+    words = [word for tensor in tensors for word in (tensor.data_ptr(), pixel_step(tensor))]
     return (ctypes.c_long * len(words))(*words)
 
 
@@ -56,7 +48,7 @@ class _Update(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         c, i, f, g = ctx.saved_tensors
         (by_c,), (by_i, by_f, by_g) = _like(c), _like(c, 3)
-        gradient = gradient if step(gradient) else gradient.contiguous(memory_format=torch.channels_last)
+        gradient = gradient if pixel_step(gradient) else gradient.contiguous(memory_format=torch.channels_last)
         _run(ctx.library, "update_gradients", c, i, f, g, gradient, by_c, by_i, by_f, by_g)
         return None, by_c, by_i, by_f, by_g
 
@@ -75,7 +67,7 @@ class _Expose(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         o, u = ctx.saved_tensors
         (by_o,), (by_u,) = _like(o), _like(o)
-        gradient = gradient if step(gradient) else gradient.contiguous(memory_format=torch.channels_last)
+        gradient = gradient if pixel_step(gradient) else gradient.contiguous(memory_format=torch.channels_last)
         _run(ctx.library, "expose_gradients", o, u, gradient, by_o, by_u)
         return None, by_o, by_u
 
@@ -95,7 +87,9 @@ class Gates:
         """Return whether arrays are such as they take, and faster than torch would be."""
         first = tensors[0]
         return (
-            first.numel() >= LEAST and all_plain(*tensors) and all(x.shape == first.shape and step(x) for x in tensors)
+            first.numel() >= LEAST
+            and all_plain(*tensors)
+            and all(x.shape == first.shape and pixel_step(x) for x in tensors)
         )
 
     def update(self, c: Tensor, i: Tensor, f: Tensor, g: Tensor) -> Tensor:
