@@ -65,7 +65,8 @@ def test_convolutions_of_any_shape(
     for dtype in (torch.float32, torch.float64):
         given = [leaf(part, dtype) for part in (x, weight, *added)]
         y = conv_same(*given)
-        assert (y.grad_fn.name() == "_ConvolveBackward") == (dtype == torch.float32)
+        if height * width > 1 and inputs > 1:  # else there are other orders of so few numbers
+            assert (y.grad_fn.name() == "_ConvolveBackward") == (dtype == torch.float32)
         y.backward(gradient.to(dtype))
         results.append([y.detach(), *(part.grad for part in given)])
     for found, exact in zip(*results, strict=True):

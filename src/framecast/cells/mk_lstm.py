@@ -47,14 +47,16 @@ class MKLSTM(Cell):
     def forward(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
         """Take one step; the zigzag memory is handed on untouched."""
         h, c3, c5 = state
-        xh = torch.cat([x, h], 1)
-        # One kernel's gates at a time, so that the other's need not be kept in a forecast of a large map.
-        c3 = gated_update(c3, *self.gates3(xh).chunk(3, 1))
-        i5, f5, g5, o = conv_same(xh, once(self, self._folded), self.gates5.bias).chunk(4, 1)
-        c5 = gated_update(c5, i5, f5, g5)
+        c3, c5, o = self._update(torch.cat([x, h], 1), c3, c5)
         o = self.memory5(c5, plus=self.memory3(c3, plus=o))
         h = exposed(o, self.project(torch.cat([c3, c5], 1)))
         return h, (h, c3, c5), memory
+
+    def _update(self, xh: Tensor, c3: Tensor, c5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return both new memories and o₃ + o₅; a forecast holds the gates of one kernel at a time."""
+        c3 = gated_update(c3, *self.gates3(xh).chunk(3, 1))
+        i5, f5, g5, o = conv_same(xh, once(self, self._folded), self.gates5.bias).chunk(4, 1)
+        return c3, gated_update(c5, i5, f5, g5), o
 
     def _folded(self) -> Tensor:
         """Return the 5x5 kernels, to whose output gate the 3x3 one is added, padded with zeros."""
