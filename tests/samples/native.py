@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framecast.cells import convolution
-from framecast.cells import gates as cell_gates
+from framecast.cells import native
 from framecast.compute.native import conv_same, gates
 from framecast.compute.native.library import why_not
 
@@ -15,8 +14,7 @@ WAYS = ("torch", "native")
 def use(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """Have cells computed by torch alone, or by native code however little there is to do."""
     if way == "torch":
-        monkeypatch.setattr(convolution, "_found", [None])
-        monkeypatch.setattr(cell_gates, "_found", [None])
+        monkeypatch.setattr(native, "_found", [None])
         return
     if why_not():
         pytest.skip(why_not())

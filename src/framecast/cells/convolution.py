@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from framecast.cells.native import native
 from framecast.errors import OptionError
-from framecast.registry import resolve
 
 Memo = dict[Any, Any]
 """What one roll-out has made so far."""
@@ -60,29 +60,13 @@ def conv_same(x: Tensor, weight: Tensor, bias: Tensor | None = None, plus: Tenso
     if weight.shape[-1] == 1 and x.is_cpu and x.is_contiguous(memory_format=torch.channels_last):
         # A product of matrices, which torch does not make of it by itself.
         result = F.linear(x.movedim(1, -1), weight[:, :, 0, 0], bias).movedim(-1, 1)
-    elif (native := _native()) is None or not native.suits(x, weight, plus):
+    elif (parts := native()) is None or not parts.convolution.suits(x, weight, plus):
         result = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
     elif torch.compiler.is_compiling():
-        result = native.operation(x, weight, bias)
+        result = parts.convolution.operation(x, weight, bias)
     else:
-        return native.convolve(x, weight, bias, plus, _memo.get())  # type: ignore[no-any-return]
+        return parts.convolution.convolve(x, weight, bias, plus, _memo.get())  # type: ignore[no-any-return]
     return result if plus is None else plus + result
-
-
-_found: list[Any] = []
-"""The native convolution or None, once it was looked for; torch's compiler cannot trace ``functools.cache``."""
-
-
-def _native() -> Any:
-    """Return the native convolution, or None where there can be none."""
-    if not _found:
-        _found.append(resolve("framecast.compute.native.conv_same:find")())
-    return _found[0]
-
-
-def has_native() -> bool:
-    """Return whether there is a native convolution; the first call may compile it."""
-    return _native() is not None
 
 
 class SameConv2d(nn.Conv2d):

@@ -13,34 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framecast.registry import resolve
+from framecast.cells.native import native
 
 
 def gated_update(memory: Tensor, i: Tensor, f: Tensor, g: Tensor) -> Tensor:
     """Return σ(f) ⊙ memory + σ(i) ⊙ tanh(g), all (B, C, H, W), gates given before their non-linearity."""
-    native = None if torch.compiler.is_compiling() else _native()
-    if native is not None and native.suits(memory, i, f, g):
-        return native.update(memory, i, f, g)  # type: ignore[no-any-return]
+    parts = None if torch.compiler.is_compiling() else native()
+    if parts is not None and parts.gates.suits(memory, i, f, g):
+        return parts.gates.update(memory, i, f, g)  # type: ignore[no-any-return]
     return torch.sigmoid(f) * memory + torch.sigmoid(i) * tanh(g)
 
 
 def exposed(o: Tensor, u: Tensor) -> Tensor:
     """Return σ(o) ⊙ tanh(u), all (B, C, H, W): what an output gate lets through."""
-    native = None if torch.compiler.is_compiling() else _native()
-    if native is not None and native.suits(o, u):
-        return native.expose(o, u)  # type: ignore[no-any-return]
+    parts = None if torch.compiler.is_compiling() else native()
+    if parts is not None and parts.gates.suits(o, u):
+        return parts.gates.expose(o, u)  # type: ignore[no-any-return]
     return torch.sigmoid(o) * tanh(u)
-
-
-_found: list[Any] = []
-"""The native gates or None, once they were looked for."""
-
-
-def _native() -> Any:
-    """Return the native gates, or None where there can be none."""
-    if not _found:
-        _found.append(resolve("framecast.compute.native.gates:find")())
-    return _found[0]
 
 
 def tanh(x: Tensor) -> Tensor:

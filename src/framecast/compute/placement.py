@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
-from framecast.cells.convolution import has_native
+from framecast.cells.native import native
 from framecast.errors import UnknownNameError
 from framecast.models.forecaster import Forecaster
 from framecast.models.recurrent import RecurrentForecaster
@@ -75,8 +75,8 @@ def arrange(model: Forecaster, layout: str, device: torch.device) -> None:
 def _prefers_channels_last(model: Forecaster, device: torch.device) -> bool:
     if device.type != "cpu":
         return device.type == "cuda"
-    native = isinstance(model, RecurrentForecaster) and has_native()
-    return native or torch.backends.cpu.get_cpu_capability() == "AVX512"
+    has_native = isinstance(model, RecurrentForecaster) and native() is not None
+    return has_native or torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def place(model: Forecaster, device: torch.device) -> None:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from framecast.cells.cell import Cell, State
-from framecast.cells.convolution import Memo, OneRollout, SameConv2d, has_native
+from framecast.cells.convolution import Memo, OneRollout, SameConv2d
+from framecast.cells.native import native
 from framecast.errors import OptionError, check_count
 from framecast.models.forecaster import (
     Forecaster,
@@ -205,7 +206,7 @@ class RecurrentForecaster(Forecaster):
     def _order(self, x: Tensor) -> torch.memory_format:
         if self.layout is not None:
             return self.layout
-        return torch.channels_last if x.device.type == "cpu" and has_native() else torch.contiguous_format
+        return torch.channels_last if x.device.type == "cpu" and native() is not None else torch.contiguous_format
 
     def _check_feedback(self, horizon: int) -> None:
         if horizon > 1 and self.out_channels != self.in_channels:

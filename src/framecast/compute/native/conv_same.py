@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import MutableMapping, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -191,13 +190,6 @@ class ConvSame:
         """Convolve as one operation, which the compiler takes as it is."""
         result: Tensor = operation(x, weight, bias)
         return result
-
-
-@cache
-def find() -> ConvSame | None:
-    """Return the native convolution, compiled now where it has not been, or None where there can be none."""
-    library = find_library()
-    return None if library is None else ConvSame(library)
 
 
 @torch.library.custom_op("framecast::conv_same", mutates_args=())

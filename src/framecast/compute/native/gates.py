@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from framecast.compute.native.library import Library, all_plain, find_library, pixel_step
+from framecast.compute.native.library import Library, all_plain, pixel_step
 
 LEAST = 4096
 """Numbers of an array from which on the native gates are faster, with all that is around them."""
@@ -101,10 +100,3 @@ class Gates:
         """Return σ(o) ⊙ tanh(u)."""
         result: Tensor = _Expose.apply(self.library, o, u)  # type: ignore[no-untyped-call]
         return result
-
-
-@cache
-def find() -> Gates | None:
-    """Return the native gates, compiled now where they have not been, or None where there can be none."""
-    library = find_library()
-    return None if library is None else Gates(library)
