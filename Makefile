@@ -22,6 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[nowcast]' \
 	  || echo 'pysteps could not be built (it needs a C compiler): what needs it is skipped'
+	@$(BIN)/python -m framecast.compute.native
 	touch $(READY)
 
 demo: $(READY) ## train, evaluate, forecast and report in a few minutes

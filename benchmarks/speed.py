@@ -3,9 +3,9 @@
 Every way to compute a model takes its turn in every round, so that whatever else the machine does hits all alike. A
 ratio is taken within each round; the median of all rounds is given, and the quartiles, between which half of them lie.
 Ways: "published" (``benchmarks/published.py``, its outputs first checked against the reference vectors), "framecast" as
-it is, "torch alone" without the native code, "lean" (recomputing), and where asked for "compiled", and bfloat16 where the
-processor is faster in it. GFLOP/s are those of the convolutions as they are written, whatever is saved of them; those of "published" stand beside the
-convolution peak measured in the same process, so that everybody can see whether the baseline is a straw man.
+it is, "torch alone" without native code, "lean" (recomputing), "compiled", and bfloat16 where the processor is faster
+in it. GFLOP/s count the convolutions as they are written, whatever is saved of them; those of "published" stand beside
+the convolution peak measured in the same process, so that everybody can see whether the baseline is a straw man.
 """
 
 from __future__ import annotations

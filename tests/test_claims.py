@@ -34,7 +34,7 @@ COMMANDS = [
 
 
 def test_the_readmes_figures_of_cost_are_those_of_the_benchmark() -> None:
-    (page,) = re.findall(r"\((benchmarks/results/[^)]+\.md)\)", README)
+    page, *_ = re.findall(r"\((benchmarks/results/[^)]+\.md)\)", README)
     results = (ROOT / page).read_text()
     said = " ".join(README.split())
     peak, seconds = (
@@ -43,7 +43,7 @@ def test_the_readmes_figures_of_cost_are_those_of_the_benchmark() -> None:
     )
     assert f"needs {peak} of the memory at the peak of a step, for {seconds} times the time" in said
     rows = [line.split("|") for line in results.splitlines() if line.startswith("| ms-lstm |")]
-    ours = [row for row in rows if row[3].strip() == "channels-first" and " to " in row[6]]
+    ours = [row for row in rows if row[3].strip() == "framecast" and " to " in row[6]]
     training, forecast = (sorted(float(row[column]) for row in ours) for column in (5, 9))
     assert f"training step of MS-LSTM is {training[0]} to {training[-1]} times as fast" in said
     assert f"a forecast {forecast[0]} to {forecast[-1]} times" in said

@@ -1,4 +1,4 @@
-"""Build the wheel and prove that it works without the tree: types, digits and page template are inside.
+"""Build the wheel and prove that it works without the tree: types, digits, page template and native code are inside.
 
 Run: python tools/check_wheel.py
 """
@@ -20,6 +20,8 @@ import framecast
 assert framecast.__file__.startswith(sys.argv[1]), framecast.__file__
 assert files("framecast").joinpath("py.typed").is_file()
 assert files("framecast.reporting").joinpath("page.html.j2").is_file()
+for name in ("conv_same.cpp", "gates.cpp", "vectors.h"):
+    assert files("framecast.compute.native").joinpath(name).is_file(), name
 clip = framecast.data("moving-mnist", size=16, context=2, horizon=2)["test"][0]["frames"]
 model = framecast.create_model("ms-lstm", hidden=4, layers=2)
 print("wheel: a forecast of", tuple(model(clip[None, :2], 3).shape))

@@ -31,3 +31,14 @@ def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "bfloat16_gain", lambda device: 1.0)
     monkeypatch.setattr(module.shutil, "which", lambda name: None)
     assert "needs a C++ compiler" in cheaper_ways("convlstm", SHAPE, 3, hidden=4)[-1]
+
+
+def test_native_code_is_measured_or_its_absence_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "bfloat16_gain", lambda device: 1.0)
+    monkeypatch.setattr(module, "median_seconds", lambda work, seconds=iter((4.0, 1.0)): (work(), next(seconds))[1])
+    monkeypatch.setattr(module, "why_not", lambda: "")
+    assert "native convolutions: in use, a 5x5 convolution is 4.0 times as fast" in module.native_advice()
+    monkeypatch.setattr(module, "why_not", lambda: "there is no C++ compiler (g++)")
+    advice = cheaper_ways("convlstm", SHAPE, 3, hidden=4)
+    assert any("native convolutions: none, there is no C++ compiler (g++)" in line for line in advice)
+    assert not any("native" in line for line in cheaper_ways("simvp", SHAPE, 3, hid_S=8, hid_T=16, N_T=2))

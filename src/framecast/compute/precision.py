@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -45,10 +46,15 @@ def _convolution_seconds(device: str, dtype: torch.dtype) -> float:
     maps, side = (4, 32) if where.type == "cpu" else (64, 64)  # too little work would measure an accelerator's launches
     x = torch.zeros(maps, 32, side, side, dtype=dtype, device=where)
     weight = torch.zeros(64, 32, 3, 3, dtype=dtype, device=where)
+    return median_seconds(lambda: F.conv2d(x, weight, padding=1))
+
+
+def median_seconds(work: Callable[[], torch.Tensor]) -> float:
+    """Return the median of a few rounds, without the first, of what gives a tensor."""
     times = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        F.conv2d(x, weight, padding=1).sum().item()  # the number makes an accelerator finish
+        work().sum().item()  # the number makes an accelerator finish
         times.append(time.perf_counter() - began)
     return statistics.median(times[1:])
 
