@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ import torch
 from samples.models import CONTEXT, HORIZON, small_clip, small_model
 
 import framecast as fc
+from framecast.cells import native
 from framecast.compute import compiling
 from framecast.compute.compiling import Way, apply_way, choose_way, compile_step, speed_up, undo_way
+from framecast.compute.placement import arrange
 from framecast.errors import OptionError, UnknownNameError
 from framecast.registry import model_entry
 from framecast.training.options import training_options
@@ -122,3 +126,25 @@ def test_a_way_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "can_capture", lambda _: False)
     assert speed_up(model) is model
     assert set(vars(model)) == before
+
+
+def test_a_step_is_one_graph_where_native_code_was_not_looked_for_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_found", [])
+    model, clip, graphs = small_model("convlstm").eval(), small_clip()[:, :CONTEXT], []
+
+    def count(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    arrange(model, "channels-first", CPU)
+    monkeypatch.setattr(torch, "compile", partial(compile_with, torch.compile, count))
+    compile_step(model)
+    torch.compiler.reset()
+    with torch.no_grad():
+        model.observe(clip[:, :1])  # type: ignore[operator]
+    assert len(graphs) == 1
+
+
+def compile_with(compile: Any, backend: Any, function: Any, **options: Any) -> Any:
+    """Compile as asked for, by another backend and whole."""
+    return compile(function, backend=backend, fullgraph=True, dynamic=options["dynamic"])

@@ -35,7 +35,8 @@ def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_native_code_is_measured_or_its_absence_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "bfloat16_gain", lambda device: 1.0)
-    monkeypatch.setattr(module, "median_seconds", lambda work, seconds=iter((4.0, 1.0)): (work(), next(seconds))[1])
+    seconds = iter((4.0, 1.0))
+    monkeypatch.setattr(module, "median_seconds", lambda work: (work(), next(seconds))[1])
     monkeypatch.setattr(module, "why_not", lambda: "")
     assert "native convolutions: in use, a 5x5 convolution is 4.0 times as fast" in module.native_advice()
     monkeypatch.setattr(module, "why_not", lambda: "there is no C++ compiler (g++)")

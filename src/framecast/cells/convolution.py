@@ -60,7 +60,7 @@ def conv_same(x: Tensor, weight: Tensor, bias: Tensor | None = None, plus: Tenso
     if weight.shape[-1] == 1 and x.is_cpu and x.is_contiguous(memory_format=torch.channels_last):
         # A product of matrices, which torch does not make of it by itself.
         result = F.linear(x.movedim(1, -1), weight[:, :, 0, 0], bias).movedim(-1, 1)
-    elif (parts := native()) is None or not parts.convolution.suits(x, weight, plus):
+    elif not x.is_cpu or (parts := native()) is None or not parts.convolution.suits(x, weight, plus):
         result = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
     elif torch.compiler.is_compiling():
         result = parts.convolution.operation(x, weight, bias)

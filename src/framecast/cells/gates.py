@@ -18,7 +18,7 @@ from framecast.cells.native import native
 
 def gated_update(memory: Tensor, i: Tensor, f: Tensor, g: Tensor) -> Tensor:
     """Return σ(f) ⊙ memory + σ(i) ⊙ tanh(g), all (B, C, H, W), gates given before their non-linearity."""
-    parts = None if torch.compiler.is_compiling() else native()
+    parts = native() if memory.is_cpu and not torch.compiler.is_compiling() else None
     if parts is not None and parts.gates.suits(memory, i, f, g):
         return parts.gates.update(memory, i, f, g)  # type: ignore[no-any-return]
     return torch.sigmoid(f) * memory + torch.sigmoid(i) * tanh(g)
@@ -26,7 +26,7 @@ def gated_update(memory: Tensor, i: Tensor, f: Tensor, g: Tensor) -> Tensor:
 
 def exposed(o: Tensor, u: Tensor) -> Tensor:
     """Return σ(o) ⊙ tanh(u), all (B, C, H, W): what an output gate lets through."""
-    parts = None if torch.compiler.is_compiling() else native()
+    parts = native() if o.is_cpu and not torch.compiler.is_compiling() else None
     if parts is not None and parts.gates.suits(o, u):
         return parts.gates.expose(o, u)  # type: ignore[no-any-return]
     return torch.sigmoid(o) * tanh(u)

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from framecast.cells.native import native
 from framecast.compute.graphs import Replayed, can_capture
 from framecast.errors import OptionError, UnknownNameError
 from framecast.models.forecaster import Forecaster
@@ -99,6 +100,7 @@ def compile_step(model: Forecaster) -> None:
     if torch.backends.cpu.get_cpu_capability() == "AVX2":
         # Where torch keeps to AVX2 on a processor with AVX-512, kernels of 512 bits give NaN now and then (torch 2.13).
         options["cpp.simdlen"] = 256
+    native()  # looked for now, as the compiler cannot trace how
     step = getattr(model, model.compiled_method)
     setattr(model, model.compiled_method, torch.compile(step, dynamic=False, options=options))
 
