@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 from framecast.compute.native.build import NotNativeError, load_code
 
@@ -74,7 +75,9 @@ def find_library() -> Library | None:
 def why_not() -> str:
     """Return why there can be no native code here, or ""."""
     try:
-        _try(_library())
+        # The first to look may count costs on tensors without numbers; the trial needs some.
+        with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.device("cpu"):
+            _try(_library())
     except NotNativeError as error:
         return str(error)
     return ""
