@@ -57,10 +57,7 @@ def once(owner: nn.Module, make: Callable[[], Tensor]) -> Tensor:
 
 def conv_same(x: Tensor, weight: Tensor, bias: Tensor | None = None, plus: Tensor | None = None) -> Tensor:
     """Convolve x (B, C, H, W) with an odd kernel (O, C, k, k), zeros around it, and add ``plus`` (B, O, H, W)."""
-    if weight.shape[-1] == 1 and x.is_cpu and x.is_contiguous(memory_format=torch.channels_last):
-        # A product of matrices, which torch does not make of it by itself.
-        result = F.linear(x.movedim(1, -1), weight[:, :, 0, 0], bias).movedim(-1, 1)
-    elif not x.is_cpu or (parts := native()) is None or not parts.convolution.suits(x, weight, plus):
+    if not x.is_cpu or (parts := native()) is None or not parts.convolution.suits(x, weight, plus):
         result = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
     elif torch.compiler.is_compiling():
         result = parts.convolution.operation(x, weight, bias)
@@ -87,7 +84,7 @@ class SameConv2d(nn.Conv2d):
         return conv_same(x, self.weight, self.bias, plus)
 
 
-class JointConv2d(SameConv2d):
+class JointConv2d(nn.Conv2d):
     """One "same" convolution over several concatenated inputs of equal width.
 
     It computes W₁ ∗ x₁ + W₂ ∗ x₂ + … + b, for which the released code has one convolution per input.
@@ -97,7 +94,11 @@ class JointConv2d(SameConv2d):
 
     def __init__(self, sources: int, channels: int, outputs: int, kernel: int, bias: bool = True) -> None:
         self.sources = sources
-        super().__init__(sources * channels, outputs, kernel, bias)
+        super().__init__(sources * channels, outputs, kernel, padding=kernel // 2, bias=bias)
+
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """Convolve the inputs side by side, x (B, sources x C, H, W), and add ``plus`` (B, O, H, W)."""
+        return conv_same(x, self.weight, self.bias, plus)
 
     def reset_parameters(self) -> None:
         """Draw kernels and bias anew from torch's random state."""

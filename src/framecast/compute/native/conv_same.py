@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from framecast.compute.native.library import Library, all_plain, find_library, pixel_step
 
@@ -163,8 +164,10 @@ class ConvSame:
         if not all_plain(x, weight) or torch.is_autocast_enabled("cpu"):
             return False
         outputs, inputs, kernel, _ = weight.shape
-        if kernel not in KERNELS or torch.compiler.is_exporting() or not x.is_contiguous(memory_format=LAST):
+        if torch.compiler.is_exporting() or not x.is_contiguous(memory_format=LAST):
             return False
+        if kernel not in KERNELS:
+            return kernel == 1 and not torch.compiler.is_compiling()
         if plus is not None and not (all_plain(plus) and pixel_step(plus)):
             return False
         return pays(x.shape[0] * x.shape[2] * x.shape[3], inputs, outputs, kernel)
@@ -173,6 +176,10 @@ class ConvSame:
         self, x: Tensor, weight: Tensor, bias: Tensor | None, plus: Tensor | None, memo: MutableMapping[Any, Any] | None
     ) -> Tensor:
         """Convolve x with weights, whose transformed kernels are kept in the memo of a roll-out, and add ``plus``."""
+        if weight.shape[-1] == 1:
+            # A product of matrices, which torch does not make of it by itself.
+            product = F.linear(x.movedim(1, -1), weight[:, :, 0, 0], bias).movedim(-1, 1)
+            return product if plus is None else plus + product
         place = id(weight), torch.is_grad_enabled()
         kept = None if memo is None else memo.get(place)
         if kept is None:
