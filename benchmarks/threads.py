@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import framecast as fc  # before torch, which reads once how its threads are to wait
+
 STEPS = 10
 LIMIT = 900
 WAYS = {
@@ -29,7 +31,6 @@ def train() -> None:
     """Print the milliseconds of a step."""
     import torch
 
-    import framecast as fc
     from framecast.compute.placement import arrange
 
     model = fc.create_model("ms-lstm")
