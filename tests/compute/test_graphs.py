@@ -150,6 +150,14 @@ def test_a_recorded_training_learns_the_same(
         assert torch.equal(weights(ours)[key], tensor), key
 
 
+def test_a_recorded_training_leaves_no_hooks(tmp_path: Path, recorded: list[str]) -> None:
+    model = fc.create_model("convlstm", hidden=4, layers=1)
+    fc.train(model, "moving-mnist", out=tmp_path / "run", data_options=TINY, steps=1, batch=2, accumulate=2,
+             progress=False)  # fmt: skip
+    assert recorded.count("training") == 1
+    assert not any(weight._backward_hooks for weight in model.parameters())
+
+
 def test_a_recorded_training_goes_on_with_the_same_bits(tmp_path: Path, recorded: list[str]) -> None:
     common = {"model": "ms-lstm", "data": "moving-mnist", "data_options": TINY, "steps": 4, "batch": 2,
               "model_options": {"hidden": 4, "layers": 2}, "progress": False, "save_every": 2}  # fmt: skip

@@ -70,11 +70,12 @@ class CapturedLoss:
         for buffer, before in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(before)  # warming up moves the running means of normalisations
         model.train(training)
+        self.hooks: list[Any] = []
         if accumulated:
             # A weight without a gradient takes what it is given as its own, and the next replay would write into that.
             for weight in model.parameters():
                 if weight.requires_grad:
-                    weight.register_hook(torch.clone)  # type: ignore[no-untyped-call]
+                    self.hooks.append(weight.register_hook(torch.clone))  # type: ignore[no-untyped-call]
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the loss of a batch; one of another shape is computed as it is."""
@@ -82,6 +83,11 @@ class CapturedLoss:
             return self.loss(**batch)
         loss: Tensor = self.graph(*batch.values())
         return loss.clone()
+
+    def close(self) -> None:
+        """Take the hooks off the model, which outlives its training."""
+        for hook in self.hooks:
+            hook.remove()
 
 
 def make_graph(module: nn.Module, example: tuple[Tensor, ...]) -> Callable[..., Tensor]:

@@ -103,6 +103,11 @@ class ForecastTask(lightning.LightningModule):
             reason = f"it could not be recorded: {(str(error).splitlines() or ['no reason given'])[0]}"
             self.way = self.way._replace(captured=False, reason=reason)
 
+    def teardown(self, stage: str) -> None:
+        """Leave the model as it was."""
+        if stage == "fit" and self._captured:
+            self._captured.close()
+
     def _tell(self) -> None:
         """Say once how steps are run, and how long it took to prepare that."""
         if self.trainer.is_global_zero:

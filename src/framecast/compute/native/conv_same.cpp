@@ -15,7 +15,7 @@
 //
 //     gathered[place] += inputs[place]' . gradients[place],    gradients = A dY A',    dg = G' gathered G
 //
-// Points: 0, +-1, +-2, +-1/2 for N = 8; 0, +-3/4, +-3/2 for N = 6, which err half as much as the usual ones.
+// Points: 0, +-1, +-2, +-1/2 for N = 8; 0, +-3/4, +-3/2 for N = 6, which err less than the usual 0, +-1, +-2.
 // Reference: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, doi:10.1109/CVPR.2016.435.
 //
 // Transforms take a vector of channels at a time; products take ROWS tiles x WIDE vectors of outputs, which fill the
@@ -49,7 +49,7 @@ struct Buffer {
     operator float *() const { return memory.get(); }
 };
 
-// ---- Transforms of N, M or R values that lie `step` vectors apart.
+// ---- Transforms of vectors side by side; those of gradients may lie `step` vectors apart.
 
 template <long N> struct Points;
 
@@ -59,9 +59,8 @@ template <> struct Points<8> {
     static constexpr double weight[7] = {1, -2.0 / 9, -2.0 / 9, 1.0 / 90, 1.0 / 90, 32.0 / 45, 32.0 / 45};
 
     // t = B' d
-    static void inputs(const V *d, long step, V *t) {
-        V d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step],
-          d6 = d[6 * step], d7 = d[7 * step];
+    static void inputs(const V *d, V *t) {
+        V d0 = d[0], d1 = d[1], d2 = d[2], d3 = d[3], d4 = d[4], d5 = d[5], d6 = d[6], d7 = d[7];
         t[0] = d0 - d6 + 5.25f * (d4 - d2);
         t[7] = d7 - d1 + 5.25f * (d3 - d5);
         V even = d2 + d6 - 4.25f * d4, odd = d1 + d5 - 4.25f * d3;
@@ -98,8 +97,8 @@ template <> struct Points<6> {
     static constexpr double value[5] = {0, 0.75, -0.75, 1.5, -1.5};
     static constexpr double weight[5] = {64.0 / 81, -128.0 / 243, -128.0 / 243, 32.0 / 243, 32.0 / 243};
 
-    static void inputs(const V *d, long step, V *t) {
-        V d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
+    static void inputs(const V *d, V *t) {
+        V d0 = d[0], d1 = d[1], d2 = d[2], d3 = d[3], d4 = d[4], d5 = d[5];
         t[0] = 1.265625f * d0 - 2.8125f * d2 + d4;
         t[5] = 1.265625f * d1 - 2.8125f * d3 + d5;
         V even = d4 - 2.25f * d2, odd = 0.75f * d3 - 1.6875f * d1;
@@ -220,12 +219,12 @@ template <long N> static void transform_inputs(const Shape &s, Tile tile, const 
                 for (long i = 0; i < N; i++) patch[i] = *(const V *)(from[i * N + j] + c);
             else
                 for (long i = 0; i < N; i++) patch[i] = load(from[i * N + j] + c, s.inputs - c);
-            Points<N>::inputs(patch, 1, row);
+            Points<N>::inputs(patch, row);
 #pragma GCC unroll 8
             for (long i = 0; i < N; i++) half[i * N + j] = row[i];
         }
         for (long i = 0; i < N; i++) {
-            Points<N>::inputs(half + i * N, 1, row);
+            Points<N>::inputs(half + i * N, row);
 #pragma GCC unroll 8
             for (long j = 0; j < N; j++) *(V *)(to + (i * N + j) * stride) = row[j];
         }
