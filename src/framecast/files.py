@@ -135,21 +135,49 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_checked(path: Path, kind: str, content: bytes | memoryview) -> None:
-    """Write a checked file of that kind atomically."""
+def write_checked(path: Path, kind: str, content: bytes | memoryview, piece: int | None = None) -> None:
+    """Write a checked file of that kind atomically.
+
+    Args:
+        path: the file.
+        kind: a word for what it is.
+        content: what it shall hold.
+        piece: bytes that a file may hold; what is left goes into files .1, .2, ... beside it, of which only the last is
+            shorter. None for one file.
+    """
     header = f"framecast {kind} {hashlib.sha256(content).hexdigest()}\n".encode()
-    write_atomically(path, header, content)
+    content, piece = memoryview(content), piece or len(content) + 1
+    # The file itself comes last: without it the others are nothing.
+    for number in range(len(content) // piece, 0, -1):
+        write_atomically(_piece(path, number), content[number * piece : (number + 1) * piece])
+    write_atomically(path, header, content[:piece])
 
 
-def read_checked(path: Path, kind: str) -> bytes:
+def _piece(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
+
+
+def read_checked(path: Path, kind: str, piece: int | None = None) -> bytes:
     """Return the content of a checked file.
 
+    Args:
+        path: the file.
+        kind: a word for what it is.
+        piece: as it was written.
+
     Raises:
-        WeightsError: there is no such file, it is of another kind, or its content has changed.
+        WeightsError: there is no such file, it is of another kind, its content has changed, or a piece is missing.
     """
     if not path.is_file():
         raise WeightsError(f"there is no {kind} {path}: check the path")
     header, _, content = path.read_bytes().partition(b"\n")
+    pieces = [content]
+    while len(pieces[-1]) == piece:
+        following = _piece(path, len(pieces))
+        if not following.is_file():
+            raise WeightsError(f"{path} goes on in {following}, which is missing: fetch it, or use the previous one")
+        pieces.append(following.read_bytes())
+    content = b"".join(pieces)
     words = header.decode("ascii", "replace").split(" ")
     if len(words) != 3 or words[:2] != ["framecast", kind]:
         raise WeightsError(f"{path} is not a framecast {kind}: it begins with {header[:24]!r}")

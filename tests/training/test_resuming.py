@@ -18,12 +18,20 @@ from samples.runs import DATA, train
 
 import framecast as fc
 from framecast.errors import DataError, RunFolderError, WeightsError
-from framecast.training import run_folder
+from framecast.training import callbacks, run_folder
 from framecast.training.run_folder import RunFolder
 from framecast.training.task import ForecastTask
 
 
-@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"accumulate": 2, "save_every": 2, "validate_every": 4}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"workers": 2},
+        {"accumulate": 2, "save_every": 2, "validate_every": 4},
+        {"ema": 0.9, "augment": "flips+turns"},
+    ],
+)
 def test_stop_and_resume_equals_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict) -> None:
     monkeypatch.setattr(run_folder, "KEPT_CHECKPOINTS", 1000)
     whole = train(tmp_path / "whole", **{"steps": 9, "save_every": 1, **options}).path
@@ -103,6 +111,24 @@ def test_a_damaged_training_state_falls_back(tmp_path: Path, caplog: pytest.LogC
     assert fc.train(out=run.path, resume=True, progress=False).finished
     assert newest.name in caplog.text
     assert previous.name in caplog.text
+
+
+def test_a_large_state_is_written_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(tmp_path / "whole", steps=6, save_every=2).path
+    monkeypatch.setattr(callbacks, "PIECE_BYTES", 4096)
+    part = train(tmp_path / "part", steps=4, save_every=2).path
+    files = sorted((part / "checkpoints").iterdir())
+    assert {file.name.partition(".ckpt")[0] for file in files} == {"batch-000000002", "batch-000000004"}  # none is left
+    assert len(files) > 8
+    assert all(file.stat().st_size < 4096 + 200 for file in files)
+    config = part / "config.yaml"
+    config.write_text(config.read_text().replace("steps: 4", "steps: 6"))
+    # Carried to another machine, and one of the pieces lost on the way: the state before it is whole.
+    (part / "checkpoints/batch-000000004.ckpt.3").unlink()
+    with pytest.raises(WeightsError, match=r"goes on in .*ckpt\.3, which is missing"):
+        callbacks.CheckedCheckpoints().load_checkpoint(part / "checkpoints/batch-000000004.ckpt")
+    fc.train(out=part, resume=True, progress=False)
+    assert (part / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
 
 
 def test_a_second_ctrl_c_stops_at_once_and_keeps_what_was_saved(

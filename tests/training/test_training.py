@@ -17,10 +17,14 @@ from samples.runs import DATA, MODEL, rows, train
 import framecast as fc
 from framecast.errors import DataError, WeightsError
 from framecast.registry import Training
-from framecast.training import loop
+from framecast.training import loop, run_folder
+from framecast.training.augmentation import augmented
+from framecast.training.callbacks import CheckedCheckpoints
 from framecast.training.options import TrainingOptions
 from framecast.training.order import EveryClipOnce, ShuffledBatches
+from framecast.training.run_folder import RunFolder
 from framecast.training.task import OPTIMIZERS, SCHEDULES
+from framecast.weights.saving import read_weights
 
 
 @given(
@@ -132,6 +136,47 @@ def test_fine_tuning_starts_from_the_weights(tmp_path: Path) -> None:
     assert not (tmp_path / "third").exists()
 
 
+def test_averaged_weights_are_validated_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "KEPT_CHECKPOINTS", 1000)
+    options = {"steps": 6, "save_every": 1, "validate_every": 6, "lr": 0.02, "loss": "mse"}
+    run = train(tmp_path / "averaged", ema=0.3, **options)
+    states = [
+        CheckedCheckpoints().load_checkpoint(path)["state_dict"]
+        for path in RunFolder(run.path).saved_checkpoints()[::-1]
+    ]
+    kept = read_weights(run.path / "weights.safetensors")[1]
+    for name, tensor in kept.items():
+        average = states[0][f"model.{name}"].double()
+        for number, state in enumerate(states):
+            decay = min(0.3, (1 + number) / (10 + number))
+            average = decay * average + (1 - decay) * state[f"model.{name}"].double()
+        torch.testing.assert_close(tensor.double(), average, rtol=1e-5, atol=1e-7)
+    # What is learned from is not averaged.
+    plain = train(tmp_path / "plain", **options)
+    assert (run.path / "log/train.csv").read_bytes() == (plain.path / "log/train.csv").read_bytes()
+    assert run.validation_mse != plain.validation_mse
+    again = fc.evaluate(run.path, split="validation", scores=["image"], baselines=[], bootstrap=0, progress=False)
+    assert again["forecasts"]["ms-lstm"]["mean"]["mse"] == pytest.approx(run.validation_mse, rel=1e-5)
+
+
+def test_clips_are_turned_about_with_their_masks() -> None:
+    frames = torch.rand(512, 2, 1, 3, 3)
+    samples = torch.arange(512)
+    turned, masks = augmented([frames, frames > 0.5], "flips+turns", seed=3, epoch=1, samples=samples)
+    assert torch.equal(turned > 0.5, masks)
+    eight = [torch.rot90(f, turns, (3, 4)) for f in (frames, frames.flip(4)) for turns in range(4)]
+    matches = torch.stack([(turned == one).flatten(1).all(1) for one in eight])
+    assert (matches.sum(0) == 1).all()
+    # Each of the eight has an eighth of 512 within five standard deviations.
+    assert ((matches.sum(1) - 64).abs() < 5 * (512 * 7 / 64) ** 0.5).all()
+    assert torch.equal(turned[7:9], augmented([frames[7:9]], "flips+turns", seed=3, epoch=1, samples=samples[7:9])[0])
+    for other in ({"seed": 4, "epoch": 1}, {"seed": 3, "epoch": 2}):
+        assert not torch.equal(turned, augmented([frames], "flips+turns", samples=samples, **other)[0])
+    (flipped,) = augmented([frames], "flips", seed=3, epoch=1, samples=samples)
+    assert {tuple(int((flipped[n] == f[n]).all()) for f in (frames, frames.flip(3), frames.flip(4), frames.flip(3, 4)))
+            for n in range(512)} == {(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)}  # fmt: skip
+
+
 def test_minutes_stop_early_but_schedules_follow_steps(tmp_path: Path) -> None:
     run = train(tmp_path / "run", steps=10_000, minutes=1e-9, schedule="one-cycle", validate_every=5000, log_every=1)
     assert (run.batches, run.finished) == (1, False)
@@ -177,6 +222,8 @@ def test_recipes_and_totals() -> None:
         ({"minutes": 0}, "minutes is 0"),
         ({"batch": 64}, "fewer than one batch"),
         ({"init_from": "nowhere"}, "nowhere"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"augment": "flip"}, "Did you mean 'flips'"),
     ],
 )
 def test_impossible_options_leave_no_folder(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from framecast.errors import RunFolderError, WeightsError
 from framecast.files import read_checked, write_atomically, write_checked
+from framecast.training.averaging import AveragedWeights
 from framecast.training.distributed import (
     Peers,
     is_first_process,
@@ -39,6 +40,8 @@ from framecast.untrusted import check_stored, reading
 from framecast.weights.saving import read_weights, save_weights
 
 KIND = "checkpoint"
+PIECE_BYTES = 12 * 1024 * 1024
+"""Bytes of a file of a training state: few enough for what carries files from one machine to another."""
 
 
 class CheckedCheckpoints(CheckpointIO):
@@ -49,7 +52,7 @@ class CheckedCheckpoints(CheckpointIO):
         del storage_options
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        write_checked(Path(path), KIND, content.getbuffer())
+        write_checked(Path(path), KIND, content.getbuffer(), PIECE_BYTES)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a training state.
@@ -58,7 +61,7 @@ class CheckedCheckpoints(CheckpointIO):
             WeightsError: it is missing or damaged.
         """
         del weights_only
-        content = io.BytesIO(read_checked(Path(path), KIND))
+        content = io.BytesIO(read_checked(Path(path), KIND, PIECE_BYTES))
         with reading(path, remedy="use the previous one", kind=WeightsError):
             check_stored(content)
             return torch.load(content, map_location=map_location or "cpu", weights_only=True)  # type: ignore[no-any-return]
@@ -77,7 +80,7 @@ def newest_checkpoint(folder: RunFolder) -> tuple[Path, list[str]]:
     problems: list[str] = []
     for path in folder.saved_checkpoints():
         try:
-            read_checked(path, KIND)
+            read_checked(path, KIND, PIECE_BYTES)
         except WeightsError as error:
             problems.append(str(error))
         else:
@@ -201,11 +204,12 @@ class Checkpointer(lightning.Callback):
 
     def __init__(
         self, folder: RunFolder, batches: ShuffledBatches, guard: NonFiniteGuard, *, save_every: int,
-        validate_every: int, accumulate: int, minutes: float | None,
+        validate_every: int, accumulate: int, minutes: float | None, average: AveragedWeights | None,
     ) -> None:  # fmt: skip
         self.folder, self.batches, self.guard = folder, batches, guard
         self.save_every, self.validate_every, self.accumulate = save_every, validate_every, accumulate
         self.seconds = math.inf if minutes is None else 60 * minutes
+        self.average = average
         self.best = math.inf
         self.done = 0
         self.validated = -1
@@ -252,6 +256,8 @@ class Checkpointer(lightning.Callback):
         self.done = batch_idx + 1
         if self.done % self.accumulate:
             return
+        if self.average:
+            self.average.update(pl_module)
         late = time.monotonic() - self._began > self.seconds
         self.interrupted, late = self._peers.any_of(self._stop_requested, late)
         if self.interrupted or late:
@@ -267,7 +273,9 @@ class Checkpointer(lightning.Callback):
                 self.save(trainer)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Validate with the buffers of the first process, whose weights are kept."""
+        """Validate with what would be kept: averaged weights, if asked for, and the buffers of the first process."""
+        if self.average:
+            self.average.swap(pl_module)
         if self._peers.count > 1:
             for buffer in pl_module.buffers():
                 distributed.broadcast(buffer, 0)
@@ -281,6 +289,8 @@ class Checkpointer(lightning.Callback):
             if trainer.is_global_zero:
                 assert isinstance(pl_module, ForecastTask)
                 self.keep_weights(pl_module, score)
+        if self.average:
+            self.average.swap(pl_module)
         if trainer.state.fn == "fit" and self.done % self.accumulate == 0:
             self.save(trainer)
 
@@ -320,6 +330,7 @@ class Checkpointer(lightning.Callback):
         random = self._peers.gather(random_states(pl_module.device))
         checkpoint["framecast"] = {
             "batches": self.done, "validated": self.validated, "best": self.best, "random": random,
+            "average": self.average.state_dict() if self.average else None,
         }  # fmt: skip
 
     def on_load_checkpoint(
@@ -329,6 +340,8 @@ class Checkpointer(lightning.Callback):
         saved = checkpoint["framecast"]
         self.done = self.batches.start = saved["batches"]
         self.validated, self.best, self._random = saved["validated"], saved["best"], saved["random"]
+        if self.average:
+            self.average.load_state_dict(saved["average"])
 
 
 def _main_thread() -> bool:

@@ -23,6 +23,7 @@ from framecast.data.clips import ClipData, ClipSpec, Sample
 from framecast.errors import DataError, OptionError, OutOfMemoryError, PeerLostError, is_out_of_memory
 from framecast.models.forecaster import Forecaster
 from framecast.registry import Training, resolve
+from framecast.training.averaging import AveragedWeights
 from framecast.training.callbacks import CheckedCheckpoints, Checkpointer, CsvLog, best_score, newest_checkpoint
 from framecast.training.distributed import is_first_process, launched_shape, meet_peers, peer_is_lost
 from framecast.training.nonfinite import NonFiniteGuard
@@ -145,7 +146,7 @@ def run_training(
         )  # fmt: skip
         task = ForecastTask(
             model, data.spec, recipe, seed=options.seed, per_epoch=probe.per_epoch, total=total,
-            accumulate=options.accumulate, recompute=options.recompute, way=way,
+            accumulate=options.accumulate, recompute=options.recompute, augment=options.augment, way=way,
             example=(example, options.batch // trainer.world_size),
         )  # fmt: skip
         batches = ShuffledBatches(
@@ -160,6 +161,7 @@ def run_training(
             validate_every=interval,
             accumulate=options.accumulate,
             minutes=options.minutes,
+            average=AveragedWeights(options.ema) if options.ema else None,
         )
         trainer.callbacks += [  # type: ignore[attr-defined]
             guard,
@@ -190,6 +192,8 @@ def run_training(
             if failed is not None:
                 raise failed
             if trainer.is_global_zero and not (math.isfinite(checkpointer.best) and folder.weights.exists()):
+                if checkpointer.average:
+                    checkpointer.average.swap(task)
                 checkpointer.keep_weights(task, None)
             score = trainer.strategy.broadcast(best_score(folder) if trainer.is_global_zero else None)
     if checkpointer.interrupted:

@@ -38,6 +38,10 @@ class TrainingOptions:
         sampling: "none", "scheduled" or "reverse-scheduled"; None takes the model's recipe.
         penalty_weight: weight of the model's own penalty; None takes the model's recipe.
         clip_norm: largest norm of the gradient, 0 for no limit; None takes the model's recipe.
+        ema: keep a moving average of the weights, of which this share stays at each step, such as 0.999: it is what is
+            validated and kept; None keeps the weights themselves.
+        augment: turn clips about at random: "flips", "flips+turns" for square frames, or "none". For data without a
+            special direction, such as rain; not for digits or people.
         seed: of initial weights, order of the clips and sampling masks.
         validate_every: batches between validations; None validates after each epoch and at the end.
         validate_clips: use only so many clips of the validation split.
@@ -83,6 +87,8 @@ class TrainingOptions:
     sampling: str | None = None
     penalty_weight: float | None = None
     clip_norm: float | None = None
+    ema: float | None = None
+    augment: str = "none"
     seed: int = 0
     validate_every: int | None = None
     validate_clips: int | None = None
@@ -119,6 +125,8 @@ class TrainingOptions:
         if self.on_nonfinite not in ON_NONFINITE:
             raise UnknownNameError("policy on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         segment_length(1, self.recompute)
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise OptionError(f"ema is {self.ema} and must be between 0 and 1, such as 0.999")
         if self.minutes is not None and self.minutes <= 0:
             raise OptionError(f"minutes is {self.minutes} and must be above 0")
 

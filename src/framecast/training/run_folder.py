@@ -3,7 +3,8 @@
 config.yaml            the resolved configuration
 provenance.json        library versions, machine, fingerprint of the data
 weights.safetensors    the best weights by validation (the last ones where nothing was validated)
-checkpoints/           the last two training states, to resume from; before there are two, the initial weights
+checkpoints/           the last two training states, to resume from, large ones in pieces; before there are two, the
+                       initial weights
 log/                   train.csv, validation.csv and, apart because they never repeat, timing.csv
 training.lock          while a process trains: which one
 tensorboard/           where TensorBoard is installed
@@ -146,6 +147,9 @@ class RunFolder:
         states = self.saved_checkpoints()
         for path in states[KEPT_CHECKPOINTS:]:
             path.unlink(missing_ok=True)
+        for piece in self.checkpoints.glob("batch-*.ckpt.*"):
+            if not piece.with_suffix("").exists():
+                piece.unlink(missing_ok=True)
         if len(states) >= KEPT_CHECKPOINTS:
             self.initial.unlink(missing_ok=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -18,6 +18,7 @@ from framecast.errors import UnknownNameError, is_out_of_memory
 from framecast.models.forecaster import Forecaster, Recompute
 from framecast.models.sampling import policy_named, truth_mask
 from framecast.registry import Training
+from framecast.training.augmentation import augmented, check_augmentation
 from framecast.training.losses import LOSSES, training_loss
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class ForecastTask(lightning.LightningModule):
         total: batches of the whole training; schedules and sampling follow the share of these that is done.
         accumulate: batches per optimiser step.
         recompute: what is computed again in backward, see ``Forecaster.rollout``.
+        augment: how clips are turned about, see ``training/augmentation.py``.
         way: how its steps are run.
         example: a sample of the batches of this process and how many it has, to record their shape; None where nothing
             is recorded.
@@ -57,6 +59,7 @@ class ForecastTask(lightning.LightningModule):
         total: int,
         accumulate: int = 1,
         recompute: Recompute = "none",
+        augment: str = "none",
         way: Way | None = None,
         example: tuple[Sample, int] | None = None,
     ) -> None:
@@ -69,9 +72,10 @@ class ForecastTask(lightning.LightningModule):
             if name not in table:
                 raise UnknownNameError(kind, name, table)
         policy_named(recipe.sampling)
+        check_augmentation(augment, clips.height, clips.width)
         self.model, self.clips, self.recipe = model, clips, recipe
         self.seed, self.per_epoch, self.total, self.accumulate = seed, per_epoch, total, accumulate
-        self.loss, self.recompute = LOSSES[recipe.loss], recompute
+        self.loss, self.recompute, self.augment = LOSSES[recipe.loss], recompute, augment
         self.way, self.example = way or Way(False, False), example
         self._captured: CapturedLoss | None = None
         self._passes, self._began = 0, 0.0
@@ -121,19 +125,25 @@ class ForecastTask(lightning.LightningModule):
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """Return the loss of one batch: of every forecast the roll-out yields, plus the weighted penalty."""
-        tensors = {"frames": batch["frames"]}
+        tensors, samples = {"frames": batch["frames"]}, cast(Tensor, batch["index"])
+        epoch = batch_idx // self.per_epoch
         if self.recipe.sampling != "none":
             tensors["truth"] = truth_mask(
                 self.recipe.sampling,
                 batch_idx / self.total,
                 seed=self.seed,
-                epoch=batch_idx // self.per_epoch,
-                samples=batch["index"],  # type: ignore[arg-type]  # collated to a tensor
+                epoch=epoch,
+                samples=samples,
                 context=self.clips.context,
                 horizon=self.clips.horizon,
             )
         if "valid" in batch:
             tensors["valid"] = batch["valid"]
+        clips = [name for name in ("frames", "valid") if name in tensors]
+        turned = augmented(
+            [tensors[name] for name in clips], self.augment, seed=self.seed, epoch=epoch, samples=samples
+        )
+        tensors |= zip(clips, turned, strict=True)
         loss = self._captured(tensors) if self._captured else self._batch_loss(**tensors)
         self.log("loss", loss)
         return loss
