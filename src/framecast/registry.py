@@ -276,6 +276,7 @@ DATASETS: dict[str, str | Callable[..., Any]] = {
     "own": "framecast.data.sets.own:open_own",
     "german-radar": "framecast.data.sets.german_radar:open_german_radar",
     "knmi": "framecast.data.sets.knmi:open_knmi",
+    "knmi-sample": "framecast.data.sets.knmi_sample:open_knmi_sample",
 }
 
 # The unit of rain rates, as every reader spells it.
@@ -300,7 +301,7 @@ _ARRAYS, _NETCDF = "framecast.data.formats.arrays", "framecast.data.formats.netc
 _HDF5 = f"{_ARRAYS}:open_hdf5_array"
 _VIDEO = "framecast.data.formats.video:open_video"
 _ODIM = {"read": "framecast.data.formats.odim:read_odim", "header": "framecast.data.formats.odim:odim_header"}
-_KNMI = {"read": "framecast.data.sets.knmi:read_knmi", "header": "framecast.data.sets.knmi:knmi_header"}
+_KNMI = {"read": "framecast.data.formats.knmi:read_knmi", "header": "framecast.data.formats.knmi:knmi_header"}
 _RADOLAN = {
     "read": "framecast.data.formats.radolan:read_radolan",
     "header": "framecast.data.formats.radolan:radolan_header",

@@ -16,8 +16,8 @@ from PIL import Image, ImageSequence
 from samples.radar import knmi_file, knmi_folder, odim_file, seconds
 
 import framecast as fc
+from framecast.data.formats.knmi import read_knmi
 from framecast.data.scaling import DbzPixel
-from framecast.data.sets.knmi import read_knmi
 from framecast.errors import DataError
 from framecast.reporting.clips import time_labels
 from framecast.reporting.pictures import CLASSES, DRY, NO_DATA_COLOUR, legend_picture, rain_legend, rain_picture

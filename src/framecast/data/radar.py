@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from framecast.data.clips import ClipData, ClipSet, ClipSpec, Split, check_lengths
+from framecast.data.clips import SPLITS, ClipData, ClipSet, ClipSpec, Split, check_lengths
 from framecast.data.formats.netcdf import open_cf
 from framecast.data.formats.odim import is_odim
 from framecast.data.grid import Grid, Method, Space
@@ -147,6 +147,26 @@ def rain_scaling(name: str) -> Scaling:
     if name not in SCALINGS:
         raise UnknownNameError("scaling of rain", name, SCALINGS)
     return SCALINGS[name]()
+
+
+def split_in_time(count: int, blocks: Sequence[float]) -> dict[Split, Indices]:
+    """Deal frames to the splits in their order.
+
+    Args:
+        count: of the frames.
+        blocks: shares of them, or numbers of frames, that train, validation and test get.
+
+    Raises:
+        DataError: blocks are not three, negative, or more than there are.
+    """
+    total = sum(blocks)
+    if len(blocks) != len(SPLITS) or min(blocks) < 0 or not total:
+        raise DataError(f"blocks are three shares or three numbers of frames and got {list(blocks)}")
+    counts = np.asarray(blocks, np.float64) * (count if total <= 1 + 1e-9 else 1)
+    edges = np.concatenate([[0], counts.cumsum()]).round().astype(int)
+    if edges[-1] > count:
+        raise DataError(f"blocks {list(blocks)} ask for {edges[-1]} frames and there are {count}: lower them")
+    return {split: np.arange(edges[i], edges[i + 1]) for i, split in enumerate(SPLITS)}
 
 
 def prepare_source(source: FrameSource, grid: Grid, scaling: Scaling, nodata: str) -> FrameSource:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from samples.radar import knmi_file, odim_file, rydl_file, seconds
 
+from framecast.data.formats.knmi import knmi_header, read_knmi
 from framecast.data.formats.odim import odim_header, read_odim
 from framecast.data.sets.german_radar import RydlSource
-from framecast.data.sets.knmi import knmi_header, read_knmi
 from framecast.errors import DataError, DatasetNotFoundError
 
 NAN = np.nan

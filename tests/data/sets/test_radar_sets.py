@@ -18,8 +18,10 @@ import framecast as fc
 from framecast.data.cache import cache_folder
 from framecast.data.clips import SPLITS, spec_from_dict
 from framecast.data.convert import convert
+from framecast.data.formats.knmi import read_knmi
 from framecast.data.scaling import Log
 from framecast.data.sets.german_radar import RydlSource
+from framecast.data.sets.knmi_sample import SAMPLE, PackedComposites
 from framecast.errors import DataError, DatasetNotFoundError
 
 START = seconds("2010-08-26T00:00")
@@ -290,3 +292,36 @@ def test_an_index_follows_its_archive(tmp_path: Path, monkeypatch: pytest.Monkey
     with caplog.at_level(logging.WARNING):
         assert RydlSource(path).count == 2
     assert "not kept" in caplog.text
+
+
+# ---- knmi-sample
+
+
+def test_the_sample_is_small_real_rain_with_its_licence() -> None:
+    assert SAMPLE.stat().st_size <= 1_500_000
+    assert "CC BY 4.0" in (SAMPLE.parent / "README.md").read_text()
+    data = fc.data("knmi-sample")
+    assert [len(data[split]) for split in SPLITS] == [9, 1, 5]
+    assert (data.spec.unit, data.spec.interval, data.spec.horizon) == ("mm/h", 300, 12)
+    assert data.spec.georeference is not None
+    whole = PackedComposites(SAMPLE)
+    assert whole.count == 60
+    assert set(np.diff(whole.times)) == {300}
+    assert np.datetime64(int(whole.times[0]), "s") == np.datetime64("2010-08-26T00:00:00")
+    rates = whole.read(np.array([0, 59]))
+    assert np.nanmax(rates, (1, 2, 3)).tolist() == pytest.approx([8.64, 10.68])
+    assert np.isnan(rates).mean() == pytest.approx(0.74374, abs=1e-5)  # no radar sees the borders of the map
+
+
+def test_the_sample_is_knmis_files_bit_for_bit(shared: Path) -> None:
+    whole, files = PackedComposites(SAMPLE), shared / "data/knmi"
+    for number, path in enumerate(sorted(files.glob("*.h5"))):
+        frame = read_knmi(path)
+        assert np.array_equal(whole.read(np.array([number]))[0], frame.values, equal_nan=True)
+        assert whole.times[number] == frame.header.time
+        assert (whole.product, whole.georeference) == (frame.header.product, frame.header.georeference)
+    options: dict[str, Any] = {"size": 80, "crop": [185, 585, 160, 560], "method": "mean", "interval": 5, "horizon": 12}
+    ours, theirs = fc.data("knmi-sample"), fc.data("knmi", root=files, blocks=[24, 16, 20], **options)
+    for split in SPLITS:
+        for one, other in zip(ours[split], theirs[split], strict=True):
+            assert all(torch.equal(torch.as_tensor(one[key]), torch.as_tensor(other[key])) for key in one)
