@@ -6,6 +6,7 @@ from .api.analyse import analyse_receptive as analyse_receptive
 from .api.data import data as data
 from .api.data import load as load
 from .api.evaluate import evaluate as evaluate
+from .api.models import create_model as create_model
 from .api.models import models as models
 from .api.predict import predict as predict
 from .api.report import report as report
@@ -23,7 +24,6 @@ from .data.check import check as check
 from .data.convert import convert as convert
 from .demo import demo as demo
 from .errors import FramecastError as FramecastError
-from .models.forecaster import create_model as create_model
 from .plugins import import_plugin as import_plugin
 from .registry import CellEntry as CellEntry
 from .registry import list_models as list_models

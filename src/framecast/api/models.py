@@ -1,4 +1,4 @@
-"""Models: the names of all models and trained weights, or the options of one, in words."""
+"""Models: made by name, untrained or trained; their names, or the options of one, in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,45 @@ from typing import Any
 
 from docstring_parser import parse
 
+from framecast.api.data import load
+from framecast.errors import OptionError, UnknownNameError
+from framecast.models.forecaster import Forecaster
+from framecast.models.forecaster import create_model as untrained_model
 from framecast.registry import ALIASES, ModelEntry, list_models, model_entry, paper_name, resolve, shipped_runs
+
+
+def create_model(name: str, *, pretrained: str | None = None, **options: Any) -> Forecaster:
+    """Create a forecaster by name: untrained, with weights drawn from torch's random state, or trained.
+
+    Args:
+        name: any of ``list_models(aliases=True)``.
+        pretrained: what the weights that come with the package have learned from, such as "moving-mnist"; None leaves
+            the model untrained.
+        options: the model's options, such as ``in_channels``, ``hidden``, ``layers``, ``kernel``; see
+            ``framecast models NAME``. Trained weights have their own, which others may only repeat.
+
+    Raises:
+        UnknownNameError: no such model, no such option of it, or no such weights.
+        ValueError: an option's value that the model or the weights refuse.
+    """
+    if pretrained is None:
+        return untrained_model(name, **options)
+    model_name = paper_name(model_entry(name).name)
+    trained = [run.removeprefix(f"{model_name}-") for run in shipped_runs() if run.startswith(f"{model_name}-")]
+    if pretrained not in trained:
+        raise UnknownNameError(f"weights of {model_name}", pretrained, trained)
+    model = load(f"{model_name}-{pretrained}")
+    own = {option.name: option.default for option in model_entry(name).options().values()}
+    own |= model.spec.options if model.spec else {}
+    for option, value in options.items():
+        if option not in own:
+            raise UnknownNameError(f"option of model {model_name}", option, own)
+        if value != own[option]:
+            raise OptionError(
+                f"the weights {model_name}-{pretrained} have {option}={own[option]!r} and got {value!r}: leave it out"
+            )
+    return model.train()
+
 
 MEANINGS = {
     "in_channels": "channels of the frames; train takes them from the data",
