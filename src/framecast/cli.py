@@ -484,7 +484,7 @@ def _demo(arguments: list[str]) -> int:
 
     parser = _parser("demo")
     parser.add_function_arguments(demo)
-    print(demo(**_values(parser, arguments)))
+    demo(**_values(parser, arguments))
     return 0
 
 
@@ -507,7 +507,7 @@ VERBS: dict[str, Verb] = {
     "cost": Verb(_cost, "count or measure what a model costs, and what fits into a memory"),
     "analyse": Verb(_analyse, "the paper's formulas beside counts, receptive fields, outputs of layers"),
     "study": Verb(_study, "train and test models x seeds alike, resumably; ends in tables"),
-    "demo": Verb(_demo, "train, evaluate, forecast and report on moving digits in a few minutes"),
+    "demo": Verb(_demo, "forecast digits and rain by trained models, train a small one, and show it all on a page"),
 }
 
 if __name__ == "__main__":

@@ -166,6 +166,7 @@ class PartialSums(NamedTuple):
         accumulators: counts by forecast.
         published: counts as the released code takes them.
         fallbacks: clips that a baseline could not treat, by baseline; None for those that treat all.
+        period: the time of the first and of the last frame, or None where they have none.
         numbers: of the clips kept for the report, in their split.
         examples: these clips.
     """
@@ -175,6 +176,7 @@ class PartialSums(NamedTuple):
     accumulators: dict[str, ScoreAccumulator]
     published: PublishedAccumulator
     fallbacks: dict[str, int | None]
+    period: tuple[int, int] | None
     numbers: list[int]
     examples: dict[str, list[Tensor]]
 
@@ -224,6 +226,7 @@ class Evaluation:
         self.max_examples, self.replicates, self.per_clip, self.precision = examples, bootstrap, per_clip, precision
         self.clips = 0
         self.seconds = 0.0
+        self.period: tuple[int, int] | None = None
         self.families = score_families(spec.unit, scores, score_options)
         self.baselines = make_baselines(spec.unit, spec.scaling, baselines)
         self.accumulators = {forecast: ScoreAccumulator(self.families) for forecast in (name, *self.baselines)}
@@ -258,6 +261,9 @@ class Evaluation:
             )
         self._keep(batch, {"past": past, "truth": truth, **forecasts})
         self.clips += len(frames)
+        if "times" in batch:
+            times = batch["times"]
+            self.period = _spanned([self.period, (int(times.min()), int(times.max()))])
 
     def _compared(self, forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Compared:
         return Compared(forecast, truth, valid, self.spec.scaling.unscale)
@@ -297,14 +303,16 @@ class Evaluation:
         """Return the sums so far."""
         fallbacks = {name: baseline.fallbacks for name, baseline in self.baselines.items()}
         return PartialSums(
-            self.clips, self.seconds, self.accumulators, self.published, fallbacks, self.numbers, self.examples
-        )
+            self.clips, self.seconds, self.accumulators, self.published, fallbacks, self.period, self.numbers,
+            self.examples,
+        )  # fmt: skip
 
     def merge(self, parts: Sequence[PartialSums]) -> None:
         """Take the sums of all parts, one's own among them, for one's own; the first clips of the split are shown."""
         first, *more = parts
         self.clips, self.seconds = sum(part.clips for part in parts), sum(part.seconds for part in parts)
         self.accumulators, self.published = first.accumulators, first.published
+        self.period = _spanned([part.period for part in parts])
         for other in more:
             self.published.merge(other.published)
             for name, accumulator in self.accumulators.items():
@@ -326,6 +334,7 @@ class Evaluation:
             "clips": self.clips,
             "context": self.spec.context,
             "horizon": self.spec.horizon,
+            "period": list(self.period) if self.period else None,
             "seconds_per_clip": self.seconds / max(1, self.clips),
             "bootstrap": self.replicates,
             "scores": {
@@ -350,6 +359,11 @@ class Evaluation:
             name: array.astype(np.float16) if small and array.dtype == np.float32 else array
             for name, array in arrays.items()
         }
+
+
+def _spanned(periods: Sequence[tuple[int, int] | None]) -> tuple[int, int] | None:
+    known = [period for period in periods if period]
+    return (min(first for first, _ in known), max(last for _, last in known)) if known else None
 
 
 @torch.inference_mode()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,20 @@ from PIL import Image
 
 import framecast as fc
 from framecast import cli
-from framecast.reporting.figures import draw_grid, draw_radar, radar_axes, shades
-from framecast.reporting.page import clear_best
+from framecast.reporting.clips import shown_frames
+from framecast.reporting.figures import (
+    COLOURS,
+    LEGEND_CHARACTERS,
+    draw_curves,
+    draw_grid,
+    draw_radar,
+    legend_columns,
+    minute_step,
+    radar_axes,
+    rendered,
+    shades,
+)
+from framecast.reporting.page import clear_best, period_text
 from framecast.reporting.pictures import BORDER, LINE, animation, enlarge, to_picture
 
 DATA: dict[str, Any] = {"size": 16, "context": 3, "horizon": 2, "clips": 60}
@@ -47,17 +61,23 @@ def test_evaluate_writes_what_a_model_costs(runs: list[Path]) -> None:
 
 
 def test_the_figures_stand_beside_the_page_and_in_it(runs: list[Path], tmp_path: Path) -> None:
-    page = fc.report(runs, out=tmp_path / "page.html").read_text()
+    copy = tmp_path / "again"
+    shutil.copytree(runs[1], copy)
+    found = results(copy) | {"run": "again"}
+    (copy / "results.json").write_text(json.dumps(found))
+    page = fc.report([*runs, copy], out=tmp_path / "page.html").read_text()
     files = {path.name for path in (tmp_path / "page-figures").iterdir()}
     stems = ["cost-and-score", "mse", "ssim", "training-loss", "forecasts-of-clip-0"]
     assert {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")} <= files
     assert 'aria-label="Cost and score"' in page
-    assert "|sms-lstm − truth|" in page
+    assert "|sms-lstm (again) − truth|" in page
+    # Of two, each with an axis of its own on which it is the worse, a radar chart says less than the table.
+    assert 'aria-label="Cost and score"' not in fc.report(runs, out=tmp_path / "two.html").read_text()
     for stem in stems:
         assert (tmp_path / "page-figures" / f"{stem}.svg").read_text().startswith("<svg")
         Image.open(tmp_path / "page-figures" / f"{stem}.png").verify()
     comparison = (tmp_path / "page-figures" / "forecasts-of-clip-0.svg").read_text()
-    for label in ("truth", "convlstm", "|convlstm − truth|", "sms-lstm", "|sms-lstm − truth|", "+2"):
+    for label in ("truth", "convlstm", "|convlstm − truth|", "sms-lstm (again)", "|sms-lstm (again) − truth|", "+2"):
         assert f">{label}</text>" in comparison
 
 
@@ -152,7 +172,7 @@ def test_disjoint_intervals_mean_a_paired_one_without_zero() -> None:
         assert half[2] <= half[0] + half[1] + 1e-9
 
 
-def test_nothing_is_bold_without_intervals_or_on_other_clips(runs: list[Path], tmp_path: Path) -> None:
+def test_nothing_is_bold_without_intervals(runs: list[Path], tmp_path: Path) -> None:
     first, second = results(runs[0]), results(runs[1])
     for found, bounds in ((first, [1.0, 2.0]), (second, [50.0, 60.0])):
         for forecast in found["forecasts"].values():
@@ -167,7 +187,11 @@ def test_nothing_is_bold_without_intervals_or_on_other_clips(runs: list[Path], t
         return fc.report([tmp_path / "a", tmp_path / "b"], out=tmp_path / "page.html", overwrite=True).read_text()
 
     assert page().count('class="best"') == 1
-    assert page(fingerprint="other clips").count('class="best"') == 0
+    # Tested on other clips it stands in a table of its own, beside its own baselines.
+    other = page(fingerprint="other clips")
+    assert other.count('class="best"') == 2
+    assert other.count("<caption>") == 2 * page().count("<caption>")
+    assert [other.count(f"<h2>{number}. moving-mnist</h2>") for number in (1, 2)] == [1, 1]
     for found in (first, second):
         found["bootstrap"] = 0
         for forecast in found["forecasts"].values():
@@ -175,6 +199,68 @@ def test_nothing_is_bold_without_intervals_or_on_other_clips(runs: list[Path], t
     plain = page()
     assert 'class="best"' not in plain
     assert "without intervals no rank is claimed" in plain
+
+
+def test_a_run_has_one_colour_in_tables_and_figures(runs: list[Path], tmp_path: Path) -> None:
+    # Without its log, the first run is missing in the curves of the training.
+    bare = tmp_path / "bare"
+    shutil.copytree(runs[0], bare)
+    shutil.rmtree(bare / "log")
+    page = fc.report([bare, runs[1]], out=tmp_path / "page.html").read_text()
+    for name, colour in zip(("convlstm", "sms-lstm"), COLOURS, strict=False):
+        cells = re.findall(rf'<td style="color:(#\w+)">{name}</td>', page)
+        assert cells
+        assert set(cells) == {colour}
+    training = (tmp_path / "page-figures" / "training-loss.svg").read_text()
+    assert f"stroke: {COLOURS[1]}" in training
+    assert f"stroke: {COLOURS[0]}" not in training
+
+
+def test_baselines_stand_once_for_each_test_set(runs: list[Path], tmp_path: Path) -> None:
+    page = fc.report(runs, out=tmp_path / "page.html").read_text()
+    assert page.count(">persistence</td>") == page.count("<caption>")
+
+
+@pytest.mark.parametrize(
+    ("span", "least", "step"),
+    [(60, 5, 10), (60, 10, 10), (40, 5, 10), (20, 5, 5), (120, 5, 20), (12, 1, 2), (90, 30, 30), (1440, 60, 240),
+     (77, 7, 14)],
+)  # fmt: skip
+def test_ticks_are_round_minutes_at_which_there_are_frames(span: float, least: float, step: float) -> None:
+    assert minute_step(span, least) == step
+    assert step % least == 0
+
+
+def test_legends_fit_their_figure() -> None:
+    assert legend_columns(["ms-lstm", "persistence", "blank frame"]) == 3
+    assert legend_columns(["ms-lstm (a run of some name)", "persistence"]) == 2
+    assert legend_columns(["m" * LEGEND_CHARACTERS]) == 1
+    names = [f"ms-lstm ({'a run with a very long name ' * 5}{number})" for number in range(3)]
+    drawing = draw_curves({name: ([1, 2], [0.0, 1.0]) for name in names}, title="Long", across="x", up="y")
+    width = float(re.search(r'width="([\d.]+)pt"', drawing.svg).group(1))  # type: ignore[union-attr]
+    found = re.findall(r'<text style="font-size: 8px[^>]*translate\(([\d.]+) [\d.]+\)">([^<]*)', drawing.svg)
+    assert sum("very long" in words for _, words in found) >= 3
+    # DejaVu Sans at 8 points takes some 4.2 points a letter of prose.
+    assert all(float(left) + 4.4 * len(words) <= width for left, words in found)
+
+
+def test_what_a_strip_shows() -> None:
+    assert shown_frames(10, 10, 20) == list(range(20))
+    assert shown_frames(4, 12, 7) == [3, 5, 7, 9, 11, 13, 15]
+    assert shown_frames(4, 3, 7) == list(range(7))
+    assert shown_frames(10, 13, 7) == [9, 12, 15, 18, 21]
+
+
+def test_when_frames_are() -> None:
+    assert period_text(1282791600, 1282798500) == "2010-08-26, 03:00 to 04:55 UTC"
+    assert period_text(1282791600, 1282878000) == "2010-08-26 03:00 to 2010-08-27 03:00 UTC"
+
+
+def test_titles_are_escaped() -> None:
+    from framecast.reporting.figures import new_figure
+
+    svg = rendered(new_figure(1, 1), '"><script>alert(1)</script>').svg
+    assert "<script" not in svg
 
 
 def test_as_many_clips_and_figures_as_asked_for(runs: list[Path], tmp_path: Path) -> None:

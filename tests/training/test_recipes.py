@@ -16,7 +16,7 @@ from framecast import cli
 from framecast.registry import dataset_builder, model_entry
 from framecast.training.options import training_options
 
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 PAPER = {
     "moving-mnist": (40, {"size": 64, "context": 10, "horizon": 10}),
     "taxibj": (15, {"context": 4, "horizon": 4}),
@@ -46,7 +46,7 @@ def test_recipes_parse_and_their_options_exist(recipe: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("name", sorted(PAPER))
 def test_the_papers_settings(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    values = parsed(ROOT / f"recipes/{name}.yaml", capsys)
+    values = parsed(ROOT / f"recipes/paper/{name}.yaml", capsys)
     epochs, options = PAPER[name]
     assert (values["model"], values["data"]) == ("ms-lstm", name)
     assert values["model_options"] == {"hidden": 32, "layers": 6}
@@ -54,8 +54,13 @@ def test_the_papers_settings(name: str, capsys: pytest.CaptureFixture[str]) -> N
     assert options.items() <= values["data_options"].items()
 
 
-def test_there_are_the_papers_and_one_for_knmi() -> None:
-    assert {recipe.stem for recipe in RECIPES} >= {*PAPER, "knmi"}
+def test_there_are_the_papers_and_ours() -> None:
+    assert {recipe.stem for recipe in RECIPES} == {*PAPER, "moving-mnist-better", "digits", "knmi"}
+
+
+def test_the_better_recipe_sees_as_many_clips(capsys: pytest.CaptureFixture[str]) -> None:
+    paper, better = (parsed(ROOT / f"recipes/paper/moving-mnist{kind}.yaml", capsys) for kind in ("", "-better"))
+    assert all(paper[key] == better[key] for key in ("model", "model_options", "data", "data_options", "epochs"))
 
 
 def test_what_the_sbatch_file_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,7 +127,7 @@ def _panels(panels: dict[str, NDArray[Any]], past: int, spec: ClipSpec | None) -
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
         style = clip_style("1", MinMax() if 0 <= low <= high <= 1 else MinMax(low, high if high > low else low + 1))
     else:
-        style = clip_style(spec.unit, spec.scaling)
+        style = clip_style(spec.unit, spec.scaling, spec.georeference)
     moving = animation(
         {name: (frames, past) for name, frames in panels.items()}, paint=style.paint, kind="PNG", **style.animate
     )
@@ -138,7 +138,7 @@ def _panels(panels: dict[str, NDArray[Any]], past: int, spec: ClipSpec | None) -
 def _forecast(forecast: Forecast, clip: int = 0) -> Shown:
     if not 0 <= clip < len(forecast.frames):
         raise OptionError(f"there are {len(forecast.frames)} clips, so there is no {clip}")
-    style = clip_style(forecast.unit, forecast.scaling)
+    style = clip_style(forecast.unit, forecast.scaling, forecast.georeference)
     both = np.concatenate([forecast.past[clip], forecast.frames[clip]])
     captions = time_labels(forecast.times) if forecast.times is not None else []
     panels = {"": (both, forecast.past.shape[1])}

@@ -15,45 +15,69 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from framecast.data.georeference import Georeference, georeference_from_dict
 from framecast.data.scaling import Scaling, scaling_from_dict
 from framecast.data.units import unit_facts
 from framecast.reporting.figures import Drawing, PictureRow, draw_grid
+from framecast.reporting.maps import LEAST_PIXELS, Overlay, map_overlay
 from framecast.reporting.pictures import (
     FrameArray,
     Painter,
     Picture,
     animation,
+    enlarge,
     legend_picture,
     rain_legend,
     rain_picture,
     strip,
     to_picture,
 )
-from framecast.reporting.results import Results, read_examples
+from framecast.reporting.results import Results, read_examples, read_results
 
-# The page enlarges what it shows, so a strip holds little more than the pixels of its frames.
-LEAST_PIXELS = 32
 # Baselines worth looking at; the others are seen in the past frames.
 BASELINES_SHOWN = ("extrapolation",)
 
 
 class Style(NamedTuple):
-    """How frames in physical units and their errors are painted, and the colour scale that goes with it."""
+    """How frames in physical units and their errors are painted.
+
+    Attributes:
+        paint: a frame.
+        paint_error: an absolute difference of two frames.
+        legend: colours and what they stand for; none where shades speak for themselves.
+        animate: options of ``animation``.
+        overlay: draws on an enlarged picture, or None.
+        least: pixels of the shorter side of a frame in a strip.
+        most: frames that a strip shows.
+    """
 
     paint: Painter
     paint_error: Painter
     legend: list[tuple[str, str]]
     animate: dict[str, Any]
+    overlay: Overlay | None
+    least: int
+    most: int
 
 
-def clip_style(unit: str, scaling: Scaling) -> Style:
-    """Return how frames of that unit are painted."""
+def clip_style(unit: str, scaling: Scaling, place: Georeference | None = None) -> Style:
+    """Return how frames of that unit are painted, as maps where it is known where they are."""
+    overlay = map_overlay(place)
+    least, most = (LEAST_PIXELS, 7) if overlay else (48, 20)
     if unit_facts(unit).colours == "rain":
-        return Style(
-            rain_picture, rain_picture, rain_legend(), {"foot": legend_picture, "milliseconds": 500, "least": 240}
-        )
+        animate: dict[str, Any] = {"foot": legend_picture, "milliseconds": 500, "least": 240, "overlay": overlay}
+        return Style(rain_picture, rain_picture, rain_legend(), animate, overlay, least, most)
     low, high = scaling.limits
-    return Style(partial(_shades, scaling), lambda error: to_picture(error / (high - low)), [], {})
+    paint = partial(_shades, scaling)
+    return Style(paint, lambda error: to_picture(error / (high - low)), [], {"overlay": overlay}, overlay, least, most)
+
+
+def shown_frames(context: int, horizon: int, most: int) -> list[int]:
+    """Return the numbers of the frames that a strip of so many shows: all, or the last past one and some lead times."""
+    if context + horizon <= most:
+        return list(range(context + horizon))
+    step = -(-horizon // (most - 1))
+    return [context - 1, *range(context - 1 + step, context + horizon, step)]
 
 
 def _shades(scaling: Scaling, frame: FrameArray) -> Picture:
@@ -73,7 +97,8 @@ def clip_legend(results: Results) -> list[tuple[str, str]]:
 
 def _style(results: Results) -> Style:
     spec = results["clip_spec"]
-    return clip_style(spec["unit"], scaling_from_dict(spec["scaling"]))
+    place = georeference_from_dict(spec["georeference"]) if spec.get("georeference") else None
+    return clip_style(spec["unit"], scaling_from_dict(spec["scaling"]), place)
 
 
 class ClipRows(NamedTuple):
@@ -116,61 +141,99 @@ def clip_rows(names: list[str], folders: list[Path], results: list[Results], mos
     return rows
 
 
+def clip_pictures(folder: Path) -> dict[str, bytes]:
+    """Return the first example clip of results as a moving picture and as a strip: past, truth, forecasts.
+
+    Args:
+        folder: that evaluate wrote into.
+
+    Returns:
+        "gif" and "png"; nothing where no example was kept.
+
+    Raises:
+        RunNotFoundError: it holds no results.
+        DataError: they are damaged.
+    """
+    results = read_results(folder)
+    style = _style(results)
+    pictures = {}
+    for clip in clip_rows([results["model"]], [folder], [results], 1):
+        panels = {"truth": (np.concatenate([clip.past, clip.truth]), len(clip.past))}
+        for label, forecast in clip.forecasts.items():
+            panels[label] = (np.concatenate([clip.past, forecast]), len(clip.past))
+        pictures["gif"] = animation(panels, paint=style.paint, captions=clip.captions, **style.animate)
+        (pictures["png"],) = (drawing.png for drawing in comparison_drawings([clip], results).values())
+    return pictures
+
+
 def clip_figures(clips: list[ClipRows], results: Results) -> list[dict[str, Any]]:
     """Return pictures for the page: past, truth, each run's forecast and its absolute difference."""
     style, figures = _style(results), []
     for clip in clips:
-        frames = np.concatenate([clip.past, clip.truth])
-        draw = partial(_png, columns=len(frames), paint=style.paint)
-        draw_error = partial(_png, columns=len(frames), paint=style.paint_error)
-        rows, panels = [("truth", draw(frames))], {"truth": (frames, len(clip.past))}
+        context, frames = len(clip.past), np.concatenate([clip.past, clip.truth])
+        shown = shown_frames(context, len(clip.truth), style.most)
+        later = [number - context for number in shown if number >= context]
+        draw = partial(strip, least=style.least, columns=len(shown), overlay=style.overlay)
+        rows = [("truth", "", draw([frames[shown]], paint=style.paint))]
+        panels = {"truth": (frames, context)}
         for label, forecast in clip.forecasts.items():
-            rows.append((label, draw(forecast)))
-            rows.append((f"|{label} − truth|", draw_error(np.abs(forecast - clip.truth))))
-            panels[label] = (np.concatenate([clip.past, forecast]), len(clip.past))
+            error = np.abs(forecast - clip.truth)[later]
+            rows.append((label, label, draw([forecast[later]], paint=style.paint)))
+            rows.append((f"|{label} − truth|", label, draw([error], paint=style.paint_error)))
+            panels[label] = (np.concatenate([clip.past, forecast]), context)
+        moving = animation(panels, paint=style.paint, captions=clip.captions, kind="PNG", **style.animate)
         figures.append(
             {
                 "number": clip.number,
-                "rows": [{"label": label, "src": src} for label, src in rows],
-                "animation": _source(
-                    animation(panels, paint=style.paint, captions=clip.captions, kind="PNG", **style.animate)
-                ),
-                "past": len(clip.past),
-                "times": [
-                    {"text": label[11:16], "past": step < len(clip.past)} for step, label in enumerate(clip.captions)
+                "rows": [{"label": label, "of": run, "src": _source(content)} for label, run, content in rows],
+                "animation": _source(moving),
+                "past": context,
+                "steps": [
+                    {"text": text, "past": number < context}
+                    for text, number in zip(_step_names(clip, shown), shown, strict=True)
                 ],
+                "least": style.least,
                 "began": clip.captions[0] if clip.captions else "",
             }
         )
     return figures
 
 
-def comparison_drawings(clips: list[ClipRows], results: Results) -> dict[str, Drawing]:
-    """Return one figure a clip: truth, each run's forecast and its absolute difference over time."""
+def _step_names(clip: ClipRows, numbers: list[int]) -> list[str]:
+    """Return what the frames of these numbers are called: times, or lead times in frames, 0 the last past one."""
+    if clip.captions:
+        return [clip.captions[number][11:16] for number in numbers]
+    steps = [number - len(clip.past) + 1 for number in numbers]
+    return [f"{step:+d}" if step > 0 else str(step) for step in steps]
+
+
+def comparison_drawings(clips: list[ClipRows], results: Results, suffix: str = "") -> dict[str, Drawing]:
+    """Return one figure a clip: truth, each run's forecast and its absolute difference; their titles end alike."""
     style, drawings = _style(results), {}
+
+    def picture(frame: FrameArray, paint: Painter) -> Picture:
+        enlarged = enlarge(paint(frame), style.least)
+        return enlarged if style.overlay is None else style.overlay(enlarged)
+
     for clip in clips:
-        empty: list[Picture | None] = [None] * len(clip.past)
-        past, truth = ([style.paint(frame) for frame in frames] for frames in (clip.past, clip.truth))
-        rows: dict[str, PictureRow] = {"truth": [*past, *truth]}
+        context, frames = len(clip.past), np.concatenate([clip.past, clip.truth])
+        shown = shown_frames(context, len(clip.truth), style.most)
+        later = [number - context for number in shown if number >= context]
+        empty: list[Picture | None] = [None] * (len(shown) - len(later))
+        rows: dict[str, PictureRow] = {"truth": [picture(frame, style.paint) for frame in frames[shown]]}
         for label, forecast in clip.forecasts.items():
             error = np.abs(forecast - clip.truth)
-            rows[label] = [*empty, *(style.paint(frame) for frame in forecast)]
-            rows[f"|{label} − truth|"] = [*empty, *(style.paint_error(frame) for frame in error)]
-        steps = [*range(1 - len(clip.past), 1), *range(1, 1 + len(clip.truth))]
-        columns = [caption[11:16] for caption in clip.captions] or [
-            f"{step:+d}" if step > 0 else str(step) for step in steps
-        ]
-        title = f"Forecasts of clip {clip.number}"
-        drawings[title] = draw_grid({"": rows}, columns, title, legend=style.legend, unit=results["clip_spec"]["unit"])
+            rows[label] = [*empty, *(picture(frame, style.paint) for frame in forecast[later])]
+            rows[f"|{label} − truth|"] = [*empty, *(picture(frame, style.paint_error) for frame in error[later])]
+        title = f"Forecasts of clip {clip.number}{suffix}"
+        drawings[title] = draw_grid(
+            {"": rows}, _step_names(clip, shown), title, legend=style.legend, unit=results["clip_spec"]["unit"]
+        )
     return drawings
 
 
 def _same(one: FrameArray, other: FrameArray) -> bool:
     return one.shape == other.shape and np.array_equal(one, other, equal_nan=True)
-
-
-def _png(row: FrameArray, *, columns: int, paint: Painter) -> str:
-    return _source(strip([row], least=LEAST_PIXELS, columns=columns, paint=paint))
 
 
 def _source(content: bytes) -> str:

@@ -5,6 +5,7 @@ They are made without a screen, and embedded in a page or written beside it.
 
 from __future__ import annotations
 
+import html
 import io
 import math
 import re
@@ -63,7 +64,7 @@ def rendered(figure: Figure, title: str) -> Drawing:
     svg = re.sub(r"\n\s+", "\n", vector.getvalue())
     # Embedded in one page with others, identifiers of two figures must not meet.
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{file_name(title)}-", svg[svg.index("<svg") :])
-    return Drawing(svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1), pixels.getvalue())
+    return Drawing(svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(title)}" ', 1), pixels.getvalue())
 
 
 def file_name(title: str) -> str:
@@ -91,6 +92,29 @@ DASHES = ("-", "--", ":")
 MUTED = (("#9aa0a6", "--"), ("#9aa0a6", ":"), ("#b9bec4", "-."), ("#4d5561", "-"))
 
 Line = tuple[Sequence[float], Sequence[float]]
+LineStyle = tuple[str, str]
+LEGEND_CHARACTERS, LEGEND_KEY = 74, 8
+"""Letters of a legend's line in a figure of curves, and what a key beside its text takes of them."""
+MINUTES = (1, 2, 5, 10, 15, 20, 30, 60, 120, 180, 240, 360, 720, 1440)
+MOST_TICKS = 7
+
+
+def line_styles(names: Sequence[str]) -> dict[str, LineStyle]:
+    """Return name -> colour and dashes, so that a run has one colour in all figures and tables of a page."""
+    styles = cycle((colour, dashes) for dashes in DASHES for colour in COLOURS)
+    return dict(zip(names, styles, strict=False))
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """Return how many labels of a legend of a figure of curves stand side by side without being cut."""
+    longest = max(map(len, labels), default=0) + LEGEND_KEY
+    return max(1, min(3, LEGEND_CHARACTERS // longest))
+
+
+def minute_step(span: float, least: float) -> float:
+    """Return the minutes between ticks of an axis: a round number of them, and of steps of ``least`` minutes."""
+    round_steps = [step for step in MINUTES if step % least == 0 and span / step <= MOST_TICKS]
+    return round_steps[0] if round_steps else least * max(1, math.ceil(span / least / MOST_TICKS))
 
 
 def draw_curves(
@@ -102,31 +126,50 @@ def draw_curves(
     muted: Sequence[str] = (),
     log: bool = False,
     bands: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    styles: Mapping[str, LineStyle] | None = None,
+    minutes: float | None = None,
 ) -> Drawing:
-    """Draw named lines (x, y); the muted ones are grey and dashed, ``bands`` are shaded (low, high)."""
-    from matplotlib.ticker import MaxNLocator
+    """Draw named lines (x, y).
 
-    figure = new_figure(5.2, 3.4 + 0.17 * math.ceil(len(lines) / 3))
+    Args:
+        lines: by name.
+        title: of the figure.
+        across: what x is.
+        up: what y is.
+        muted: names of lines that are grey and dashed.
+        log: whether y is logarithmic.
+        bands: name -> shades (low, high).
+        styles: of the others, see ``line_styles``; None gives them by their order.
+        minutes: where x is in minutes, those between two frames.
+    """
+    from matplotlib.ticker import MaxNLocator, MultipleLocator
+
+    labels = {name: textwrap.fill(name, LEGEND_CHARACTERS - LEGEND_KEY) for name in lines}
+    columns = legend_columns([line for label in labels.values() for line in label.splitlines()])
+    tallest = max((label.count("\n") + 1 for label in labels.values()), default=1)
+    figure = new_figure(5.2, 3.4 + 0.17 * tallest * math.ceil(len(lines) / columns))
     axes: Any = figure.add_subplot()
-    styles = cycle((colour, dashes) for dashes in DASHES for colour in COLOURS)
+    chosen = styles or line_styles([name for name in lines if name not in muted])
     greys = iter(MUTED * (1 + len(lines) // len(MUTED)))
     for name, (x, y) in lines.items():
         if name in muted:
             style: dict[str, Any] = dict(zip(("color", "linestyle"), next(greys), strict=True))
         else:
-            colour, dashes = next(styles)
+            colour, dashes = chosen[name]
             style = {"color": colour, "linestyle": dashes, "linewidth": 2}
-        axes.plot(x, y, label=name, marker="o" if len(x) < 25 else None, markersize=3, **style)
+        axes.plot(x, y, label=labels[name], marker="o" if len(x) < 25 else None, markersize=3, **style)
         if bands and name in bands:
             axes.fill_between(x, *bands[name], color=style["color"], alpha=0.15, linewidth=0)
     axes.set(title=title, xlabel=across, ylabel=up)
     if log:
         axes.set_yscale("log")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    last = max((max(x) for x, _ in lines.values() if len(x)), default=0)
+    whole = MaxNLocator(integer=True)
+    axes.xaxis.set_major_locator(MultipleLocator(minute_step(last, minutes)) if minutes and last else whole)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if lines:
-        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+        figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     return rendered(figure, title)
 
 
@@ -162,8 +205,15 @@ def radar_axes(results: Sequence[Results], score: str | None = None) -> dict[str
     return axes
 
 
-def draw_radar(names: Sequence[str], axes: Mapping[str, Sequence[float]]) -> Drawing:
+def draw_radar(
+    names: Sequence[str], axes: Mapping[str, Sequence[float]], styles: Mapping[str, LineStyle] | None = None
+) -> Drawing:
     """Draw one polygon a name over three axes or more, each of positive values, as shares of the largest.
+
+    Args:
+        names: of the polygons.
+        axes: name of an axis -> a value of each.
+        styles: of the polygons, see ``line_styles``; None gives them by their order.
 
     Raises:
         ValueError: fewer than three axes.
@@ -171,14 +221,14 @@ def draw_radar(names: Sequence[str], axes: Mapping[str, Sequence[float]]) -> Dra
     if len(axes) < 3:
         raise OptionError(f"a radar chart needs at least three axes and got {list(axes)}: use a table")
     angles = [2 * math.pi * number / len(axes) for number in range(len(axes))]
-    figure = new_figure(6.4, 5)
+    chosen, columns = styles or line_styles(names), legend_columns(names)
+    figure = new_figure(6.4, 5 + 0.17 * math.ceil(len(names) / columns))
     plot: Any = figure.add_subplot(projection="polar")
     plot.set_theta_offset(math.pi / 2)
     plot.set_theta_direction(-1)
     for number, name in enumerate(names):
         shares = [values[number] / max(values) for values in axes.values()]
-        colour = COLOURS[number % len(COLOURS)]
-        dashes = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
+        colour, dashes = chosen[name]
         plot.plot([*angles, angles[0]], [*shares, shares[0]], color=colour, linestyle=dashes, linewidth=2, label=name)
         plot.fill(angles, shares, color=colour, alpha=0.07)
     names_of_axes = [f"{label}\nmost: {max(values):.3g}" for label, values in axes.items()]
@@ -193,7 +243,7 @@ def draw_radar(names: Sequence[str], axes: Mapping[str, Sequence[float]]) -> Dra
     plot.grid(alpha=0.3)
     plot.spines["polar"].set_visible(False)
     plot.set_title(f"{TITLE}: outwards is worse", fontsize=11, pad=18)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     return rendered(figure, TITLE)
 
 

@@ -90,7 +90,7 @@ def write_forecast(forecast: Forecast, folder: Path) -> list[Path]:
 
 def _animation(forecast: Forecast, kind: Literal["GIF", "MP4"] = "GIF") -> bytes:
     """Return past and forecast as a moving picture, a film's at its own pace; of no bytes where it cannot be made."""
-    style = clip_style(forecast.unit, forecast.scaling)
+    style = clip_style(forecast.unit, forecast.scaling, forecast.georeference)
     both = np.concatenate([forecast.past[0], forecast.frames[0]])
     captions = time_labels(forecast.times) if forecast.times is not None else []
     options = dict(style.animate)

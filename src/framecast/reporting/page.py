@@ -7,17 +7,27 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import Environment
 from markupsafe import Markup
 
 from framecast.data.units import duration_text
 from framecast.errors import RunNotFoundError, UnknownNameError, check_count
 from framecast.files import write_atomically
-from framecast.reporting.clips import clip_figures, clip_legend, clip_rows, comparison_drawings
+from framecast.reporting.clips import clip_figures, clip_legend, clip_rows, comparison_drawings, time_labels
 from framecast.reporting.figures import TITLE as RADAR_TITLE
-from framecast.reporting.figures import Drawing, Line, draw_curves, draw_radar, radar_axes, write_drawings
+from framecast.reporting.figures import (
+    Drawing,
+    Line,
+    LineStyle,
+    draw_curves,
+    draw_radar,
+    line_styles,
+    radar_axes,
+    write_drawings,
+)
 from framecast.reporting.results import (
     Results,
     forecast_columns,
@@ -72,35 +82,94 @@ def write_report(
     return out
 
 
+class _Runs(NamedTuple):
+    """Runs that were tested on the same clips."""
+
+    names: list[str]
+    folders: list[Path]
+    results: list[Results]
+
+
 def _page(
     folders: list[Path], results: list[Results], scores: Sequence[str] | None, most: int
 ) -> tuple[str, dict[str, Drawing]]:
     """Return the page, and the drawings that stand beside it too."""
-    names, infos = run_names(results), score_infos(results)
-    chosen = {name: infos[name] for name in scores} if scores else {n: i for n, i in infos.items() if i["main"]}
-    curves, training = _lead_curves(names, results, chosen), training_curves(names, folders)
-    axes = radar_axes(results, next(iter(chosen), None))
-    radar = {RADAR_TITLE: draw_radar(names, axes)} if len(results) > 1 and len(axes) > 2 else {}
-    clips = clip_rows(names, folders, results, most)
+    names = run_names(results)
+    styles = line_styles(names)
+    sets = []
+    drawings: dict[str, Drawing] = {}
+    groups = _by_clips(names, folders, results)
+    for number, runs in enumerate(groups, 1):
+        # Figures of several test sets are told apart by their titles.
+        suffix = "" if len(groups) == 1 else f", test set {number}"
+        clips = clip_rows(runs.names, runs.folders, runs.results, most)
+        curves = _lead_curves(runs, scores, styles, suffix)
+        drawings |= curves | comparison_drawings(clips, runs.results[0], suffix)
+        sets.append(
+            {
+                **_heading(runs.results[0], number if suffix else 0),
+                "clips": clip_figures(clips, runs.results[0]),
+                "legend": clip_legend(runs.results[0]),
+                "tables": _tables(runs),
+                "notes": [
+                    *dict.fromkeys(note for run in runs.results for note in run.get("notes", ())),
+                    *_scaling_note(runs.names, runs.results),
+                ],
+                "intervals": any(run.get("bootstrap") for run in runs.results),
+                "fallbacks": _fallbacks(runs.results),
+                "curves": [Markup(drawing.svg) for drawing in curves.values()],
+            }
+        )
+    training = training_curves(names, folders, styles)
+    axes = radar_axes(results, next(iter(scores or ()), None)) if len(groups) == 1 else {}
+    # Two polygons, each with an axis of its own on which it is the worse, say less than the table.
+    radar = {RADAR_TITLE: draw_radar(names, axes, styles)} if len(results) > 2 and len(axes) > 2 else {}
     context = {
         "title": "Forecast report",
+        "sets": sets,
+        "colours": {name: colour for name, (colour, _) in styles.items()},
         "runs": [_facts(name, run) for name, run in zip(names, results, strict=True)],
-        "tables": _tables(names, results),
-        "notes": [
-            *dict.fromkeys(note for run in results for note in run.get("notes", ())),
-            *_scaling_note(names, results),
-        ],
-        "intervals": any(run.get("bootstrap") for run in results),
-        "fallbacks": _fallbacks(results),
         "radar": [Markup(drawing.svg) for drawing in radar.values()],
-        "curves": [Markup(drawing.svg) for drawing in curves.values()],
         "training": [Markup(drawing.svg) for drawing in training.values()],
-        "clips": clip_figures(clips, results[0]),
-        "legend": clip_legend(results[0]),
     }
     template = files("framecast.reporting").joinpath("page.html.j2").read_text()
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(context)
-    return page, curves | training | radar | comparison_drawings(clips, results[0])
+    return page, drawings | training | radar
+
+
+def _by_clips(names: list[str], folders: list[Path], results: list[Results]) -> list[_Runs]:
+    """Return the runs by the clips they were tested on, in the order in which these first come."""
+    groups: dict[Any, _Runs] = {}
+    for name, folder, run in zip(names, folders, results, strict=True):
+        group = groups.setdefault((run["fingerprint"], run["clips"]), _Runs([], [], []))
+        group.names.append(name)
+        group.folders.append(folder)
+        group.results.append(run)
+    return list(groups.values())
+
+
+def _heading(results: Results, number: int) -> dict[str, str]:
+    """Return what a test set is called, and what its clips are."""
+    spec = results["clip_spec"]
+    pace = f", {duration_text(spec['interval'])} apart" if spec.get("interval") else ""
+    unit = f", {spec['unit']}" if spec["unit"] != "1" else ""
+    period = results.get("period")
+    return {
+        "title": f"{f'{number}. ' if number else ''}{_data_title(results)}",
+        "detail": f"{results['clips']:,} clips of the {results['split']} split"
+        f"{f', {period_text(*period)}' if period else ''} · {spec['context']} → {spec['horizon']} frames of "
+        f"{spec['height']}×{spec['width']}{pace}{unit}",
+    }
+
+
+def period_text(first: int, last: int) -> str:
+    """Say from when to when frames are, of seconds since 1970 UTC."""
+    days, clocks = zip(
+        *(label.removesuffix(" UTC").split(" ") for label in time_labels(np.array([first, last]))), strict=True
+    )
+    if days[0] == days[1]:
+        return f"{days[0]}, {clocks[0]} to {clocks[1]} UTC"
+    return f"{days[0]} {clocks[0]} to {days[1]} {clocks[1]} UTC"
 
 
 def _scaling_note(names: list[str], results: list[Results]) -> list[str]:
@@ -123,9 +192,6 @@ def _data_title(results: Results) -> str:
 
 
 def _facts(name: str, results: Results) -> dict[str, Any]:
-    spec = results["clip_spec"]
-    pace = f", {duration_text(spec['interval'])} apart" if spec.get("interval") else ""
-    unit = f", {spec['unit']}" if spec["unit"] != "1" else ""
     return {
         "name": name,
         "run": results["run"],
@@ -133,25 +199,19 @@ def _facts(name: str, results: Results) -> dict[str, Any]:
         "macs": f"{number_text(results['macs'] / 1e9, 3)} G" if "macs" in results else "–",
         "training": f"{number_text(results['peak_bytes'] / 1e6, 3)} MB" if "peak_bytes" in results else "–",
         "milliseconds": f"{1000 * results['seconds_per_clip']:.1f}",
-        "data": f"{_data_title(results)}, {results['split']}, {results['clips']:,} clips",
-        "clips": f"{spec['context']} → {spec['horizon']} frames of {spec['height']}×{spec['width']}{pace}{unit}",
     }
 
 
-def _tables(names: list[str], results: list[Results]) -> list[dict[str, Any]]:
+def _tables(runs: _Runs) -> list[dict[str, Any]]:
     """Return one table for each kind of scores, of the forecasts and of the published convention."""
-    infos = score_infos(results)
+    infos = score_infos(runs.results)
     kinds = list(dict.fromkeys(info["table"] for info in infos.values()))
-    same_clips = len({run["fingerprint"] for run in results}) == 1
     tables = []
     for block, caption in CAPTIONS.items():
-        columns = forecast_columns(names, results, block)
+        columns = forecast_columns(runs.names, runs.results, block)
         for kind in kinds if columns else ():
             scores = {score: info for score, info in infos.items() if info["table"] == kind}
-            best = {
-                score: clear_best(columns, score, info["best"]) if same_clips else None
-                for score, info in scores.items()
-            }
+            best = {score: clear_best(columns, score, info["best"]) for score, info in scores.items()}
             rows = [
                 {
                     "name": name,
@@ -221,13 +281,17 @@ def _fallbacks(results: list[Results]) -> list[str]:
 
 
 def _lead_curves(
-    names: list[str], results: list[Results], scores: Mapping[str, Mapping[str, Any]]
+    runs: _Runs, scores: Sequence[str] | None, styles: Mapping[str, LineStyle], suffix: str
 ) -> dict[str, Drawing]:
-    columns = forecast_columns(names, results, "forecasts")
+    infos = score_infos(runs.results)
+    chosen = [name for name in scores if name in infos] if scores else [
+        name for name, info in infos.items() if info["main"] or info.get("curve")
+    ]  # fmt: skip
+    columns = forecast_columns(runs.names, runs.results, "forecasts")
     muted = [name for name, (_, model) in columns.items() if not model]
     drawings = {}
-    across, step = _lead_axis(results)
-    for score, info in scores.items():
+    across, step = _lead_axis(runs.results)
+    for score in chosen:
         lines: dict[str, Line] = {}
         bands: dict[str, list[list[float]]] = {}
         for name, (forecast, model) in columns.items():
@@ -238,16 +302,22 @@ def _lead_curves(
             spread = forecast.get("interval", {}).get("per_lead", {}).get(score)
             if model and spread:
                 bands[name] = [_numbers(bound) for bound in zip(*spread, strict=True)]
-        title, up = info["label"], BETTER[info["best"]]
-        drawings[title] = draw_curves(lines, title=title, across=across, up=up, muted=muted, bands=bands)
+        title, up = f"{infos[score]['label']}{suffix}", BETTER[infos[score]["best"]]
+        minutes = step if across == MINUTES_AHEAD else None
+        drawings[title] = draw_curves(
+            lines, title=title, across=across, up=up, muted=muted, bands=bands, styles=styles, minutes=minutes
+        )
     return drawings
+
+
+MINUTES_AHEAD = "lead time (minutes)"
 
 
 def _lead_axis(results: list[Results]) -> tuple[str, float]:
     """Return the title of the axis of lead times, and the step of a frame on it: minutes, if all runs agree on them."""
     intervals = {run["clip_spec"].get("interval") for run in results}
     seconds = intervals.pop() if len(intervals) == 1 else None
-    return ("lead time (minutes)", seconds / 60) if seconds and seconds >= 60 else ("lead time (frames)", 1)
+    return (MINUTES_AHEAD, seconds / 60) if seconds and seconds >= 60 else ("lead time (frames)", 1)
 
 
 def _numbers(values: Any) -> list[float]:
@@ -255,7 +325,9 @@ def _numbers(values: Any) -> list[float]:
     return [math.nan if value is None else value for value in values]
 
 
-def training_curves(names: list[str], folders: list[Path]) -> dict[str, Drawing]:
+def training_curves(
+    names: list[str], folders: list[Path], styles: Mapping[str, LineStyle] | None = None
+) -> dict[str, Drawing]:
     """Return loss and validation error of runs over their batches, of those whose logs are there."""
     drawings = {}
     for file, column, title in (("train", "loss", "Training loss"), ("validation", "validation_mse", "Validation MSE")):
@@ -267,5 +339,5 @@ def training_curves(names: list[str], folders: list[Path]) -> dict[str, Drawing]
                     rows = list(csv.DictReader(content))
                 lines[name] = ([float(row["batch"]) for row in rows], [float(row[column]) for row in rows])
         if any(x for x, _ in lines.values()):
-            drawings[title] = draw_curves(lines, title=title, across="batches", up="", log=True)
+            drawings[title] = draw_curves(lines, title=title, across="batches", up="", log=True, styles=styles)
     return drawings

@@ -45,12 +45,14 @@ class ScoreInfo(NamedTuple):
         best: "low", "high", or "one" where 1 is best.
         table: title of the table it stands in.
         main: whether it belongs to the few that a small table and the curves show.
+        curve: whether the curves show it though the small table does not.
     """
 
     label: str
     best: Best
     table: str
     main: bool
+    curve: bool = False
 
 
 class ScoreFamily(ABC):

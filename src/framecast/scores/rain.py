@@ -168,7 +168,8 @@ class RainScores(ScoreFamily):
         for threshold in self.thresholds:
             for scale in self.scales:
                 title = f"FSS ≥ {threshold:g}, {scale} px"
-                infos[f"fss_{threshold:g}_{scale}"] = ScoreInfo(title, "high", "Rain in windows, mm/h", False)
+                middle = scale == self.scales[len(self.scales) // 2]
+                infos[f"fss_{threshold:g}_{scale}"] = ScoreInfo(title, "high", "Rain in windows, mm/h", False, middle)
         return infos
 
     def counts(self, pair: Compared) -> Counts:
