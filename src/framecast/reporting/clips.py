@@ -187,6 +187,7 @@ def clip_figures(clips: list[ClipRows], results: Results) -> list[dict[str, Any]
                 "number": clip.number,
                 "rows": [{"label": label, "of": run, "src": _source(content)} for label, run, content in rows],
                 "animation": _source(moving),
+                "panels": len(panels),
                 "past": context,
                 "steps": [
                     {"text": text, "past": number < context}

@@ -83,11 +83,12 @@ def write_report(
 
 
 class _Runs(NamedTuple):
-    """Runs that were tested on the same clips."""
+    """Runs that were tested on the same clips, what they are called among themselves, and their lines in figures."""
 
     names: list[str]
     folders: list[Path]
     results: list[Results]
+    styles: dict[str, LineStyle]
 
 
 def _page(
@@ -98,12 +99,12 @@ def _page(
     styles = line_styles(names)
     sets = []
     drawings: dict[str, Drawing] = {}
-    groups = _by_clips(names, folders, results)
+    groups = _by_clips(names, folders, results, styles)
     for number, runs in enumerate(groups, 1):
         # Figures of several test sets are told apart by their titles.
         suffix = "" if len(groups) == 1 else f", test set {number}"
         clips = clip_rows(runs.names, runs.folders, runs.results, most)
-        curves = _lead_curves(runs, scores, styles, suffix)
+        curves = _lead_curves(runs, scores, suffix)
         drawings |= curves | comparison_drawings(clips, runs.results[0], suffix)
         sets.append(
             {
@@ -117,6 +118,7 @@ def _page(
                 ],
                 "intervals": any(run.get("bootstrap") for run in runs.results),
                 "fallbacks": _fallbacks(runs.results),
+                "colours": {name: colour for name, (colour, _) in runs.styles.items()},
                 "curves": [Markup(drawing.svg) for drawing in curves.values()],
             }
         )
@@ -137,15 +139,20 @@ def _page(
     return page, drawings | training | radar
 
 
-def _by_clips(names: list[str], folders: list[Path], results: list[Results]) -> list[_Runs]:
+def _by_clips(
+    names: list[str], folders: list[Path], results: list[Results], styles: Mapping[str, LineStyle]
+) -> list[_Runs]:
     """Return the runs by the clips they were tested on, in the order in which these first come."""
-    groups: dict[Any, _Runs] = {}
-    for name, folder, run in zip(names, folders, results, strict=True):
-        group = groups.setdefault((run["fingerprint"], run["clips"]), _Runs([], [], []))
-        group.names.append(name)
-        group.folders.append(folder)
-        group.results.append(run)
-    return list(groups.values())
+    groups: dict[Any, list[int]] = {}
+    for place, run in enumerate(results):
+        groups.setdefault((run["fingerprint"], run["clips"]), []).append(place)
+    found = []
+    for places in groups.values():
+        tested = [results[place] for place in places]
+        own = run_names(tested)
+        lines = {name: styles[names[place]] for name, place in zip(own, places, strict=True)}
+        found.append(_Runs(own, [folders[place] for place in places], tested, lines))
+    return found
 
 
 def _heading(results: Results, number: int) -> dict[str, str]:
@@ -280,9 +287,7 @@ def _fallbacks(results: list[Results]) -> list[str]:
     ]
 
 
-def _lead_curves(
-    runs: _Runs, scores: Sequence[str] | None, styles: Mapping[str, LineStyle], suffix: str
-) -> dict[str, Drawing]:
+def _lead_curves(runs: _Runs, scores: Sequence[str] | None, suffix: str) -> dict[str, Drawing]:
     infos = score_infos(runs.results)
     chosen = [name for name in scores if name in infos] if scores else [
         name for name, info in infos.items() if info["main"] or info.get("curve")
@@ -305,7 +310,7 @@ def _lead_curves(
         title, up = f"{infos[score]['label']}{suffix}", BETTER[infos[score]["best"]]
         minutes = step if across == MINUTES_AHEAD else None
         drawings[title] = draw_curves(
-            lines, title=title, across=across, up=up, muted=muted, bands=bands, styles=styles, minutes=minutes
+            lines, title=title, across=across, up=up, muted=muted, bands=bands, styles=runs.styles, minutes=minutes
         )
     return drawings
 
