@@ -4,7 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TORCH := $(VENV)/.torch
 READY := $(VENV)/.ready
+RUNS := $(VENV)/.runs
 JOBS ?= 2
 
 .PHONY: help setup demo test lint types layers pytest docs wheel test-slow bench gpu torture format clean
@@ -14,19 +16,30 @@ help: ## list the targets
 
 setup: $(READY) ## create .venv and install the package with everything it is tested with
 
-$(READY): pyproject.toml constraints.txt
+$(TORCH): constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
+	@echo 'making $(VENV) and installing torch, the largest part: a minute or more'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	@touch $(TORCH)
+
+$(READY): $(TORCH) pyproject.toml
+	@echo 'installing the package with all extras and what tests it'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[nowcast]' \
 	  || echo 'pysteps could not be built (it needs a C compiler): what needs it is skipped'
 	@$(BIN)/python -m framecast.compute.native
-	touch $(READY)
+	@touch $(READY) $(RUNS)
 
-demo: $(READY) ## train, evaluate, forecast and report in a few minutes
-	$(BIN)/framecast demo
+$(RUNS): $(TORCH) pyproject.toml
+	@echo 'installing the package and what it needs to run: half a minute'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@$(BIN)/python -m framecast.compute.native
+	@touch $(RUNS)
+
+demo: $(RUNS) ## install what it takes to run, then forecast digits and rain, and train a small model
+	@$(BIN)/framecast demo
 
 test: lint types layers pytest docs wheel ## all checks
 

@@ -24,7 +24,7 @@ from PIL import Image
 import framecast as fc
 
 ROOT = Path(__file__).parent.parent
-DIGITS = {"size": 32, "context": 5, "horizon": 5, "clips": 60}
+DIGITS = {"clips": 60}
 ORDERS = ["thw", "tchw", "thwc", "nthw", "ntchw", "nthwc"]
 SMALL = "--model_options.hidden 4 --model_options.layers 2 --steps 30 --batch 2"
 LENGTHS = "--data_options.context {} --data_options.horizon {}"
@@ -73,12 +73,12 @@ def make_files(folder: Path) -> list[str]:
     """Write digits that move as a student may have them, and return the names."""
     import av
 
-    clip = fc.data("moving-mnist", **DIGITS)["test"][0]["frames"].numpy()  # (10, 1, 32, 32)
+    clip = fc.data("moving-mnist", **DIGITS)["test"][0]["frames"].numpy()  # (20, 1, 64, 64)
     pixels = (255 * clip[:, 0]).astype(np.uint8)
     pictures = [Image.fromarray(frame) for frame in pixels]
     with av.open(str(folder / "film.mp4"), "w") as film:
         stream = film.add_stream("mpeg4", rate=25)
-        stream.height = stream.width = 32
+        stream.height = stream.width = 64
         for frame in pixels:
             film.mux(stream.encode(av.VideoFrame.from_ndarray(frame[..., None].repeat(3, -1), format="rgb24")))
         film.mux(stream.encode())

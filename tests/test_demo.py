@@ -1,28 +1,48 @@
-"""The demo, as short as it can be: every stage runs and says where its results are."""
+"""The demo, as short as it can be: every part runs, in order, and says where its pictures are."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import framecast.demo as parts
 from framecast import cli
-from framecast.demo import demo
 
 
-def test_the_demo_ends_with_a_report(tmp_path: Path) -> None:
-    shown = demo(out=tmp_path / "demo", steps=2, hidden=4, batch=2, progress=False)
-    assert "persistence" in shown
-    for name in ("report.html", "forecast/forecast.gif", "results.json", "weights.safetensors"):
-        assert (tmp_path / "demo" / name).is_file()
-    assert str(tmp_path / "demo/report.html") in shown
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"DIGIT_CLIPS": 2, "SMALL_STEPS": 2, "SMALL_CLIPS": 2, "SMALL_MODEL": {"hidden": 4}}.items():
+        monkeypatch.setattr(parts, name, value)
 
 
-def test_a_second_demo_takes_another_folder(
+def test_the_demo_shows_digits_rain_and_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = parts.demo(out=tmp_path / "demo", progress=False)
+    shown = capsys.readouterr().out
+    places = [shown.index(f"{number} of 3:") for number in (1, 2, 3)]
+    assert places == sorted(places)
+    assert "squared error of a frame before training" in shown
+    assert str(page) in shown
+    for part in ("digits", "rain", "training"):
+        moving = Image.open(io.BytesIO((tmp_path / f"demo/{part}.gif").read_bytes()))
+        assert getattr(moving, "n_frames", 1) > 1
+        Image.open(tmp_path / f"demo/{part}.png").verify()
+    text = page.read_text()
+    assert [text.count(f"<h2>{number}. {name}</h2>") for number, name in
+            ((1, "moving-mnist"), (2, "knmi-sample"), (3, "moving-mnist"))] == [1, 1, 1]  # fmt: skip
+    assert text.index("animation of clip") < text.index("<table>"), "pictures come first"
+    assert "2010-08-26, 03:20 to 04:55 UTC" in text
+
+
+def test_a_quick_one_trains_nothing_and_a_second_takes_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/demo").mkdir(parents=True)
-    arguments = ["demo", "--steps", "1", "--hidden", "2", "--batch", "1", "--progress", "false"]
-    assert cli.main(arguments) == 0
-    assert "demo-2" in capsys.readouterr().out
+    assert cli.main(["demo", "--quick", "--progress", "false"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 2:" in shown
+    assert "demo-2" in shown
+    assert not (tmp_path / "runs/demo-2/training").exists()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Self
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 
 class FramecastError(Exception):
@@ -101,6 +102,35 @@ def check_count(name: str, value: int, least: int = 1) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise OptionError(f"{name} is {value!r} and must be a whole number of at least {least}")
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Refuse NaN and infinity, in lists and mappings too.
+
+    Raises:
+        ValueError: there is one; the message names the option.
+    """
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            check_finite(f"{name}.{key}", part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            check_finite(name, part)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise OptionError(f"{name} is {value} and must be a finite number")
+
+
+def check_number(name: str, value: float, *, least: float | None = None, above: float | None = None) -> None:
+    """Refuse a number that is not finite, or below what it may be.
+
+    Raises:
+        ValueError: it is NaN or infinite, below ``least``, or not above ``above``.
+    """
+    check_finite(name, value)
+    if least is not None and value < least:
+        raise OptionError(f"{name} is {value} and must be at least {least}")
+    if above is not None and value <= above:
+        raise OptionError(f"{name} is {value} and must be above {above}")
 
 
 # Processors, cuBLAS and cuDNN have no error class of their own for it; CUDA has.

@@ -18,7 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from framecast.errors import OptionError, UnknownNameError
+from framecast.errors import OptionError, UnknownNameError, check_finite
 
 
 def resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:
@@ -456,6 +456,7 @@ def score_families(
     for option in options or ():
         if not any(option in parameters for parameters in accepted.values()):
             raise UnknownNameError("score option", option, set().union(*accepted.values()))
+        check_finite(option, (options or {})[option])
     arguments = {**(options or {}), "unit": unit}
     return {
         name: kind(**{key: value for key, value in arguments.items() if key in accepted[name]})

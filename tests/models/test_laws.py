@@ -7,6 +7,7 @@ import torch
 from samples.models import CONTEXT, HORIZON, REACH, RECURRENT, small_clip, small_model
 
 import framecast as fc
+from framecast.models import recurrent
 from framecast.models.recurrent import RecurrentForecaster
 from framecast.registry import ONE_SHOT, model_entry
 
@@ -110,6 +111,32 @@ def test_padding_is_what_one_would_do_by_hand(name: str) -> None:
             if (h, w) != (height, width):
                 with pytest.raises(ValueError, match=f"{height}x{width}.*multiples of {least}.*{h}x{w}"):
                     strict(clip[:, :CONTEXT], HORIZON)
+
+
+@every_model
+def test_no_data_is_taken_as_nothing_and_does_not_spread(name: str) -> None:
+    model, past = small_model(name).eval(), small_clip()[:, :CONTEXT]
+    holes = past.clone()
+    holes[0, -1, :, 4:6, 4:6] = torch.nan
+    with torch.no_grad():
+        forecast = model(holes, HORIZON)
+        assert forecast.isfinite().all()
+        assert torch.equal(forecast, model(holes.nan_to_num(0.0), HORIZON))
+        if isinstance(model, RecurrentForecaster):
+            assert torch.equal(model.forecast(model.observe(holes), HORIZON), forecast)
+
+
+def test_a_stream_that_keeps_its_graph_is_told_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    recurrent._tell_of_the_graph.cache_clear()
+    model, clip = small_model("ms-lstm"), small_clip()
+    with torch.no_grad():
+        model.observe(clip[:, 2:], model.observe(clip[:, :2]))
+    model.observe(clip[:, :2])
+    assert not caplog.messages
+    state = model.observe(clip[:, :2])
+    for frame in clip[:, 2:4].split(1, 1):
+        state = model.observe(frame, state)
+    assert [("no_grad" in message) for message in caplog.messages] == [True]
 
 
 @every_model

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -223,6 +224,14 @@ def test_recipes_and_totals() -> None:
         ({"batch": 64}, "fewer than one batch"),
         ({"init_from": "nowhere"}, "nowhere"),
         ({"ema": 1.0}, "ema is 1.0"),
+        ({"lr": float("inf")}, "lr is inf and must be a finite number"),
+        ({"lr": float("nan")}, "lr is nan and must be a finite number"),
+        ({"lr": 0.0}, "lr is 0.0 and must be above 0"),
+        ({"minutes": float("nan")}, "minutes is nan"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0 and must be at least 0"),
+        ({"penalty_weight": float("inf")}, "penalty_weight is inf"),
+        ({"clip_norm": -1.0}, "clip_norm is -1.0"),
+        ({"trainer": {"limit_val_batches": float("inf")}}, "trainer.limit_val_batches is inf"),
         ({"augment": "flip"}, "Did you mean 'flips'"),
     ],
 )
@@ -230,6 +239,18 @@ def test_impossible_options_leave_no_folder(tmp_path: Path, options: dict[str, A
     with pytest.raises((ValueError, OSError), match=message):
         train(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_numbers_that_are_not_finite_are_refused_everywhere(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="attention_dropout is nan"):
+        fc.create_model("earthformer", attention_dropout=float("nan"))
+    with pytest.raises(ValueError, match="speed is inf"):
+        fc.data("moving-mnist", speed=[0.0, float("inf")])
+    with pytest.raises(ValueError, match=r"scaling.high is inf"):
+        fc.data(np.zeros((20, 8, 8)), scaling={"kind": "min-max", "low": 0.0, "high": float("inf")})
+    run = train(tmp_path / "run", steps=1)
+    with pytest.raises(ValueError, match="thresholds is nan"):
+        fc.evaluate(run, scores=["rain"], score_options={"thresholds": [float("nan")]}, limit=2, progress=False)
 
 
 def test_models_and_data_that_do_not_meet(tmp_path: Path) -> None:

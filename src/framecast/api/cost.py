@@ -12,7 +12,7 @@ from framecast.cost.measure import cheaper_ways, measure_step
 from framecast.cost.memory import shown_bytes
 from framecast.cost.paper import paper_text, published_cost
 from framecast.cost.table import make_cost_table
-from framecast.errors import OptionError, check_count
+from framecast.errors import OptionError, check_count, check_number
 from framecast.models.forecaster import Recompute
 from framecast.reporting.results import text_table
 
@@ -137,8 +137,8 @@ def _check(request: CostRequest) -> None:
     for name in ("batch", "threads"):
         if getattr(request, name) is not None:
             check_count(name, getattr(request, name))
-    if request.seconds is not None and request.seconds <= 0:
-        raise OptionError(f"seconds is {request.seconds} and must be above 0")
+    if request.seconds is not None:
+        check_number("seconds", request.seconds, above=0)
 
 
 def _mode(request: CostRequest) -> Recompute:

@@ -34,7 +34,7 @@ def create_model(name: str, *, pretrained: str | None = None, **options: Any) ->
     model_name = paper_name(model_entry(name).name)
     trained = [run.removeprefix(f"{model_name}-") for run in shipped_runs() if run.startswith(f"{model_name}-")]
     if pretrained not in trained:
-        raise UnknownNameError(f"weights of {model_name}", pretrained, trained)
+        raise UnknownNameError(f"trained {model_name}", pretrained, trained)
     model = load(f"{model_name}-{pretrained}")
     own = {option.name: option.default for option in model_entry(name).options().values()}
     own |= model.spec.options if model.spec else {}

@@ -24,7 +24,7 @@ from framecast.data.joined import FileSource, JoinedSource, damaged, left_out, s
 from framecast.data.radar import holds_radar, is_radar, radar_folder
 from framecast.data.sources import FrameSource, ReadOptions
 from framecast.data.units import duration_text
-from framecast.errors import DataError, DatasetNotFoundError, OptionError, UnknownNameError
+from framecast.errors import DataError, DatasetNotFoundError, OptionError, UnknownNameError, check_finite
 from framecast.registry import DATASETS, canonical_name, dataset_builder, sequence_endings, sequence_opener
 
 
@@ -222,6 +222,8 @@ def open_data(name: str | Path, **options: Any) -> ClipData:
             raise UnknownNameError(kind, option, parameters)
         if parameters[option].annotation == "str | None" and not isinstance(options[option], str | None):
             raise OptionError(f"{option} is {options[option]!r} and must be text: write it in quotes")
+        if option != "nodata":  # which NaN may stand for
+            check_finite(option, options[option])
     if name == OWN and "path" not in options:
         raise UnknownNameError("data set", "own without a path", ())
     opened: ClipData = build(**options)

@@ -17,11 +17,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framecast.data.clips import ClipSpec
-from framecast.errors import OptionError, UnknownNameError, check_count
+from framecast.errors import OptionError, UnknownNameError, check_count, check_finite
 from framecast.registry import ModelSpec, model_entry, paper_name
 
 Recompute = Literal["none", "lean"] | int
@@ -137,6 +138,11 @@ class Forecaster(nn.Module, ABC):
             raise OptionError(f"frames are {frames.dtype} and the model needs floating point: scale them to [0, 1]")
 
 
+def without_nan(frames: Tensor) -> Tensor:
+    """Return frames with 0 where there is no data: NaN would spread over the whole forecast. No device waits."""
+    return torch.where(frames.isnan(), frames.new_zeros(()), frames)
+
+
 def check_horizon(horizon: int, context: int = 1) -> None:
     """Refuse a context or horizon below one.
 
@@ -223,6 +229,7 @@ def create_model(name: str, **options: Any) -> Forecaster:
     for option in options:
         if option not in accepted:
             raise UnknownNameError(f"option of model {paper_name(entry.name)}", option, accepted)
+        check_finite(option, options[option])
     model: Forecaster = entry.builder()(**options)
     model.spec = ModelSpec(entry.name, dict(options))
     return model

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from framecast.errors import OptionError
-from framecast.models.forecaster import Forecaster, Recompute, Rollout, check_clip, check_horizon
+from framecast.models.forecaster import Forecaster, Recompute, Rollout, check_clip, check_horizon, without_nan
 
 
 class OneShotForecaster(Forecaster):
@@ -65,7 +65,7 @@ class OneShotForecaster(Forecaster):
         return Rollout(self(clip[:, :context], horizon), context, None)
 
     def forward(self, past: Tensor, horizon: int) -> Tensor:
-        """Forecast (B, horizon, C', H, W) from the past (B, T, C, H, W).
+        """Forecast (B, horizon, C', H, W) from the past (B, T, C, H, W), in which NaN is no data and taken as 0.
 
         Raises:
             ValueError: fewer frames than ``context``, frames of a size it cannot take, or a horizon beyond one
@@ -83,7 +83,7 @@ class OneShotForecaster(Forecaster):
                 f"this model takes {self.in_channels} channels and gives {self.out_channels}, so it cannot be fed "
                 f"with its own forecasts: ask for horizon={self.block} at most, or create it with equal channels"
             )
-        past_frames = self.fit_size(past)
+        past_frames = self.fit_size(without_nan(past))
         forecast = self.forecast_block(past_frames[:, -self.context :])
         while forecast.shape[1] < horizon:
             frames = torch.cat([past_frames, forecast], 1)[:, -self.context :]

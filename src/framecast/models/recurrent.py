@@ -10,9 +10,10 @@ Reference: Ma et al., MS-LSTM, Applied Soft Computing 147, 2023, doi:10.1016/j.a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -31,10 +32,20 @@ from framecast.models.forecaster import (
     check_horizon,
     pad_frames,
     segment_length,
+    without_nan,
 )
 from framecast.models.stack import Skip, Stack, pyramid_scales
 
 Column = Callable[..., list[Cell]]
+log = logging.getLogger(__name__)
+
+
+@cache
+def _tell_of_the_graph() -> None:
+    log.warning(
+        "a stream of frames is observed with gradients switched on, so its state keeps all since the first frame and "
+        "memory grows: use torch.no_grad() or torch.inference_mode() where nothing is to be learned"
+    )
 
 
 class ForecastState(NamedTuple):
@@ -150,11 +161,16 @@ class RecurrentForecaster(Forecaster):
     def observe(self, frames: Tensor, state: ForecastState | None = None) -> ForecastState:
         """Take in frames (B, T, C, H, W), one step each, after those that led to ``state``.
 
+        NaN is no data: the model takes it as 0, as in ``predict``. With gradients switched on, the state keeps all that
+        led to it; a stream is to run in ``torch.no_grad()``, and is told so once.
+
         Raises:
             ValueError: a shape the model cannot take, or another size or batch than the state's.
         """
         self.check_frames(frames)
-        canvas = self._pad(frames)
+        canvas = self._pad(without_nan(frames))
+        if state is not None and state.frame.requires_grad:
+            _tell_of_the_graph()
         if state is None:
             layers, memory = self._start(canvas)
         elif (frames.shape[0], *frames.shape[-2:]) != (state.frame.shape[0], *state.frame.shape[-2:]):

@@ -29,7 +29,15 @@ from typing import Any, NamedTuple
 from framecast.api.data import data
 from framecast.api.evaluate import evaluate
 from framecast.api.train import train
-from framecast.errors import DataError, LockedError, OptionError, RunFolderError, TrialBusyError, check_count
+from framecast.errors import (
+    DataError,
+    LockedError,
+    OptionError,
+    RunFolderError,
+    TrialBusyError,
+    check_count,
+    check_number,
+)
 from framecast.files import locked, write_atomically
 from framecast.studies.plan import StudyPlan, Trial, read_plan
 from framecast.studies.records import Record, find_record, trial_cost, write_record
@@ -225,8 +233,8 @@ def study(
     """
     plan = read_plan(file)
     check_count("jobs", jobs)
-    if minutes is not None and minutes < 0:
-        raise OptionError(f"minutes is {minutes} and must be at least 0")
+    if minutes is not None:
+        check_number("minutes", minutes, least=0)
     share = threads or max(1, (os.cpu_count() or 1) // jobs)
     check_count("threads", share)
     failed: dict[str, str] = {}

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from framecast.compute.compiling import MODES, Mode
-from framecast.errors import OptionError, UnknownNameError, check_count
+from framecast.errors import OptionError, UnknownNameError, check_count, check_finite, check_number
 from framecast.models.forecaster import Recompute, segment_length
 from framecast.registry import Training
 
@@ -70,7 +70,7 @@ class TrainingOptions:
         trainer: any further option of Lightning's Trainer.
 
     Raises:
-        ValueError: epochs and steps both given, or a count below its least value.
+        ValueError: epochs and steps both given, or a number that is not finite or below its least value.
         UnknownNameError: no such policy on_nonfinite.
     """
 
@@ -125,10 +125,16 @@ class TrainingOptions:
         if self.on_nonfinite not in ON_NONFINITE:
             raise UnknownNameError("policy on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         segment_length(1, self.recompute)
+        for option in fields(self):
+            check_finite(option.name, getattr(self, option.name))
+        for name in ("lr", "minutes"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), above=0)
+        for name in ("weight_decay", "penalty_weight", "clip_norm"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), least=0)
         if self.ema is not None and not 0 < self.ema < 1:
             raise OptionError(f"ema is {self.ema} and must be between 0 and 1, such as 0.999")
-        if self.minutes is not None and self.minutes <= 0:
-            raise OptionError(f"minutes is {self.minutes} and must be above 0")
 
     def recipe(self, defaults: Training) -> Training:
         """Return the model's recipe with the options that were given."""
