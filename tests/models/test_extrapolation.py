@@ -73,7 +73,7 @@ def test_frames_too_small_for_it() -> None:
 def test_without_pysteps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "extrapolation" not in make_baselines("mm/h", SCALING)
-    monkeypatch.setitem(sys.modules, "pysteps.extrapolation.semilagrangian", None)
+    monkeypatch.setitem(sys.modules, "pysteps.motion.lucaskanade", None)
     with pytest.raises(MissingExtraError, match=r"pysteps.*pip install 'framecast\[nowcast\]'"):
         make_baselines("mm/h", SCALING, ["extrapolation"])
 

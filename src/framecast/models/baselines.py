@@ -5,7 +5,7 @@ A baseline takes the past (B, T, C, H, W) in [0, 1], the number of frames to for
 
     v = dense Lucas-Kanade motion of the past frames, in dB        R(x, t + k) = R(x - k v, t), semi-Lagrangian
 
-computed by ``pysteps`` (extra ``nowcast``). What enters from outside the frame is dry. Extrapolation keeps the
+with the motion of ``pysteps`` (extra ``nowcast``). What enters from outside the frame is dry. Extrapolation keeps the
 sharpness of the last frame, while a model trained on errors smooths: compare them at thresholds, not by MSE alone.
 
 Reference: Pulkkinen et al., "Pysteps: an open-source Python library for probabilistic precipitation nowcasting
@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from framecast.cells.warp import advect
 from framecast.data.scaling import Scaling
 from framecast.errors import MissingExtraError
 
@@ -91,11 +92,10 @@ class Extrapolation(Baseline):
         try:
             # pysteps tells on the standard output where its configuration is.
             with contextlib.redirect_stdout(io.StringIO()):
-                from pysteps.extrapolation.semilagrangian import extrapolate
                 from pysteps.motion.lucaskanade import dense_lucaskanade
         except ImportError as error:
             raise MissingExtraError("pysteps", "nowcast", "the extrapolation baseline") from error
-        self.motion, self.advect = dense_lucaskanade, extrapolate
+        self.motion = dense_lucaskanade
         self.fallbacks: int = 0
 
     def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
@@ -104,15 +104,15 @@ class Extrapolation(Baseline):
         rates = self.scaling.unscale(past.double())
         if valid is not None:
             rates = rates.where(valid, torch.nan)
-        for number, clip in enumerate(rates):
-            # One motion per clip: channels are maps of the same rain.
-            velocity = self._velocity(clip[:, 0].cpu().numpy())
-            if velocity is None:
-                self.fallbacks += 1
-                continue
-            for channel, last in enumerate(clip[-1]):
-                frames = self.advect(last.nan_to_num(0.0).cpu().numpy(), velocity, horizon, outval=0.0)
-                forecast[number, :, channel] = self.scaling.scale(torch.from_numpy(frames).to(forecast))
+        # One motion per clip: channels are maps of the same rain.
+        found = {number: self._velocity(clip[:, 0].cpu().numpy()) for number, clip in enumerate(rates)}
+        motions = {number: velocity for number, velocity in found.items() if velocity is not None}
+        self.fallbacks += len(rates) - len(motions)
+        if motions:
+            moving = list(motions)
+            motion = torch.from_numpy(np.stack(list(motions.values()))).to(rates)
+            frames, _ = advect(rates[moving, -1].nan_to_num(0.0), motion, horizon)
+            forecast[moving] = self.scaling.scale(frames.to(forecast))
         return forecast
 
     def _velocity(self, rates: NDArray[np.float64]) -> NDArray[Any] | None:
