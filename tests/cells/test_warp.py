@@ -97,7 +97,6 @@ def test_advection_is_that_of_pysteps() -> None:
         motion = 30 * torch.randn(2, 2, height, width, dtype=torch.float64, generator=generator)
         motion = torch.nn.functional.avg_pool2d(motion, 7, 1, 3) + 1.5
         ours, known = advect(a, motion, 5)
-        single, _ = advect(a.float(), motion.float(), 5)
         for b in range(2):
             for c in range(3):
                 theirs = torch.from_numpy(oracle.extrapolate(a[b, c].numpy(), motion[b].numpy(), 5))
@@ -105,5 +104,3 @@ def test_advection_is_that_of_pysteps() -> None:
                 assert torch.equal(~outside, known[b, :, 0])
                 # Rounding of a place grows step by step where the motion differs from pixel to pixel.
                 torch.testing.assert_close(ours[b, :, c], theirs.nan_to_num(0.0), rtol=0, atol=1e-9)
-        # In float32 a place is off by millionths of a pixel, and a pixel at the edge may fall on its other side.
-        assert ((single - ours.float()).abs() > 1e-4).float().mean() < 0.01
