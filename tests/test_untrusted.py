@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ import framecast as fc
 from framecast import cli
 from framecast.errors import DataError, RunFolderError
 from framecast.registry import DATASETS
+from framecast.reporting.results import read_results
 from framecast.training.run_folder import RunFolder
 from framecast.untrusted import check_aliases
 
@@ -203,9 +205,18 @@ def test_yaml_that_grows_without_end_is_refused(run: Path, tmp_path: Path, capsy
     assert check_aliases("a: " + "[" * 49 + "]" * 49)
 
 
+def _texts(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the places of all texts in a tree of mappings and lists, the scores' for the first score alone."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if place == ("scores",):
+        inner = list(inner)[:1]
+    found = [place] if isinstance(value, str) else []
+    return found + [one for key, part in inner for one in _texts(part, (*place, key))]
+
+
 def test_the_page_escapes_every_word_of_results(run: Path, tmp_path: Path) -> None:
     evil = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
-    results = json.loads((run / "results.json").read_text())
+    results = read_results(run)
     hostile = {**results, "model": evil, "data": evil, "split": evil, "run": evil, "notes": [evil]}
     hostile["forecasts"] = {evil: next(iter(results["forecasts"].values())), **results["forecasts"]}
     (tmp_path / "results.json").write_text(json.dumps(hostile))
@@ -213,6 +224,17 @@ def test_the_page_escapes_every_word_of_results(run: Path, tmp_path: Path) -> No
     assert "alert(1)" in page, "the words are shown"
     assert "<script" not in page
     assert not re.search(r"<img[^>]*onerror", page)
+    for place in _texts(results):
+        one = json.loads(json.dumps(results))
+        inner = one
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = evil
+        (tmp_path / "results.json").write_text(json.dumps(one))
+        with contextlib.suppress(DataError):
+            page = fc.report(tmp_path, out=tmp_path / "page.html", overwrite=True).read_text()
+            assert "<script" not in page, place
+            assert not re.search(r"<img[^>]*onerror", page), place
     (tmp_path / "results.json").write_text(json.dumps({**results, "parameters": "many", "clip_spec": {"unit": 3}}))
     with pytest.raises(DataError, match="cannot be shown"):
         fc.report(tmp_path, out=tmp_path / "page.html", overwrite=True)

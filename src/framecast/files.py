@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from framecast.errors import FramecastError, LockedError, OutputExistsError, WeightsError
 
@@ -187,6 +188,35 @@ def read_checked(path: Path, kind: str, piece: int | None = None) -> bytes:
             f"{path} is damaged: its content has sha256 {digest} and should have {words[2]}: use the previous one"
         )
     return content
+
+
+SEAL = "sha256"
+
+
+def sealed_json(content: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """Return plain values as JSON that carries their checksum, so that a flipped bit is no other number."""
+    plain = json.loads(json.dumps(content))  # as it will be read: with text for keys
+    separators = (",", ":") if indent is None else None
+    return json.dumps({**plain, SEAL: _seal(plain)}, indent=indent, separators=separators).encode()
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Return what a file of ``sealed_json`` holds; one without a checksum, as earlier versions wrote, as it is.
+
+    Raises:
+        ValueError: it is no JSON, or has changed since it was written.
+    """
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds {type(content).__name__} and no mapping")
+    seal = content.pop(SEAL, None)
+    if seal is not None and seal != _seal(content):
+        raise ValueError("it has changed since it was written: its checksum is of other content")
+    return content
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -21,7 +21,7 @@ from framecast.data.scaling import DbzPixel
 from framecast.errors import DataError
 from framecast.reporting.clips import time_labels
 from framecast.reporting.pictures import CLASSES, DRY, NO_DATA_COLOUR, legend_picture, rain_legend, rain_picture
-from framecast.reporting.results import read_examples, score_table
+from framecast.reporting.results import read_examples, read_results, score_table
 
 pytest.importorskip("pysteps", reason="pysteps needs a C compiler to install")
 
@@ -74,7 +74,7 @@ def results(run: Path) -> dict[str, Any]:
 
 def test_rain_and_image_scores_of_all_forecasts(run: Path, results: dict[str, Any]) -> None:
     assert list(results["forecasts"]) == ["ms-lstm", "persistence", "mean frame", "blank frame", "extrapolation"]
-    assert json.loads((run / "results.json").read_text()) == results
+    assert read_results(run) == results
     for found in results["forecasts"].values():
         assert (
             {"csi_0.5", "hss_2", "bias_5", "fss_2_11", "mse", "ssim"}
@@ -194,8 +194,9 @@ def test_the_page_of_a_radar_run(run: Path, results: dict[str, Any], tmp_path: P
     page = fc.report(run, out=tmp_path / "page.html").read_text()
     for text in ("CSI ≥ 2 mm/h", "Rain rate in mm/h", "no data", "2010-08-26", "01:30", "extrapolation", "–"):
         assert text in page, text
-    main = sum(info["main"] for info in results["scores"].values())
-    assert page.count("<svg") == main + 2, "a curve of each main score and two of the training"
+    drawn = sum(info["main"] or info["curve"] for info in results["scores"].values())
+    assert page.count("<svg") == drawn + 2, "a curve of each main score and of FSS, and two of the training"
+    assert 'aria-label="FSS ≥ 2, 11 px"' in page
     assert f"{results['forecasts']['ms-lstm']['mean']['csi_0.5']:.4g}" in page
     identifiers = re.findall(r'\bid="([^"]+)"', page)
     assert len(identifiers) == len(set(identifiers))

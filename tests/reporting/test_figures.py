@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -15,6 +16,7 @@ from PIL import Image
 
 import framecast as fc
 from framecast import cli
+from framecast.errors import DataError
 from framecast.reporting.clips import shown_frames
 from framecast.reporting.figures import (
     COLOURS,
@@ -30,6 +32,7 @@ from framecast.reporting.figures import (
 )
 from framecast.reporting.page import clear_best, period_text
 from framecast.reporting.pictures import BORDER, LINE, animation, enlarge, to_picture
+from framecast.reporting.results import read_results
 
 DATA: dict[str, Any] = {"size": 16, "context": 3, "horizon": 2, "clips": 60}
 SHAPE = (5, 1, 16, 16)
@@ -47,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def results(run: Path) -> dict[str, Any]:
-    return json.loads((run / "results.json").read_text())
+    return read_results(run)
 
 
 def test_evaluate_writes_what_a_model_costs(runs: list[Path]) -> None:
@@ -261,6 +264,28 @@ def test_titles_are_escaped() -> None:
 
     svg = rendered(new_figure(1, 1), '"><script>alert(1)</script>').svg
     assert "<script" not in svg
+
+
+def test_a_flipped_bit_in_results_is_told(runs: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs[0], folder)
+    whole = (folder / "results.json").read_bytes()
+    found, rng = read_results(folder), np.random.default_rng(0)
+    for place in rng.integers(0, len(whole), 200):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        (folder / "results.json").write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            assert read_results(folder) == found, "another number, and no word"  # a space may be any space
+
+
+def test_pictures_of_another_evaluation_are_not_shown(runs: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs[0], folder)
+    # As if it had been killed between the two.
+    shutil.copy(runs[1] / "examples.npz", folder / "examples.npz")
+    with pytest.raises(DataError, match=r"examples\.npz.*of another evaluation.*evaluate again"):
+        fc.report(folder, out=tmp_path / "page.html")
 
 
 def test_as_many_clips_and_figures_as_asked_for(runs: list[Path], tmp_path: Path) -> None:

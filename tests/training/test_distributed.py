@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import os
 import signal
 import socket
@@ -24,6 +23,7 @@ from samples.runs import rows
 
 import framecast as fc
 from framecast.errors import RunFolderError
+from framecast.reporting.results import read_results
 
 TORCHRUN = "torch.distributed.run"
 TRAIN = ["framecast", "train", "--model", "ms-lstm", "--data", "moving-mnist", "--accelerator", "cpu",
@@ -91,7 +91,7 @@ def check_gradients(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
 
 
 def check_evaluation(one: Path, two: Path, clips: int) -> None:
-    ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (one, two))
+    ours, theirs = (read_results(folder) for folder in (one, two))
     assert ours["clips"] == theirs["clips"] == clips
     for name, expected in ours["forecasts"].items():
         for key, count in expected["counts"].items():

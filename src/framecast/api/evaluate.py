@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from framecast.cost.count import model_cost
 from framecast.data.clips import SPLITS, ClipData, ClipSpec, Split
 from framecast.errors import DataError, check_count
 from framecast.evaluation import Evaluation, Protocol, evaluate_clips
-from framecast.files import write_atomically
+from framecast.files import sealed_json, write_atomically
 from framecast.models.forecaster import Forecaster
 from framecast.registry import Training, model_entry, shipped_runs
 from framecast.reporting.results import Scores, score_csv
@@ -163,8 +163,10 @@ def _first(clips: ClipData, split: Split, limit: int | None) -> Subset[Any]:
 
 
 def _write(folder: Path, results: dict[str, Any], examples: Mapping[str, NDArray[Any]]) -> None:
+    """Write the three files, results.json last: it names the pictures that belong to it."""
     pictures = io.BytesIO()
     np.savez_compressed(pictures, **examples)  # type: ignore[arg-type]
-    write_atomically(folder / "results.json", json.dumps(results, indent=1).encode())
-    write_atomically(folder / "results.csv", score_csv(results).encode())
     write_atomically(folder / "examples.npz", pictures.getvalue())
+    write_atomically(folder / "results.csv", score_csv(results).encode())
+    results["examples_sha256"] = hashlib.sha256(pictures.getvalue()).hexdigest()
+    write_atomically(folder / "results.json", sealed_json(results, indent=1))

@@ -6,8 +6,8 @@ Which scores there are, and how they are labelled, is part of the results.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.errors import OptionError, RunNotFoundError
+from framecast.files import read_sealed
 from framecast.registry import resolve
 from framecast.untrusted import SMALL_BYTES, check_npz, reading
 
@@ -34,7 +35,7 @@ def read_results(folder: Path) -> Results:
     if not file.is_file():
         raise RunNotFoundError(f"{folder} holds no results.json: run framecast evaluate on it first")
     with reading(file, "is not what framecast evaluate writes", "evaluate again"):
-        results: Results = json.loads(file.read_text())
+        results: Results = read_sealed(file)
         for needed in ("forecasts", "clip_spec", "scores"):
             if not results[needed]:
                 raise OptionError(f"{needed} is empty")
@@ -45,12 +46,14 @@ def read_examples(folder: Path) -> dict[str, NDArray[Any]]:
     """Return the example clips of a folder: frames in physical units as float32, NaN where there is no data.
 
     Raises:
-        DataError: examples.npz is damaged.
+        DataError: examples.npz is damaged, or of another evaluation than results.json.
     """
-    path = folder / "examples.npz"
+    path, expected = folder / "examples.npz", read_results(folder).get("examples_sha256")
     if not path.is_file():
         return {}
     with reading(path, remedy="evaluate again"):
+        if expected is not None and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise OptionError("it is of another evaluation than results.json beside it, or has changed")
         return _examples(path)
 
 

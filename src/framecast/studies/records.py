@@ -12,7 +12,6 @@ the trial was trained on.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ import numpy as np
 from framecast.api.train import options_in_training
 from framecast.cost.count import create_for_shape, model_cost
 from framecast.errors import DataError
-from framecast.files import write_atomically
+from framecast.files import read_sealed, sealed_json, write_atomically
 from framecast.registry import model_entry
 from framecast.studies.plan import StudyPlan, Trial, read_plan
 from framecast.training.options import training_options
@@ -71,7 +70,7 @@ def run_of_record(plan: StudyPlan, trial: Trial, record: Record) -> Path:
 
 def _read(path: Path) -> Record:
     with reading(path, "is not a record of a study's trial", "restore it, or delete it to run the trial"):
-        record: Record = json.loads(path.read_text())
+        record: Record = read_sealed(path)
         if missing := [name for name in NEEDED if name not in record]:
             raise KeyError(", ".join(missing))
     return record
@@ -153,7 +152,7 @@ def write_record(plan: StudyPlan, trial: Trial, cost: dict[str, Any], results: d
 
 def save_record(plan: StudyPlan, trial: Trial, record: Record) -> None:
     """Write the file of a trial's record."""
-    write_atomically(plan.result_file(trial), (json.dumps(record, separators=(",", ":")) + "\n").encode())
+    write_atomically(plan.result_file(trial), sealed_json(record) + b"\n")
 
 
 class _Clock:
