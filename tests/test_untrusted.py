@@ -8,11 +8,13 @@ import json
 import os
 import pickle
 import re
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import torch
 import yaml
@@ -203,6 +205,36 @@ def test_yaml_that_grows_without_end_is_refused(run: Path, tmp_path: Path, capsy
     few = _written(tmp_path / "few.yaml", b"model: &m convlstm\ndata: *m\n")
     assert check_aliases(few.read_text())
     assert check_aliases("a: " + "[" * 49 + "]" * 49)
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "frames.npy", "frames.gif", "map.h5", "map.nc", "1.png", "1.jpg"])
+def test_a_pipe_is_no_file_to_wait_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(DataError, match="is a pipe, a socket or a device"):
+            fc.data(path, context=2, horizon=1)
+    with pytest.raises(DataError, match="is a pipe, a socket or a device"):
+        fc.predict("ms-lstm-moving-mnist", tmp_path / name)
+
+
+def test_groups_without_end_are_refused_at_once(tmp_path: Path) -> None:
+    for ending in (".h5", ".nc"):
+        path = tmp_path / f"deep{ending}"
+        with h5py.File(path, "w") as file:
+            group = file
+            for _ in range(1000):
+                group = group.create_group("g")
+            group["x"] = [[[1.0]]]
+        began = time.monotonic()
+        with pytest.raises(DataError, match=r"deep.*groups within groups deeper than 32"):
+            fc.data(path, context=1, horizon=1)
+        assert time.monotonic() - began < 10
+    ring = tmp_path / "ring.h5"
+    with h5py.File(ring, "w") as file:
+        file["a/b"] = [[[1.0]], [[2.0]], [[3.0]]]
+        file["a/again"] = file["a"]  # a group within itself
+        file["a/soft"] = h5py.SoftLink("/a")
+    assert fc.data(ring, context=1, horizon=1, shares=[1.0, 0.0, 0.0]).spec.height == 1
 
 
 def _texts(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -63,6 +63,16 @@ def reading(
         raise kind(f"{where} {problem}: {reason}: {_remedy(error) or remedy}") from error
 
 
+def check_no_pipe(path: Path) -> None:
+    """Refuse what is there and neither a file nor a folder, before reading from it waits for ever.
+
+    Raises:
+        DataError: it is a pipe, a socket or a device.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{path} is a pipe, a socket or a device and no file: write what it gives into a file")
+
+
 REMEDIES = {
     errno.EMFILE: "the process has too many files open; raise its limit (ulimit -n), the file may be whole",
     errno.ENFILE: "the machine has too many files open; the file may be whole",

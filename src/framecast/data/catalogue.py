@@ -26,6 +26,7 @@ from framecast.data.sources import FrameSource, ReadOptions
 from framecast.data.units import duration_text
 from framecast.errors import DataError, DatasetNotFoundError, OptionError, UnknownNameError, check_finite
 from framecast.registry import DATASETS, canonical_name, dataset_builder, sequence_endings, sequence_opener
+from framecast.untrusted import check_no_pipe
 
 
 def open_parts(path: Path, options: ReadOptions) -> list[FrameSource]:
@@ -39,13 +40,14 @@ def open_parts(path: Path, options: ReadOptions) -> list[FrameSource]:
     """
     if not path.exists():
         raise DatasetNotFoundError(f"there is nothing at {path}: check the path")
+    check_no_pipe(path)
     if path.is_file() or is_zarr(path):
         return _of_product(_with_times_of_names([_open_one(path, options)], [path], options), path, options.product)
     inner = [entry for entry in sorted(path.iterdir(), key=natural_order) if not is_stray(entry)]
     if options.reader is None and holds_radar(path):
         options.refuse_all_but((), str(path))
         return [_of_channels(radar_folder(path, options.product, options.skip_damaged), options.channels)]
-    pictures = [entry for entry in inner if entry.suffix.lower() in PICTURES and entry.is_file()]
+    pictures = [entry for entry in inner if entry.suffix.lower() in PICTURES and not entry.is_dir()]
     folders = [entry for entry in inner if entry.is_dir() and not is_zarr(entry) and _holds_frames(entry)]
     files = [
         entry
@@ -163,6 +165,7 @@ def _holds_frames(folder: Path) -> bool:
 
 
 def _open_one(path: Path, options: ReadOptions) -> FrameSource:
+    check_no_pipe(path)
     if path.is_file() and not path.stat().st_size:
         raise DataError(f"{path} is an empty file of 0 bytes: fetch or make it again")
     if options.reader is not None:

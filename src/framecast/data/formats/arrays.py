@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.data.formats.hdf5 import check_own, check_self_contained, hdf5_fill, open_hdf5
+from framecast.data.formats.hdf5 import check_own, check_self_contained, hdf5_fill, members, open_hdf5
 from framecast.data.formats.times import TIME_NAMES, doubts_about_times, read_times
 from framecast.data.packing import Packing, Values, meaningful_fill, packing_from_attributes
 from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions, check_times, read_in_runs
@@ -120,8 +120,7 @@ def open_hdf5_array(path: Path, options: ReadOptions) -> FrameSource:
     """
     with open_hdf5(path) as file:
         check_self_contained(file, path)
-        arrays: dict[str, Any] = {}
-        file.visititems(lambda name, item: arrays.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+        arrays: dict[str, Any] = {name: item for name, item in members(file, path) if isinstance(item, h5py.Dataset)}
         name = choose_variable({key: item.ndim for key, item in arrays.items()}, options, str(path))
         attributes, declared = dict(arrays[name].attrs), hdf5_fill(arrays[name])
         times, attributes_of_time = None, dict[str, Any]()

@@ -65,19 +65,49 @@ def check_heaps(path: Path) -> None:
             start = content.find(HEAP, start + 1)
 
 
+DEEPEST = 32
+"""Groups within groups; no archive of frames has more than a few."""
+
+
+def members(file: h5py.File, path: Any) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
+    """Yield name and object of all groups and datasets, each once, by name; links within the file are left out.
+
+    Raises:
+        DataError: a link leads to another file, which would be read with it, or groups nest too deep.
+    """
+    stack: list[tuple[str, Any]] = [("", file)]
+    visited = set()
+    while stack:
+        name, item = stack.pop()
+        if name:
+            yield name, item
+        if not isinstance(item, h5py.Group):
+            continue
+        if name.count("/") >= DEEPEST:
+            raise DataError(f"{path} has groups within groups deeper than {DEEPEST}: it holds no frames of ours")
+        inner = []
+        for word in item:
+            link, full = item.get(word, getlink=True), f"{name}/{word}" if name else word
+            if isinstance(link, h5py.ExternalLink):
+                raise DataError(f"{path}: {full} leads to another file, which is not read: copy its values in")
+            part = None if isinstance(link, h5py.SoftLink) else item[word]
+            if isinstance(part, h5py.Group | h5py.Dataset):
+                address = h5py.h5o.get_info(part.id).addr
+                if address not in visited:
+                    visited.add(address)
+                    inner.append((full, part))
+        stack += reversed(inner)
+
+
 def check_self_contained(file: h5py.File, path: Any) -> None:
     """Refuse a file of which a link or a dataset leads to another file, which would be read with it.
 
     Raises:
         DataError: one does.
     """
-    # h5py asks for a word at which to stop: an error raised in its loop would reach us as another one.
-    link = file.visititems_links(lambda name, link: name if isinstance(link, h5py.ExternalLink) else None)
-    if link is not None:
-        raise DataError(f"{path}: {link} leads to another file, which is not read: copy its values in")
-    name = file.visititems(lambda name, item: name if _is_elsewhere(item) else None)
-    if name is not None:
-        check_own(file[name], path)
+    for _, item in members(file, path):
+        if _is_elsewhere(item):
+            check_own(item, path)
 
 
 def _is_elsewhere(item: Any) -> bool:

@@ -35,7 +35,7 @@ from framecast.data.formats.arrays import (
     zarr_fill,
     zarr_metadata,
 )
-from framecast.data.formats.hdf5 import check_self_contained, hdf5_fill, open_hdf5
+from framecast.data.formats.hdf5 import check_self_contained, hdf5_fill, members, open_hdf5
 from framecast.data.formats.times import TIME_NAMES, doubts_about_times, holds_dates, read_times
 from framecast.data.georeference import WGS84, Georeference
 from framecast.data.packing import NETCDF_FILLS, Values
@@ -123,8 +123,7 @@ def _groups(path: Path) -> Iterator[str]:
         yield from (str(folder.relative_to(path)) for folder in folders if not is_zarr_array(folder))
     elif not is_classic(path):
         with open_hdf5(path) as file:
-            names: list[str] = []
-            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Group) else None)
+            names = [name for name, item in members(file, path) if isinstance(item, h5py.Group)]
         yield from names
 
 

@@ -27,7 +27,7 @@ from framecast.data.packing import Packing, Values
 from framecast.data.sources import DerivedSource, FrameSource, Indices, ReadOptions
 from framecast.errors import DataError, MissingExtraError
 from framecast.files import replacing
-from framecast.untrusted import check_frames, check_size, most_bytes, reading
+from framecast.untrusted import check_frames, check_no_pipe, check_size, most_bytes, reading
 
 CACHE_FACTOR = 16
 """A decoded video may take so many times the limit, on disk."""
@@ -162,6 +162,7 @@ def _write_header(file: Any, shape: tuple[int, ...]) -> None:
 def _decoded(path: Path, size: tuple[int, int] | None, channels: int | None, shown: list[float]) -> Iterator[Decoded]:
     """Yield the frames as they are to be shown, and add the times of showing them, in seconds."""
     av = _pyav()
+    check_no_pipe(path)
     remedy = "the file is damaged or its codec unknown; convert it, e.g. to H.264"
     with reading(path, "cannot be decoded", remedy), av.open(str(path)) as container:
         if not container.streams.video:
