@@ -43,6 +43,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         write_atomically(path, b"new")
     assert error.value.errno == errno.ENOSPC
     assert path.read_bytes() == b"old"
+    with pytest.raises(OSError, match="cannot write") as error:
+        write_atomically(tmp_path / "b", b"new")
+    assert "intact" not in str(error.value), "there was none"
     assert not left_over(tmp_path)
 
 

@@ -87,6 +87,10 @@ class PeerLostError(FramecastError, ConnectionError):
     """Another process of the same training that has ended before its time."""
 
 
+class WorkerLostError(FramecastError, RuntimeError):
+    """A process that prepares or converts data and has ended before its time, killed or out of memory."""
+
+
 class MissingExtraError(FramecastError, ImportError):
     """An optional dependency that is not installed; the message names the pip command."""
 
@@ -131,6 +135,19 @@ def check_number(name: str, value: float, *, least: float | None = None, above: 
         raise OptionError(f"{name} is {value} and must be at least {least}")
     if above is not None and value <= above:
         raise OptionError(f"{name} is {value} and must be above {above}")
+
+
+# What the loader of torch raises where one of its processes has gone: a word of its own, or what its pipe says.
+LOST = ("killed by signal", "exited unexpectedly")
+
+
+def is_worker_lost(error: BaseException) -> bool:
+    """Return whether an error says that a process that prepares clips has gone."""
+    return isinstance(error, ConnectionError | EOFError) or (
+        isinstance(error, RuntimeError)
+        and "DataLoader worker" in str(error)
+        and any(word in str(error) for word in LOST)
+    )
 
 
 # Processors, cuBLAS and cuDNN have no error class of their own for it; CUDA has.

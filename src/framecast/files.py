@@ -87,9 +87,8 @@ def _describe_failure(error: OSError, path: Path, placed: bool) -> OSError:
             f"{path} is written, and its folder cannot be flushed to disk: {reason}: the new file is in place, but "
             "the old one may come back if the power fails now: look at the disk and write it again",
         )
-    return OSError(
-        error.errno, f"cannot write {path}: {reason}: free space or choose another folder; the old file is intact"
-    )
+    kept = "; the old file is intact" if path.exists() else ""
+    return OSError(error.errno, f"cannot write {path}: {reason}: free space or choose another folder{kept}")
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:

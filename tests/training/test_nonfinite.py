@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from samples.runs import train
 from torture.finite import DATA, MODELS, Poison
 
 import framecast as fc
@@ -17,7 +21,15 @@ from framecast.api.data import data
 from framecast.cost import fit as fitting
 from framecast.cost.count import count_memory
 from framecast.cost.fit import CAUTION, heap_limit, recompute_modes
-from framecast.errors import NonFiniteError, OutOfMemoryError, PeerLostError, RunFolderError, is_out_of_memory
+from framecast.data.sets.moving_mnist import GeneratedClips
+from framecast.errors import (
+    NonFiniteError,
+    OutOfMemoryError,
+    PeerLostError,
+    RunFolderError,
+    WorkerLostError,
+    is_out_of_memory,
+)
 from framecast.registry import Training
 from framecast.training import distributed as ranks
 from framecast.training.callbacks import _cut
@@ -186,3 +198,25 @@ def test_a_log_survives_whoever_is_killed_while_cutting_it(tmp_path: Path, monke
     path.write_text("batch,loss\none,0.5\n")
     with pytest.raises(RunFolderError, match=r"train\.csv is no log of a training"):
         _cut(path, ("batch", "loss"), 2)
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_a_killed_loader_is_told_with_the_way_on(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = GeneratedClips.__getitem__
+    run = train(tmp_path / "run", steps=1).path
+
+    def killed(self: GeneratedClips, index: int) -> Any:
+        if torch.utils.data.get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(self, index)
+
+    monkeypatch.setattr(GeneratedClips, "__getitem__", killed)
+    start: dict[str, Callable[[], Any]] = {
+        "train": lambda: train(tmp_path / "other", steps=4, workers=1),
+        "evaluate": lambda: fc.evaluate(run, workers=1, limit=8, progress=False),
+    }
+    with pytest.raises(WorkerLostError, match="prepares clips has ended, killed or out of memory"):
+        start[verb]()
+    if verb == "train":
+        monkeypatch.setattr(GeneratedClips, "__getitem__", whole)
+        assert fc.train(out=tmp_path / "other", resume=True, workers=1, progress=False).finished

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from framecast.compute.compiling import Mode, speed_up
 from framecast.compute.placement import arithmetic, find_device, place
 from framecast.cost.count import model_cost
 from framecast.data.clips import SPLITS, ClipData, ClipSpec, Split
-from framecast.errors import DataError, check_count
+from framecast.errors import DataError, WorkerLostError, check_count, is_worker_lost
 from framecast.evaluation import Evaluation, Protocol, evaluate_clips
 from framecast.files import sealed_json, write_atomically
 from framecast.models.forecaster import Forecaster
@@ -92,6 +93,7 @@ def evaluate(
         DataError: there is no such split, or it is empty.
         UnknownNameError: no such protocol, precision, score, option of it, or baseline.
         MissingExtraError: a baseline that was asked for needs a package that is not installed.
+        WorkerLostError: a process that prepares clips has ended before its time.
     """
     check_count("batch", batch)
     check_count("examples", examples, least=0)
@@ -112,7 +114,7 @@ def evaluate(
         bootstrap=bootstrap, per_clip=per_clip, precision=precision,
     )  # fmt: skip
     progress = progress and peers.number == 0
-    with arithmetic(threads):
+    with arithmetic(threads), _workers_told(workers):
         evaluate_clips(evaluation, loader, len(loader), lambda tensor: tensor.to(where, non_blocking=pin), progress)
     if peers.count > 1:
         evaluation.merge(peers.gather(evaluation.part()))
@@ -134,6 +136,24 @@ def evaluate(
         _write(_results_folder(folder) if out is None else Path(out), results, evaluation.example_arrays())
     peers.gather(None)  # no process goes on before the files are there
     return results
+
+
+@contextmanager
+def _workers_told(workers: int) -> Iterator[None]:
+    """Say in words where a process that prepares clips has gone.
+
+    Raises:
+        WorkerLostError: one has.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if not workers or not is_worker_lost(error):
+            raise
+        raise WorkerLostError(
+            f"a process that prepares clips has ended, killed or out of memory: evaluate again, perhaps with fewer "
+            f"than workers={workers}"
+        ) from error
 
 
 def _results_folder(run: Path) -> Path:

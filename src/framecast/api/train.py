@@ -64,6 +64,7 @@ def train(
         NonFiniteError: a loss or gradient is NaN or infinite; the weights are those before it.
         OutOfMemoryError: the training does not fit into memory; the message says what needs less.
         PeerLostError: another process of this training has ended before its time.
+        WorkerLostError: a process that prepares clips has.
         KeyboardInterrupt: Ctrl-C was pressed or SIGTERM received; the state is saved.
     """
     folder, training = RunFolder(out), training_options(options)

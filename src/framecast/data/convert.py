@@ -34,7 +34,7 @@ from framecast.data.packing import Packing, Values
 from framecast.data.sources import Frame, ReadOptions
 from framecast.data.units import unit_facts
 from framecast.data.zarr_writer import FILL, ArchiveWriter, ConversionPlan, create_archive, import_zarr, packing_for
-from framecast.errors import DataError, MissingExtraError, check_count
+from framecast.errors import DataError, MissingExtraError, WorkerLostError, check_count
 from framecast.files import write_atomically
 from framecast.untrusted import reading
 
@@ -90,7 +90,7 @@ def run_pieces(
         ):
             dask.compute(*tasks, scheduler=scheduler, num_workers=workers)
     except BrokenProcessPool as error:
-        raise RuntimeError(
+        raise WorkerLostError(
             "a worker process died: in a script of your own, call convert below if __name__ == '__main__', or "
             "with workers=1; if memory ran out, take fewer workers. What is done is kept"
         ) from error

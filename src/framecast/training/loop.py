@@ -20,7 +20,15 @@ from torch.utils.data import DataLoader, Subset
 from framecast.compute.compiling import choose_way, on_its_way
 from framecast.compute.placement import arithmetic, arrange
 from framecast.data.clips import ClipData, ClipSpec, Sample
-from framecast.errors import DataError, OptionError, OutOfMemoryError, PeerLostError, is_out_of_memory
+from framecast.errors import (
+    DataError,
+    OptionError,
+    OutOfMemoryError,
+    PeerLostError,
+    WorkerLostError,
+    is_out_of_memory,
+    is_worker_lost,
+)
 from framecast.models.forecaster import Forecaster
 from framecast.registry import Training, resolve
 from framecast.training.averaging import AveragedWeights
@@ -126,6 +134,7 @@ def run_training(
         NonFiniteError: a loss or gradient is NaN or infinite; the weights are those before it.
         OutOfMemoryError: it does not fit into memory.
         PeerLostError: another process of this training has ended before its time.
+        WorkerLostError: a process that prepares clips has.
         KeyboardInterrupt: Ctrl-C was pressed or SIGTERM received; the state is saved.
     """
     _check_splits(data, options)
@@ -184,7 +193,7 @@ def run_training(
                 if checkpointer.broken_off:
                     raise KeyboardInterrupt(_broken_off(folder)) from None
                 raise
-            except (RuntimeError, MemoryError) as error:
+            except (RuntimeError, MemoryError, ConnectionError, EOFError) as error:
                 failed = _explained(error, model, data, options, folder)
                 if failed is None:
                     raise
@@ -281,6 +290,11 @@ def _explained(
         return OutOfMemoryError(memory_advice(error, model, data.spec, options))
     if peer_is_lost(error):
         return PeerLostError(f"another process of this training has ended, and says why: {_go_on(folder)}")
+    if options.workers and is_worker_lost(error):
+        return WorkerLostError(
+            f"a process that prepares clips has ended, killed or out of memory: {_go_on(folder)}, perhaps with fewer "
+            f"than workers={options.workers}"
+        )
     return None
 
 
