@@ -83,6 +83,10 @@ class OutOfMemoryError(FramecastError, MemoryError):
     """A training that does not fit into memory; the message says what was tried and what needs less."""
 
 
+class DiskFullError(FramecastError, OSError):
+    """No room for what is unpacked or decoded while a file is read; the file may be whole."""
+
+
 class PeerLostError(FramecastError, ConnectionError):
     """Another process of the same training that has ended before its time."""
 

@@ -19,9 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
-from framecast.errors import DataError, DatasetNotFoundError, MissingExtraError, RunFolderError, WeightsError
+from framecast.errors import (
+    DataError,
+    DatasetNotFoundError,
+    DiskFullError,
+    MissingExtraError,
+    RunFolderError,
+    WeightsError,
+)
 
-OURS = (DataError, DatasetNotFoundError, MissingExtraError, RunFolderError, WeightsError)
+OURS = (DataError, DatasetNotFoundError, DiskFullError, MissingExtraError, RunFolderError, WeightsError)
 VARIABLE = "FRAMECAST_MOST_BYTES"
 MOST_BYTES = 4 * 1024**3
 MOST_ALIASES = 10
@@ -58,9 +65,20 @@ def reading(
     except as_they_are:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            # Reading needs no room: what was to be written meanwhile does, and the file is not at fault.
+            target = f" ({error.filename})" if error.filename else ""
+            raise DiskFullError(
+                f"no room is left for what is unpacked of {where}{target}: free some, or name another folder with "
+                "TMPDIR or FRAMECAST_CACHE; the file itself may be whole"
+            ) from error
         lines = str(error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__
         raise kind(f"{where} {problem}: {reason}: {_remedy(error) or remedy}") from error
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where there is no room to write."""
 
 
 def check_no_pipe(path: Path) -> None:
@@ -80,8 +98,6 @@ REMEDIES = {
     errno.EPERM: "you may not read it; ask its owner, or change its mode",
     errno.EAGAIN: "another process has locked it; wait until it has ended, or copy the file",
     errno.EWOULDBLOCK: "another process has locked it; wait until it has ended, or copy the file",
-    errno.ENOSPC: "the disk is full; free some of it",
-    errno.EDQUOT: "your share of the disk is used up; free some of it",
     errno.EIO: "the disk or its network failed; try again, then copy the file from elsewhere",
     errno.ENOMEM: "memory ran out; close other programs",
     errno.EISDIR: "it is a folder, where a file is expected",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from samples.conversion import START, converted, expected, raw, values_of
 from samples.radar import knmi_folder
 
 from framecast.data import convert as converting
-from framecast.errors import DataError
+from framecast.errors import DataError, DiskFullError
 
 
 def test_a_second_start_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +79,75 @@ def test_files_that_changed_between_two_starts(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "other").mkdir()
     with pytest.raises(DataError, match="was not made from these files"):
         converted(tmp_path / "in", tmp_path / "other")
+
+
+def test_a_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = raw(40)
+    knmi_folder(tmp_path / "in", values, START)
+    for number in range(2):
+        with tarfile.open(tmp_path / f"{number}.tar.gz", "w:gz") as archive:
+            for file in sorted((tmp_path / "in").iterdir())[20 * number : 20 * number + 20]:
+                archive.add(file, file.name)
+    shutil.rmtree(tmp_path / "in")
+    copy, calls = shutil.copyfileobj, []
+
+    def full(source: Any, target: Any) -> None:
+        calls.append(1)
+        if len(calls) == 25:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copy(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfileobj", full)
+        with pytest.raises(DiskFullError, match=r"\d\.tar\.gz \(.*RAD_NL25.*h5\): free some.*TMPDIR"):
+            converted(tmp_path, tmp_path / "out.zarr")
+    report = converted(tmp_path, tmp_path / "out.zarr")
+    assert (report.frames, report.unreadable) == (40, [])
+    np.testing.assert_allclose(values_of(tmp_path / "out.zarr")["rainfall_rate"].values, expected(values), atol=1e-6)
+
+
+def test_a_flipped_bit_in_a_marker_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, rng = raw(36), np.random.default_rng(0)
+    knmi_folder(tmp_path / "in", values, START)
+    original, work = converting.write_work, []
+
+    def stop(piece: Any) -> Any:
+        if work:
+            raise KeyboardInterrupt
+        work.append(piece)
+        return original(piece)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(converting, "write_work", stop)
+        with pytest.raises(KeyboardInterrupt):
+            converted(tmp_path / "in", tmp_path / "out.zarr")
+    shutil.copytree(tmp_path / "out.zarr.part", tmp_path / "kept")
+    markers = [path for path in sorted((tmp_path / "kept").glob("*/*.json")) if path.parent.suffix != ".zarr"]
+    assert {marker.parent.name for marker in markers} == {"index", "written"}
+    for _ in range(12):
+        shutil.rmtree(tmp_path / "out.zarr.part", ignore_errors=True)
+        shutil.rmtree(tmp_path / "out.zarr", ignore_errors=True)
+        shutil.copytree(tmp_path / "kept", tmp_path / "out.zarr.part")
+        marker = markers[int(rng.integers(len(markers)))].relative_to(tmp_path / "kept")
+        content = bytearray((tmp_path / "kept" / marker).read_bytes())
+        content[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
+        (tmp_path / "out.zarr.part" / marker).write_bytes(content)
+        report = converted(tmp_path / "in", tmp_path / "out.zarr")
+        assert (report.frames, report.unreadable) == (36, [])
+        stored = values_of(tmp_path / "out.zarr")
+        np.testing.assert_allclose(stored["rainfall_rate"].values, expected(values), atol=1e-6)
+        assert (np.diff(stored["time"].values) == np.timedelta64(300, "s")).all()
+
+
+def test_a_file_that_vanishes_between_the_two_readings_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    knmi_folder(tmp_path / "in", raw(6), START)
+    original, gone = converting.frames_of, sorted((tmp_path / "in").iterdir())[3]
+    readings: list[int] = []
+
+    def without_one(work: Any) -> Any:
+        readings.append(1)
+        return (item for item in original(work) if len(readings) == 1 or item.label != str(gone))
+
+    monkeypatch.setattr(converting, "frames_of", without_one)
+    report = converted(tmp_path / "in", tmp_path / "out.zarr")
+    assert report.unreadable == [(str(gone), "it was there when it was first read, and is gone")]

@@ -26,7 +26,7 @@ from framecast.data.radar import holds_radar, is_radar
 from framecast.data.sources import Frame, FrameHeader, ReadOptions
 from framecast.errors import DataError, DatasetNotFoundError
 from framecast.registry import frame_reader
-from framecast.untrusted import SMALL_BYTES, most_bytes, reading
+from framecast.untrusted import FULL, SMALL_BYTES, most_bytes, reading
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz")
 BATCH = 16
@@ -245,6 +245,10 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> 
     if content is None or member.size > most_bytes():
         raise tarfile.TarError(f"{member.name} is not a plain file of a sensible size")
     target = folder / Path(member.name).name
-    with content, target.open("wb") as file:
-        shutil.copyfileobj(content, file)
+    try:
+        with content, target.open("wb") as file:
+            shutil.copyfileobj(content, file)
+    except OSError as error:
+        # A write does not say where to.
+        raise OSError(error.errno, error.strerror, str(target)) if error.errno in FULL else error from None
     return target

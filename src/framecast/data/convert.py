@@ -35,7 +35,7 @@ from framecast.data.sources import Frame, ReadOptions
 from framecast.data.units import unit_facts
 from framecast.data.zarr_writer import FILL, ArchiveWriter, ConversionPlan, create_archive, import_zarr, packing_for
 from framecast.errors import DataError, MissingExtraError, WorkerLostError, check_count
-from framecast.files import write_atomically
+from framecast.files import read_sealed, sealed_json, write_atomically
 from framecast.untrusted import reading
 
 BULK = (0.02, 0.98)
@@ -77,7 +77,7 @@ def run_pieces(
         raise MissingExtraError("dask", "geo", "framecast data convert") from error
     folder.mkdir(parents=True, exist_ok=True)
     markers = {_work_of(piece).key: folder / f"{_work_of(piece).key}.json" for piece in pieces}
-    open_pieces = [piece for piece in pieces if not markers[_work_of(piece).key].is_file()]
+    open_pieces = [piece for piece in pieces if _marked(markers[_work_of(piece).key]) is None]
     # A partial hides the arguments from dask, which would search them for tasks of its own.
     tasks = [
         dask.delayed(partial(_do, task, piece, markers[_work_of(piece).key]), traverse=False)() for piece in open_pieces
@@ -95,7 +95,15 @@ def run_pieces(
             "with workers=1; if memory ran out, take fewer workers. What is done is kept"
         ) from error
     with reading(folder, "holds what cannot be read of an earlier conversion", "delete it"):
-        return {key: json.loads(marker.read_bytes()) for key, marker in markers.items()}
+        return {key: read_sealed(marker) for key, marker in markers.items()}
+
+
+def _marked(marker: Path) -> WorkFacts | None:
+    """Return what the marker of a finished piece says, or None where there is none that is whole."""
+    try:
+        return read_sealed(marker)
+    except (OSError, ValueError):
+        return None
 
 
 def _work_of(piece: Any) -> Work:
@@ -104,7 +112,7 @@ def _work_of(piece: Any) -> Work:
 
 
 def _do(task: Callable[[Any], WorkFacts], piece: Any, marker: Path) -> None:
-    write_atomically(marker, json.dumps(task(piece)).encode())
+    write_atomically(marker, sealed_json(task(piece)))
 
 
 SHOWN = 20
@@ -236,7 +244,7 @@ def convert(
         write_atomically(state, chosen.encode())
     light = replace(plan, times=None)  # what a task does not need is not sent to it
     pieces = [(work, slots[work.key], part / "archive.zarr", light) for work in works if slots[work.key]]
-    before = len(list((part / "written").glob("*.json")))
+    before = sum(_marked(marker) is not None for marker in (part / "written").glob("*.json"))
     batches_written = run("write", write_work, pieces, part / "written")
     report.written, report.step, report.unit = len(pieces) - before, plan.packing.scale, plan.unit
     for facts in batches_written.values():
@@ -338,16 +346,17 @@ def index_work(work: Work) -> WorkFacts:
 
 
 def write_work(piece: tuple[Work, Mapping[str, int], Path, ConversionPlan]) -> WorkFacts:
-    """Write the frames of a piece of work to their places; what cannot be read any more stays without data."""
+    """Write the frames of a piece of work to their places; what cannot be read any more is told, and has no data."""
     work, slots, path, plan = piece
-    writer, cut, problems = ArchiveWriter(path, plan), 0, []
+    writer, cut, problems, missing = ArchiveWriter(path, plan), 0, [], dict(slots)
     for item in frames_of(work):
-        if item.label not in slots:
+        if missing.pop(item.label, None) is None:
             continue
         if item.frame is None:
             problems.append((item.label, item.problem))
         else:
             cut += writer.write(slots[item.label], _in_place(item.frame, plan.georeference))
+    problems += [(label, "it was there when it was first read, and is gone") for label in missing]
     return {"cut": cut, "problems": problems}
 
 
