@@ -72,6 +72,23 @@ def test_ctrl_c_at_any_batch_changes_nothing(tmp_path: Path, monkeypatch: pytest
         assert (tmp_path / "part" / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+def test_a_training_whose_torchrun_has_gone_saves_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, gone = ForecastTask.training_step, []
+
+    def stepped(self: ForecastTask, sample: Any, batch_idx: int) -> torch.Tensor:
+        if batch_idx == 2:
+            gone.append(True)
+        return step(self, sample, batch_idx)
+
+    monkeypatch.setattr(callbacks, "launched_shape", lambda: (1, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(ForecastTask, "training_step", stepped)
+        patched.setattr(callbacks.os, "getppid", lambda: 1 if gone else 7)
+        with pytest.raises(KeyboardInterrupt, match="stopped after batch 3 of 6: go on with resume=True"):
+            train(tmp_path / "run", steps=6, validate_every=6)
+    assert fc.train(out=tmp_path / "run", resume=True, progress=False).finished
+
+
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/mine.txt").write_text("precious")

@@ -28,6 +28,7 @@ from framecast.training.averaging import AveragedWeights
 from framecast.training.distributed import (
     Peers,
     is_first_process,
+    launched_shape,
     mean_over_ranks,
     random_states,
     restore_random_states,
@@ -221,9 +222,13 @@ class Checkpointer(lightning.Callback):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock, and note who handles Ctrl-C and SIGTERM."""
         self._peers = Peers()
-        self._began = time.monotonic()
+        self._began, self._parent = time.monotonic(), os.getppid()
         if _main_thread():
             self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _is_orphaned(self) -> bool:
+        """Return whether torchrun, which started this process, has gone; nobody would end it or start it again."""
+        return launched_shape() is not None and os.getppid() != self._parent
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         # The first Ctrl-C ends the run in order; a second one is the usual KeyboardInterrupt. SIGTERM may come twice,
@@ -259,6 +264,7 @@ class Checkpointer(lightning.Callback):
         if self.average:
             self.average.update(pl_module)
         late = time.monotonic() - self._began > self.seconds
+        self._stop_requested |= self._is_orphaned()
         self.interrupted, late = self._peers.any_of(self._stop_requested, late)
         if self.interrupted or late:
             trainer.should_stop = True
