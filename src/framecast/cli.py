@@ -507,7 +507,7 @@ VERBS: dict[str, Verb] = {
     "cost": Verb(_cost, "count or measure what a model costs, and what fits into a memory"),
     "analyse": Verb(_analyse, "the paper's formulas beside counts, receptive fields, outputs of layers"),
     "study": Verb(_study, "train and test models x seeds alike, resumably; ends in tables"),
-    "demo": Verb(_demo, "forecast digits and rain by trained models, train a small one, and show it all on a page"),
+    "demo": Verb(_demo, "show forecasts of digits and rain, and a small training, on one page"),
 }
 
 if __name__ == "__main__":
