@@ -23,6 +23,7 @@ assert files("framecast.reporting").joinpath("page.html.j2").is_file()
 for name in ("conv_same.cpp", "gates.cpp", "vectors.h"):
     assert files("framecast.compute.native").joinpath(name).is_file(), name
 clip = framecast.data("moving-mnist", size=16, context=2, horizon=2)["test"][0]["frames"]
+assert len(framecast.data("knmi-sample")["test"]) and framecast.load("ms-lstm-moving-mnist").clips.height == 64
 model = framecast.create_model("ms-lstm", hidden=4, layers=2)
 print("wheel: a forecast of", tuple(model(clip[None, :2], 3).shape))
 """
