@@ -30,7 +30,7 @@ from framecast.data.formats.arrays import guess_axes
 from framecast.data.formats.odim import read_odim
 from framecast.data.joined import JoinedSource
 from framecast.data.sources import ReadOptions
-from framecast.errors import DataError, OptionError, UnknownNameError
+from framecast.errors import DataError, DiskFullError, OptionError, UnknownNameError
 from framecast.untrusted import reading
 
 SHORT: dict[str, Any] = {"context": 3, "horizon": 3}
@@ -374,11 +374,12 @@ def test_failures_of_the_system_are_no_damage(tmp_path: Path) -> None:
     for number, words in (
         (24, "too many files open"),
         (13, "you may not read it"),
-        (28, "disk is full"),
         (11, "locked"),
     ):
         with pytest.raises(DataError, match=words), reading(tmp_path / "a.npy"):
             raise OSError(number, os.strerror(number))
+    with pytest.raises(DiskFullError, match=r"a\.npy \(there\): free some"), reading(tmp_path / "a.npy"):
+        raise OSError(28, os.strerror(28), "there")
     with pytest.raises(DataError, match="locked"), reading(tmp_path / "a.h5"):
         raise OSError("unable to lock file, errno = 11, error message = 'Resource temporarily unavailable'")
 

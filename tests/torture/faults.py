@@ -156,7 +156,7 @@ def keeping(folder: Path, times: int) -> Figure:
     run.weights.unlink()
     task = ForecastTask(load_model(), data.spec, Training(), seed=0, per_epoch=9, total=9)
     order, guard = ShuffledBatches(60, 4, 9, 0), NonFiniteGuard("raise", 1, 1)
-    keeper = Checkpointer(run, order, guard, save_every=1, validate_every=1, accumulate=1, minutes=None)
+    keeper = Checkpointer(run, order, guard, save_every=1, validate_every=1, accumulate=1, minutes=None, average=None)
     trainer = Stand()
     rng, best, broken = np.random.default_rng(0), np.inf, []
     for number in range(times):

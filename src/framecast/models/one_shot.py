@@ -83,8 +83,8 @@ class OneShotForecaster(Forecaster):
                 f"this model takes {self.in_channels} channels and gives {self.out_channels}, so it cannot be fed "
                 f"with its own forecasts: ask for horizon={self.block} at most, or create it with equal channels"
             )
-        past_frames = self.fit_size(without_nan(past))
-        forecast = self.forecast_block(past_frames[:, -self.context :])
+        past_frames = without_nan(self.fit_size(past)[:, -self.context :])
+        forecast = self.forecast_block(past_frames)
         while forecast.shape[1] < horizon:
             frames = torch.cat([past_frames, forecast], 1)[:, -self.context :]
             forecast = torch.cat([forecast, self.forecast_block(frames)], 1)

@@ -48,9 +48,10 @@ def read_examples(folder: Path) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: examples.npz is damaged, or of another evaluation than results.json.
     """
-    path, expected = folder / "examples.npz", read_results(folder).get("examples_sha256")
+    path = folder / "examples.npz"
     if not path.is_file():
         return {}
+    expected = read_results(folder).get("examples_sha256") if (folder / "results.json").is_file() else None
     with reading(path, remedy="evaluate again"):
         if expected is not None and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise OptionError("it is of another evaluation than results.json beside it, or has changed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -216,3 +217,14 @@ def test_unknown_data_options() -> None:
         fc.data("moving-mnist", sise=3)
     with pytest.raises(DataError, match="no split 'tset'"):
         fc.data("moving-mnist", **SMALL)["tset"]  # type: ignore[index]
+
+
+def test_an_idx_file_that_unpacks_to_far_too_much_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(struct.pack(">IIII", 2051, 400_000, 28, 28))
+        file.write(bytes(1000))
+    began = time.monotonic()
+    with pytest.raises(DataError, match=r"train-images.*declares 400000 x 28 x 28"):
+        fc.data("moving-mnist", digits=path)
+    assert time.monotonic() - began < 10

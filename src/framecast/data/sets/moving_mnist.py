@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from framecast.data.clips import SPLITS, ClipData, ClipSet, ClipSpec, Sample, Split, check_lengths
 from framecast.errors import DataError, DatasetNotFoundError, UnknownNameError, check_count
-from framecast.untrusted import reading
+from framecast.untrusted import check_size, reading
 
 Digits = NDArray[np.uint8]
 
@@ -64,6 +64,10 @@ def own_digits(path: Path, split: Split) -> Digits:
     return digits[start : ends[split]]
 
 
+PASTED = 16
+"""Bytes that a pixel of a digit takes while all are resized."""
+
+
 def read_idx(path: Path) -> Digits:
     """Read an idx file of images, (N, H, W) uint8, gzip-packed or raw.
 
@@ -89,6 +93,7 @@ def read_idx(path: Path) -> Digits:
                     "is it the label file, or not MNIST at all?"
                 )
             size = count * rows * columns
+            check_size(path, count, rows, columns, itemsize=PASTED)
             # One byte more than declared, never the whole of a file that claims little and unpacks to much.
             pixels = content.read(min(size, _largest(path, packed)) + 1)
     except (EOFError, OSError, zlib.error) as error:
