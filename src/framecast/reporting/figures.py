@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from framecast.errors import OptionError
 from framecast.files import write_atomically
 from framecast.reporting.pictures import Picture, to_picture
-from framecast.reporting.results import Results, score_infos
+from framecast.reporting.results import Results, number_text, score_infos
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -231,7 +231,7 @@ def draw_radar(
         colour, dashes = chosen[name]
         plot.plot([*angles, angles[0]], [*shares, shares[0]], color=colour, linestyle=dashes, linewidth=2, label=name)
         plot.fill(angles, shares, color=colour, alpha=0.07)
-    names_of_axes = [f"{label}\nmost: {max(values):.3g}" for label, values in axes.items()]
+    names_of_axes = [f"{label}\nmost: {number_text(max(values), 3)}" for label, values in axes.items()]
     plot.set_xticks(angles, names_of_axes, fontsize=8)
     for angle, label in zip(angles, plot.get_xticklabels(), strict=True):
         # Away from the plot, on whichever side of it the axis ends.
