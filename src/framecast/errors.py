@@ -146,12 +146,12 @@ LOST = ("killed by signal", "exited unexpectedly")
 
 
 def is_worker_lost(error: BaseException) -> bool:
-    """Return whether an error says that a process that prepares clips has gone."""
-    return isinstance(error, ConnectionError | EOFError) or (
-        isinstance(error, RuntimeError)
-        and "DataLoader worker" in str(error)
-        and any(word in str(error) for word in LOST)
-    )
+    """Return whether an error says that a process that prepares clips has gone; ours say themselves what is lost."""
+    if isinstance(error, FramecastError):
+        return False
+    words = str(error) if isinstance(error, RuntimeError) else ""
+    lost = "DataLoader worker" in words and any(sign in words for sign in LOST)
+    return lost or isinstance(error, ConnectionError | EOFError)
 
 
 # Processors, cuBLAS and cuDNN have no error class of their own for it; CUDA has.

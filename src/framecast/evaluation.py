@@ -263,7 +263,7 @@ class Evaluation:
         self.clips += len(frames)
         if "times" in batch:
             times = batch["times"]
-            self.period = _spanned([self.period, (int(times.min()), int(times.max()))])
+            self.period = _joint_period([self.period, (int(times.min()), int(times.max()))])
 
     def _compared(self, forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Compared:
         return Compared(forecast, truth, valid, self.spec.scaling.unscale)
@@ -312,7 +312,7 @@ class Evaluation:
         first, *more = parts
         self.clips, self.seconds = sum(part.clips for part in parts), sum(part.seconds for part in parts)
         self.accumulators, self.published = first.accumulators, first.published
-        self.period = _spanned([part.period for part in parts])
+        self.period = _joint_period([part.period for part in parts])
         for other in more:
             self.published.merge(other.published)
             for name, accumulator in self.accumulators.items():
@@ -361,7 +361,7 @@ class Evaluation:
         }
 
 
-def _spanned(periods: Sequence[tuple[int, int] | None]) -> tuple[int, int] | None:
+def _joint_period(periods: Sequence[tuple[int, int] | None]) -> tuple[int, int] | None:
     known = [period for period in periods if period]
     return (min(first for first, _ in known), max(last for _, last in known)) if known else None
 

@@ -29,6 +29,7 @@ from framecast.errors import (
     RunFolderError,
     WorkerLostError,
     is_out_of_memory,
+    is_worker_lost,
 )
 from framecast.registry import Training
 from framecast.training import distributed as ranks
@@ -220,3 +221,11 @@ def test_a_killed_loader_is_told_with_the_way_on(verb: str, tmp_path: Path, monk
     if verb == "train":
         monkeypatch.setattr(GeneratedClips, "__getitem__", whole)
         assert fc.train(out=tmp_path / "other", resume=True, workers=1, progress=False).finished
+
+
+def test_what_says_that_a_loader_was_lost() -> None:
+    assert is_worker_lost(ConnectionResetError(104, "Connection reset by peer"))
+    assert is_worker_lost(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."))
+    assert not is_worker_lost(RuntimeError("DataLoader worker raised"))
+    # Which is a ConnectionError too, and says of itself what was lost.
+    assert not is_worker_lost(PeerLostError("another process of this training has ended"))

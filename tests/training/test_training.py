@@ -19,7 +19,7 @@ import framecast as fc
 from framecast.errors import DataError, WeightsError
 from framecast.registry import Training
 from framecast.training import loop, run_folder
-from framecast.training.augmentation import augmented
+from framecast.training.augmentation import augment_clips
 from framecast.training.callbacks import CheckedCheckpoints
 from framecast.training.options import TrainingOptions
 from framecast.training.order import EveryClipOnce, ShuffledBatches
@@ -163,17 +163,19 @@ def test_averaged_weights_are_validated_and_kept(tmp_path: Path, monkeypatch: py
 def test_clips_are_turned_about_with_their_masks() -> None:
     frames = torch.rand(512, 2, 1, 3, 3)
     samples = torch.arange(512)
-    turned, masks = augmented([frames, frames > 0.5], "flips+turns", seed=3, epoch=1, samples=samples)
+    turned, masks = augment_clips([frames, frames > 0.5], "flips+turns", seed=3, epoch=1, samples=samples)
     assert torch.equal(turned > 0.5, masks)
     eight = [torch.rot90(f, turns, (3, 4)) for f in (frames, frames.flip(4)) for turns in range(4)]
     matches = torch.stack([(turned == one).flatten(1).all(1) for one in eight])
     assert (matches.sum(0) == 1).all()
     # Each of the eight has an eighth of 512 within five standard deviations.
     assert ((matches.sum(1) - 64).abs() < 5 * (512 * 7 / 64) ** 0.5).all()
-    assert torch.equal(turned[7:9], augmented([frames[7:9]], "flips+turns", seed=3, epoch=1, samples=samples[7:9])[0])
+    assert torch.equal(
+        turned[7:9], augment_clips([frames[7:9]], "flips+turns", seed=3, epoch=1, samples=samples[7:9])[0]
+    )
     for other in ({"seed": 4, "epoch": 1}, {"seed": 3, "epoch": 2}):
-        assert not torch.equal(turned, augmented([frames], "flips+turns", samples=samples, **other)[0])
-    (flipped,) = augmented([frames], "flips", seed=3, epoch=1, samples=samples)
+        assert not torch.equal(turned, augment_clips([frames], "flips+turns", samples=samples, **other)[0])
+    (flipped,) = augment_clips([frames], "flips", seed=3, epoch=1, samples=samples)
     assert {tuple(int((flipped[n] == f[n]).all()) for f in (frames, frames.flip(3), frames.flip(4), frames.flip(3, 4)))
             for n in range(512)} == {(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)}  # fmt: skip
 

@@ -114,7 +114,7 @@ def evaluate(
         bootstrap=bootstrap, per_clip=per_clip, precision=precision,
     )  # fmt: skip
     progress = progress and peers.number == 0
-    with arithmetic(threads), _workers_told(workers):
+    with arithmetic(threads), _explain_lost_workers(workers):
         evaluate_clips(evaluation, loader, len(loader), lambda tensor: tensor.to(where, non_blocking=pin), progress)
     if peers.count > 1:
         evaluation.merge(peers.gather(evaluation.part()))
@@ -139,7 +139,7 @@ def evaluate(
 
 
 @contextmanager
-def _workers_told(workers: int) -> Iterator[None]:
+def _explain_lost_workers(workers: int) -> Iterator[None]:
     """Say in words where a process that prepares clips has gone.
 
     Raises:

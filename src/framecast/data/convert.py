@@ -77,7 +77,7 @@ def run_pieces(
         raise MissingExtraError("dask", "geo", "framecast data convert") from error
     folder.mkdir(parents=True, exist_ok=True)
     markers = {_work_of(piece).key: folder / f"{_work_of(piece).key}.json" for piece in pieces}
-    open_pieces = [piece for piece in pieces if _marked(markers[_work_of(piece).key]) is None]
+    open_pieces = [piece for piece in pieces if _marker_facts(markers[_work_of(piece).key]) is None]
     # A partial hides the arguments from dask, which would search them for tasks of its own.
     tasks = [
         dask.delayed(partial(_do, task, piece, markers[_work_of(piece).key]), traverse=False)() for piece in open_pieces
@@ -98,7 +98,7 @@ def run_pieces(
         return {key: read_sealed(marker) for key, marker in markers.items()}
 
 
-def _marked(marker: Path) -> WorkFacts | None:
+def _marker_facts(marker: Path) -> WorkFacts | None:
     """Return what the marker of a finished piece says, or None where there is none that is whole."""
     try:
         return read_sealed(marker)
@@ -244,7 +244,7 @@ def convert(
         write_atomically(state, chosen.encode())
     light = replace(plan, times=None)  # what a task does not need is not sent to it
     pieces = [(work, slots[work.key], part / "archive.zarr", light) for work in works if slots[work.key]]
-    before = sum(_marked(marker) is not None for marker in (part / "written").glob("*.json"))
+    before = sum(_marker_facts(marker) is not None for marker in (part / "written").glob("*.json"))
     batches_written = run("write", write_work, pieces, part / "written")
     report.written, report.step, report.unit = len(pieces) - before, plan.packing.scale, plan.unit
     for facts in batches_written.values():

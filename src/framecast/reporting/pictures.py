@@ -77,9 +77,9 @@ def _png(pixels: Picture) -> bytes:
         image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]))
     else:
         image = Image.fromarray(pixels)
-        few = image.quantize(256, dither=PLAIN)
+        indexed = image.quantize(256, dither=PLAIN)
         # A third of the size where nothing is lost: rain has a dozen colours.
-        image = few if (np.asarray(few.convert("RGB")) == pixels).all() else image
+        image = indexed if (np.asarray(indexed.convert("RGB")) == pixels).all() else image
     image.save(content, "PNG", optimize=True)
     return content.getvalue()
 

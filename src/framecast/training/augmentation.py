@@ -31,7 +31,7 @@ def check_augmentation(name: str, height: int, width: int) -> None:
         raise OptionError(f"augment is {name} and frames are {height}x{width}, not square: use flips, or crop them")
 
 
-def augmented(clips: list[Tensor], name: str, *, seed: int, epoch: int, samples: Tensor) -> list[Tensor]:
+def augment_clips(clips: list[Tensor], name: str, *, seed: int, epoch: int, samples: Tensor) -> list[Tensor]:
     """Return tensors (B, T, C, H, W) of the same clips, such as frames and masks, turned about alike.
 
     Args:
@@ -48,9 +48,9 @@ def augmented(clips: list[Tensor], name: str, *, seed: int, epoch: int, samples:
             [torch.full_like(samples, key) for key in (seed, epoch)] + [samples, samples * 0 - 1 - number]
         )
         chosen = (uniform(keys) < 0.5)[:, None, None, None, None]
-        clips = [torch.where(chosen, _turned(clip, number), clip) for clip in clips]
+        clips = [torch.where(chosen, _flip_or_turn(clip, number), clip) for clip in clips]
     return clips
 
 
-def _turned(clip: Tensor, number: int) -> Tensor:
+def _flip_or_turn(clip: Tensor, number: int) -> Tensor:
     return clip.transpose(3, 4) if number == 2 else clip.flip(3 + number)

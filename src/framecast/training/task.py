@@ -18,7 +18,7 @@ from framecast.errors import UnknownNameError, is_out_of_memory
 from framecast.models.forecaster import Forecaster, Recompute
 from framecast.models.sampling import policy_named, truth_mask
 from framecast.registry import Training
-from framecast.training.augmentation import augmented, check_augmentation
+from framecast.training.augmentation import augment_clips, check_augmentation
 from framecast.training.losses import LOSSES, training_loss
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class ForecastTask(lightning.LightningModule):
         if "valid" in batch:
             tensors["valid"] = batch["valid"]
         clips = [name for name in ("frames", "valid") if name in tensors]
-        turned = augmented(
+        turned = augment_clips(
             [tensors[name] for name in clips], self.augment, seed=self.seed, epoch=epoch, samples=samples
         )
         tensors |= zip(clips, turned, strict=True)
