@@ -20,7 +20,8 @@ def test_every_benchmark_finds_what_it_imports(name: str) -> None:
 
 @pytest.mark.parametrize("numbers", sorted(FOLDER.glob("results/*.json")), ids=lambda path: path.stem)
 def test_pages_say_what_was_measured(numbers: Path) -> None:
-    code = "import bench, json, sys; print(bench.page(json.load(sys.stdin)), end='')"
+    script = numbers.stem if (FOLDER / f"{numbers.stem}.py").exists() else "bench"
+    code = f"import {script}, json, sys; print({script}.page(json.load(sys.stdin)), end='')"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=FOLDER, input=numbers.read_text(), capture_output=True, text=True, check=True
     )

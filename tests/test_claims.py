@@ -53,6 +53,17 @@ def test_the_readmes_figures_of_cost_are_those_of_the_benchmark() -> None:
     assert f"{peak[1]} of the memory at the peak" in lean
 
 
+def test_the_readmes_figures_of_a_gpu_are_those_of_the_benchmark() -> None:
+    lines = json.loads((ROOT / "benchmarks/results/gpu.json").read_text())["lines"]
+    took = {row["way"]: row["train_ms"] for row in lines if row["model"] == "ms-lstm" and row["batch"] == 16
+            if (row["way"], row["precision"]) != ("eager", "bf16")}  # fmt: skip
+    ours = took["graph"]
+    claim = (
+        f"{ours:.0f} ms in one graph (bf16), {took['released'] / ours:.0f}x and {took['published'] / ours:.1f}x as fast"
+    )
+    assert claim in " ".join(README.split())
+
+
 @pytest.mark.parametrize("name", list_models())
 def test_models_take_frames_of_any_size_and_forecast_any_number(name: str) -> None:
     model, past = small_model(name).eval(), torch.rand(1, 3, 1, 19, 23)

@@ -57,6 +57,18 @@ def test_output_and_gradient(case: str) -> None:
     assert (gradient - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES)
+def test_output_on_a_gpu(case: str) -> None:
+    tensors, facts = read(case)
+    model = import_case(case).cuda().eval()
+    past = tensors["input"].permute(0, 1, 4, 2, 3).cuda()
+    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        output = model(past, tensors["output"].shape[1]).permute(0, 1, 3, 4, 2).cpu()
+    # Both sides carry float32 noise of the same size.
+    assert (output - tensors["output"]).abs().max() <= max(1e-5, 20 * facts["max_abs_f32_vs_f64"])
+
+
 def test_what_has_no_effect_is_reported() -> None:
     tensors, facts = read("sevirlike")
     with pytest.warns(UnusedWeightsWarning) as caught:

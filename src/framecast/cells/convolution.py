@@ -7,20 +7,27 @@ every step of a roll-out, such as a kernel made of two, is made once where the r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from framecast.cells import weight_gradients
 from framecast.cells.native import native
+from framecast.cells.weight_gradients import Kernel
 from framecast.errors import OptionError
 
 Memo = dict[Any, Any]
 """What one roll-out has made so far."""
+Kernels = Mapping[str, Kernel]
+"""Weights of a roll-out by the place of their convolution in the model."""
 _memo: ContextVar[Memo | None] = ContextVar("memo", default=None)
+# The compiler of torch cannot trace a ContextVar. Only what it traces sets this, and no two traces run at a time.
+_given: Kernels | None = None
 
 
 class OneRollout:
@@ -44,14 +51,63 @@ class OneRollout:
         _memo.reset(self._tokens.pop())
 
 
-def once(owner: nn.Module, make: Callable[[], Tensor]) -> Tensor:
-    """Return a tensor that follows from a module's weights alone: made once in a roll-out, or else each time."""
-    if torch.compiler.is_compiling() or (memo := _memo.get()) is None:
-        return make()
-    place = owner, torch.is_grad_enabled()
-    if place not in memo:
-        memo[place] = make()
-    result: Tensor = memo[place]
+class Convolution(Protocol):
+    """What has the weights of a convolution."""
+
+    place: str
+
+    def kernel(self) -> Kernel:
+        """Return its weights as every step of a roll-out has them."""
+
+
+@contextmanager
+def given(kernels: Kernels | None) -> Iterator[None]:
+    """Have the compiler trace a step with these kernels for inputs, rather than make them anew in every step."""
+    global _given
+    if torch.compiler.is_compiling():
+        _given = kernels
+    try:
+        yield
+    finally:
+        _given = None
+
+
+def share_kernels(model: nn.Module) -> Kernels:
+    """Return the kernels of all convolutions of a model by place, made once for the roll-out around."""
+    memo, key = _memo.get(), (model, torch.is_grad_enabled())
+    assert memo is not None, "kernels are shared within a roll-out"
+    if key not in memo:
+        device = next(model.parameters()).device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        owners = {module.place: module for module in model.modules() if is_convolution(module)}
+        memo[key] = weight_gradients.share({place: owner.kernel() for place, owner in owners.items()}, dtype)
+        memo |= {(owner, key[1]): memo[key][place] for place, owner in owners.items()}
+    result: Kernels = memo[key]
+    return result
+
+
+def name_places(model: nn.Module) -> None:
+    """Tell the convolutions of a model where in it they are."""
+    for name, module in model.named_modules():
+        if is_convolution(module):
+            module.place = name
+
+
+def is_convolution(module: nn.Module) -> TypeGuard[Any]:
+    """Return whether a module is a ``Convolution``."""
+    return hasattr(module, "kernel") and hasattr(module, "place")
+
+
+def kernel_of(owner: Convolution) -> Kernel:
+    """Return the weights of a convolution: made once in a roll-out, or else each time."""
+    if torch.compiler.is_compiling():
+        return _given[owner.place] if _given is not None and owner.place in _given else owner.kernel()
+    if (memo := _memo.get()) is None:
+        return owner.kernel()
+    key = owner, torch.is_grad_enabled()
+    if key not in memo:
+        memo[key] = owner.kernel()
+    result: Kernel = memo[key]
     return result
 
 
@@ -66,6 +122,15 @@ def conv_same(x: Tensor, weight: Tensor, bias: Tensor | None = None, plus: Tenso
     return result if plus is None else plus + result
 
 
+def convolve(owner: Convolution, x: Tensor, plus: Tensor | None = None) -> Tensor:
+    """Convolve x (B, C, H, W) with the weights of ``owner``, and add ``plus`` (B, O, H, W)."""
+    kernel = kernel_of(owner)
+    if not weight_gradients.pays(x, kernel):
+        return conv_same(x, kernel.weight, kernel.bias, plus)
+    result = weight_gradients.convolve(x, kernel)
+    return result if plus is None else plus + result
+
+
 class SameConv2d(nn.Conv2d):
     """A convolution that keeps the size of a frame.
 
@@ -76,12 +141,18 @@ class SameConv2d(nn.Conv2d):
         bias: whether it has one.
     """
 
+    place = ""
+
     def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool = True) -> None:
         super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """Convolve x (B, C, H, W), and add ``plus`` (B, O, H, W)."""
-        return conv_same(x, self.weight, self.bias, plus)
+        return convolve(self, x, plus)
+
+    def kernel(self) -> Kernel:
+        """Return weight and bias."""
+        return Kernel(self.weight, self.bias)
 
 
 class JointConv2d(nn.Conv2d):
@@ -92,13 +163,19 @@ class JointConv2d(nn.Conv2d):
     alone, and the bias as the sum of their biases.
     """
 
+    place = ""
+
     def __init__(self, sources: int, channels: int, outputs: int, kernel: int, bias: bool = True) -> None:
         self.sources = sources
         super().__init__(sources * channels, outputs, kernel, padding=kernel // 2, bias=bias)
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """Convolve the inputs side by side, x (B, sources x C, H, W), and add ``plus`` (B, O, H, W)."""
-        return conv_same(x, self.weight, self.bias, plus)
+        return convolve(self, x, plus)
+
+    def kernel(self) -> Kernel:
+        """Return weight and bias."""
+        return Kernel(self.weight, self.bias)
 
     def reset_parameters(self) -> None:
         """Draw kernels and bias anew from torch's random state."""

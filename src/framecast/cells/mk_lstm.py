@@ -23,12 +23,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.convolution import JointConv2d, SameConv2d, conv_same, once
+from framecast.cells.convolution import JointConv2d, SameConv2d, convolve
 from framecast.cells.gates import exposed, gated_update
+from framecast.cells.weight_gradients import Kernel
 
 
 class MKLSTM(Cell):
     """One multi-kernel LSTM layer; state (h, c₃, c₅)."""
+
+    place = ""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -55,12 +58,13 @@ class MKLSTM(Cell):
     def _update(self, xh: Tensor, c3: Tensor, c5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return both new memories and o₃ + o₅; a forecast holds the gates of one kernel at a time."""
         c3 = gated_update(c3, *self.gates3(xh).chunk(3, 1))
-        i5, f5, g5, o = conv_same(xh, once(self, self._folded), self.gates5.bias).chunk(4, 1)
+        i5, f5, g5, o = convolve(self, xh).chunk(4, 1)
         return c3, gated_update(c5, i5, f5, g5), o
 
-    def _folded(self) -> Tensor:
+    def kernel(self) -> Kernel:
         """Return the 5x5 kernels, to whose output gate the 3x3 one is added, padded with zeros."""
-        return self.gates5.weight + F.pad(self.output3.weight, (1, 1, 1, 1, 0, 0, 3 * self.channels, 0))
+        folded = self.gates5.weight + F.pad(self.output3.weight, (1, 1, 1, 1, 0, 0, 3 * self.channels, 0))
+        return Kernel(folded, self.gates5.bias)
 
 
 def column(channels: int, depth: int) -> list[Cell]:

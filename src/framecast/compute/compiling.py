@@ -19,6 +19,7 @@ from framecast.cells.native import native
 from framecast.compute.graphs import Replayed, can_capture
 from framecast.errors import OptionError, UnknownNameError
 from framecast.models.forecaster import Forecaster
+from framecast.models.recurrent import RecurrentForecaster
 from framecast.registry import model_entry
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,8 @@ def apply_way(model: Forecaster, way: Way) -> None:
     if way.compiled:
         compile_step(model)
     if way.captured:
+        if isinstance(model, RecurrentForecaster):
+            model.shares_kernels = True
         for name in CALLS:
             if hasattr(model, name):
                 setattr(model, name, Replayed(getattr(model, name), model))
@@ -141,7 +144,7 @@ def apply_way(model: Forecaster, way: Way) -> None:
 
 def undo_way(model: Forecaster) -> None:
     """Take back what ``apply_way`` did, so that the model can be copied and kept."""
-    for name in (model.compiled_method, *CALLS):
+    for name in (model.compiled_method, "shares_kernels", *CALLS):
         vars(model).pop(name, None)
 
 

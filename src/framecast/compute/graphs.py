@@ -10,6 +10,7 @@ Reference: "CUDA semantics, CUDA graphs" in the documentation of torch.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, cast
@@ -92,7 +93,10 @@ class CapturedLoss:
 
 def make_graph(module: nn.Module, example: tuple[Tensor, ...]) -> Callable[..., Tensor]:
     """Return a module whose forward and backward passes are recorded for tensors like these."""
-    graph: Any = torch.cuda.make_graphed_callables(module, example, allow_unused_input=True)
+    with warnings.catch_warnings():
+        # torch warms up in a stream of its own, and no gradient is accumulated there.
+        warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
+        graph: Any = torch.cuda.make_graphed_callables(module, example, allow_unused_input=True)
     return cast(Callable[..., Tensor], graph)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from framecast.cells.cell import Cell, State
-from framecast.cells.convolution import Memo, OneRollout, SameConv2d
+from framecast.cells.convolution import Kernels, Memo, OneRollout, SameConv2d, given, name_places, share_kernels
 from framecast.cells.native import native
 from framecast.errors import OptionError, check_count
 from framecast.models.forecaster import (
@@ -79,10 +79,13 @@ class RecurrentForecaster(Forecaster):
     Attributes:
         layout: the order in memory of what it computes, which changes the speed, not the numbers; None takes channels
             last where there are native convolutions, which need it.
+        shares_kernels: whether weights are cast once a roll-out and their gradients computed from several steps at a
+            time, which pays where kernels are recorded.
     """
 
     compiled_method = "_step"
     layout: torch.memory_format | None = None
+    shares_kernels: bool = False
 
     def __init__(self, stack: Stack, in_channels: int = 1, out_channels: int | None = None, pad: bool = True) -> None:
         super().__init__()
@@ -94,6 +97,7 @@ class RecurrentForecaster(Forecaster):
         self.embed = SameConv2d(self.in_channels, stack.channels, 1)
         self.stack = stack
         self.head = SameConv2d(stack.channels, self.out_channels, 1)
+        name_places(self)
 
     def layers(self) -> dict[str, nn.Module]:
         """Return the embedding, the cells from the bottom up, and the head."""
@@ -117,19 +121,27 @@ class RecurrentForecaster(Forecaster):
         length = segment_length(steps, recompute)
         canvas = self._pad(clip[:, :context] if truth is None else clip[:, :steps])
         layers, memory = self._start(canvas)
+        kernels = self._kernels()
         frames: list[Tensor] = [canvas[:, 0]]
         for first in range(0, steps, length):
             segment = range(first, min(first + length, steps))
             # Backward begins with the last segment: what it kept is used at once.
             last = segment.stop == steps or not torch.is_grad_enabled()
             run = self._run if last else partial(self._run_again, memo)
-            forecasts, layers, memory = run(canvas, truth, segment, frames[-1], layers, memory)
+            forecasts, layers, memory = run(canvas, truth, segment, frames[-1], layers, memory, kernels)
             frames += forecasts
         height, width = clip.shape[-2:]
         return Rollout(torch.stack(frames[1:], 1)[..., :height, :width], 1, self.stack.penalty(layers))
 
     def _run(
-        self, canvas: Tensor, truth: Tensor | None, segment: range, frame: Tensor, layers: State, memory: Tensor | None
+        self,
+        canvas: Tensor,
+        truth: Tensor | None,
+        segment: range,
+        frame: Tensor,
+        layers: State,
+        memory: Tensor | None,
+        kernels: Kernels | None,
     ) -> tuple[list[Tensor], State, Tensor | None]:
         """Take the steps of a segment, ``frame`` being the forecast for the first of them."""
         frames: list[Tensor] = []
@@ -138,7 +150,7 @@ class RecurrentForecaster(Forecaster):
                 frame = canvas[:, step]
             elif truth is not None:
                 frame = torch.where(truth[:, step, None, None, None], canvas[:, step], frame)
-            frame, layers, memory = self._step(frame, layers, memory)
+            frame, layers, memory = self._step(frame, layers, memory, kernels)
             frames.append(frame)
         return frames, layers, memory
 
@@ -181,8 +193,9 @@ class RecurrentForecaster(Forecaster):
         else:
             layers, memory = state.layers, state.memory
         with OneRollout():
+            kernels = self._kernels()
             for step in range(frames.shape[1]):
-                forecast, layers, memory = self._step(canvas[:, step], layers, memory)
+                forecast, layers, memory = self._step(canvas[:, step], layers, memory, kernels)
         return ForecastState(layers, memory, forecast, forecast[..., : frames.shape[-2], : frames.shape[-1]])
 
     def forecast(self, state: ForecastState, horizon: int) -> Tensor:
@@ -197,10 +210,14 @@ class RecurrentForecaster(Forecaster):
         layers, memory, forecast = state.layers, state.memory, state.canvas
         frames = [forecast]
         with OneRollout():
+            kernels = self._kernels()
             for _ in range(horizon - 1):
-                forecast, layers, memory = self._step(forecast, layers, memory)
+                forecast, layers, memory = self._step(forecast, layers, memory, kernels)
                 frames.append(forecast)
         return torch.stack(frames, 1)[..., :height, :width]
+
+    def _kernels(self) -> Kernels | None:
+        return share_kernels(self) if self.shares_kernels else None
 
     def _pad(self, frames: Tensor) -> Tensor:
         return pad_frames(frames, self.multiple, pad=self.pad, name="this model")
@@ -212,12 +229,15 @@ class RecurrentForecaster(Forecaster):
             x = x.contiguous(memory_format=torch.channels_last)
         return self.stack.init_state(x), self.stack.init_memory(x)
 
-    def _step(self, frame: Tensor, layers: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
-        # A 1x1 kernel has no order of its own that a convolution could follow.
-        x = self.embed(frame)
-        x = x.contiguous(memory_format=self._order(x))
-        h, layers, memory = self.stack(x, layers, memory)
-        return self.head(h), layers, memory
+    def _step(
+        self, frame: Tensor, layers: State, memory: Tensor | None, kernels: Kernels | None = None
+    ) -> tuple[Tensor, State, Tensor | None]:
+        with given(kernels):
+            # A 1x1 kernel has no order of its own that a convolution could follow.
+            x = self.embed(frame)
+            x = x.contiguous(memory_format=self._order(x))
+            h, layers, memory = self.stack(x, layers, memory)
+            return self.head(h), layers, memory
 
     def _order(self, x: Tensor) -> torch.memory_format:
         if self.layout is not None:

@@ -153,7 +153,9 @@ class ForecastTask(lightning.LightningModule):
         if self._began and self.way.compiled:
             self._tell()
         self._passes = batch_idx // self.per_epoch
-        self.log_dict({"lr": self.trainer.optimizers[0].param_groups[0]["lr"], "epoch": float(self._passes)})
+        facts = {"lr": float(self.trainer.optimizers[0].param_groups[0]["lr"]), "epoch": float(self._passes)}
+        # Filled on the device: a number sent there would wait for all that it has yet to compute.
+        self.log_dict({name: outputs["loss"].new_full((), value, dtype=torch.float32) for name, value in facts.items()})
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums of a validation."""
