@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,13 +17,16 @@ from framecast.api.show import ForecastFrames
 from framecast.compute.compiling import Mode, speed_up
 from framecast.compute.placement import arithmetic, find_device, place
 from framecast.compute.precision import autocast
-from framecast.data.past import read_past
+from framecast.data.past import Past, read_past, spec_of_past
 from framecast.data.scaling import MinMax
+from framecast.errors import OptionError
 from framecast.files import refuse_present
+from framecast.models.forecaster import check_horizon
+from framecast.registry import BASELINES, make_baselines
 from framecast.reporting.forecast import NAMES, Forecast, write_forecast
 
 if TYPE_CHECKING:
-    from framecast.data.clips import Sample
+    from framecast.data.clips import ClipSpec, Sample
     from framecast.models.forecaster import Forecaster
     from framecast.training.loop import Run
 
@@ -51,15 +54,16 @@ def predict(
 
     Args:
         run: a run folder, a weights file, the name of a model that comes trained, what ``train`` returned, or a
-            forecaster in memory.
+            forecaster in memory; or a baseline, "extrapolation" (of rain rates in mm/h; it needs pysteps),
+            "persistence", "mean frame" or "blank frame".
         frames: the past, an array or the path of a video, an .npy file, a folder of pictures, or anything else
             that ``data`` reads; of what has time stamps (NetCDF, Zarr, folders of radar files) the last ones at the
             model's interval are taken. One clip (T, H, W) or (T, C, H, W), or many (N, T, H, W) or (N, T, C, H, W).
             Whole numbers of 8 bits are pictures and divided by 255 where the model was trained on intensities in
             [0, 1]. NaN, in physical units, is no data: the model takes it as 0, and where the whole past is NaN, so
             is the forecast. A clip of a data set, such as data["test"][0], is continued after its context.
-        horizon: frames to forecast; None takes the horizon it was trained with.
-        context: past frames to start from, the last ones; None takes as many as in the training.
+        horizon: frames to forecast; None takes the horizon it was trained with; a baseline has none.
+        context: past frames to start from, the last ones; None takes as many as in the training; a baseline takes 4.
         data_options: how the frames are to be read: variable, time, y, x, channel, axes, size, nodata, unit, tolerance,
             select, product, reader, reader_options; they replace those of the same name that the run was trained with.
         out: a folder for forecast.npy and forecast.gif; where times or place are known, forecast.nc and forecast.tif;
@@ -72,7 +76,8 @@ def predict(
         threads: threads of the processor; None leaves torch's choice.
 
     Returns:
-        The forecast in physical units, (N, horizon, C, H, W), N being 1 for one clip.
+        The forecast in physical units, (N, horizon, C, H, W), N being 1 for one clip; of extrapolation NaN where it
+        would come from outside the map.
 
     Raises:
         RunNotFoundError: there are no weights.
@@ -81,7 +86,9 @@ def predict(
         DataError: the frames are damaged, lie outside the range the model knows, have other axes or gaps in time, or
             hold NaN where the model was trained on pictures.
         OutputExistsError: there is a forecast in ``out`` already.
-        ValueError: ``horizon`` is below 1, or the frames are too small or too few for the model.
+        MissingExtraError: extrapolation needs a package that is not installed.
+        ValueError: ``horizon`` is below 1, or the frames are too small or too few for the model; a baseline is given no
+            horizon, frames in another unit than its own, or ``precision`` or ``compile``, which change nothing.
     """
     forecast = forecast_frames(
         run, frames, horizon=horizon, context=context, data_options=data_options, out=out, overwrite=overwrite,
@@ -107,25 +114,25 @@ def forecast_frames(
     """Forecast as ``predict`` does, and return all that is known of the forecast."""
     if out is not None and not overwrite:
         refuse_present([Path(out) / name for name in NAMES])
-    model, _, _, folder = open_trained(run)
-    spec = model.clips
-    reading = read_options(folder, data_options)
-    past = read_past(past_of_clip(frames, spec), model.in_channels, spec, reading, context)
-    if past.note:
-        log.warning(past.note)
-    steps = horizon if horizon is not None else (spec.horizon if spec else 1)
     where = find_device(device)
-    place(model, where)
-    speed_up(model, compile)
-    batch = max(1, min(MOST_CLIPS, MOST_PIXELS // (past.frames.shape[-1] * past.frames.shape[-2])))
-    with arithmetic(threads), torch.inference_mode(), autocast(where, precision):
-        numbers = torch.cat([model(clips.to(where), steps).float().cpu() for clips in torch.split(past.frames, batch)])
+    by_baseline = isinstance(run, str) and run in BASELINES and not Path(run).exists()
+    if by_baseline and (precision, compile) != ("32-true", "auto"):
+        raise OptionError(f"precision and compile are for models, and {run} has nothing to compute in them")
+    with arithmetic(threads):
+        if by_baseline:
+            found = _by_baseline(run, frames, horizon, context, data_options, where)
+        else:
+            found = _by_model(run, frames, horizon, context, data_options, where, precision, compile)
+    spec, past, numbers, known = found
+    steps = numbers.shape[1]
     unscale = spec.scaling.unscale if spec else torch.nn.Identity()
     # Intensities lie in their range; physical values may go beyond those of the training.
     result = unscale(numbers.clamp(0, 1) if spec is None or spec.unit == "1" else numbers)
     if past.valid is not None:
         # Where the whole past has no data, neither has the forecast.
         result = result.where(past.valid.any(1, keepdim=True), torch.nan)
+    if known is not None:
+        result = result.where(known, torch.nan)
     times = None
     if past.times is not None and spec is not None and spec.interval:
         ahead = past.times[-1] + np.arange(1, steps + 1) * int(spec.interval)
@@ -136,3 +143,77 @@ def forecast_frames(
     pace = past.pace or (spec.interval if spec and times is None else None)
     forecast = Forecast(before.numpy(), result.numpy(), unit, scaling, times, past.georeference, pace, past.facts)
     return forecast if out is None else forecast._replace(files=write_forecast(forecast, Path(out)))
+
+
+class _Found(NamedTuple):
+    """A forecast as numbers (N, horizon, C, H, W) of what is known of the clips, its past, and where it is known."""
+
+    spec: ClipSpec | None
+    past: Past
+    numbers: Tensor
+    known: Tensor | None
+
+
+def _by_model(
+    run: Any, frames: Any, horizon: int | None, context: int | None, data_options: Mapping[str, Any] | None,
+    device: torch.device, precision: str, compile: Mode,
+) -> _Found:  # fmt: skip
+    """Forecast with a model."""
+    model, _, _, folder = open_trained(run)
+    spec = model.clips
+    reading = read_options(folder, data_options)
+    past = read_past(past_of_clip(frames, spec), model.in_channels, spec, reading, context)
+    if past.note:
+        log.warning("%s%s", past.note, "" if past.valid is None else ", which the model takes as 0")
+    steps = horizon if horizon is not None else (spec.horizon if spec else 1)
+    place(model, device)
+    speed_up(model, compile)
+    with torch.inference_mode(), autocast(device, precision):
+        parts = [model(clips.to(device), steps).float().cpu() for clips in torch.split(past.frames, _together(past))]
+    return _Found(spec, past, torch.cat(parts), None)
+
+
+def _by_baseline(
+    name: str, frames: Any, horizon: int | None, context: int | None, data_options: Mapping[str, Any] | None,
+    device: torch.device,
+) -> _Found:  # fmt: skip
+    """Forecast with a baseline, and say what of it is unknown."""
+    if horizon is None:
+        raise OptionError(f"{name} was trained for no horizon: say how many frames, such as horizon=12")
+    check_horizon(horizon)
+    reading = read_options(Path(), data_options)
+    if isinstance(past_of_clip(frames, None), Tensor) and not isinstance(frames, Tensor):
+        raise OptionError(f"a clip of a data set is scaled for models: give {name} the files or values it is made of")
+    spec, unit = spec_of_past(frames, reading, context), BASELINES[name].unit
+    if unit not in ("", spec.unit):
+        raise OptionError(
+            f"{name} is for {unit} and these frames are in {spec.unit!r}: if they are {unit}, say so with "
+            f"data_options={{'unit': {unit!r}}}"
+        )
+    past = read_past(frames, spec.channels, spec, reading, context)
+    baseline = make_baselines(spec.unit, spec.scaling, [name])[name]
+    parts = [
+        baseline.with_gaps(clips.to(device), horizon, None if valid is None else valid.to(device))
+        for clips, valid in zip(*(_split(part, past) for part in (past.frames, past.valid)), strict=True)
+    ]
+    numbers, known = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+    unknown = 1 - float(known.float().mean())
+    notes = [past.note] if past.note else []
+    if unknown:
+        notes.append(f"{unknown:.1%} of the forecast is no data, as it would come from outside the map or its data")
+    if baseline.fallbacks:
+        notes.append(f"{baseline.fallbacks} of {len(numbers)} clips have no motion that could be found: persistence")
+    for note in notes:
+        log.warning(note)
+    facts = [*past.facts, f"forecast by {name}", *notes]
+    return _Found(spec, past._replace(facts=facts), numbers, known)
+
+
+def _together(past: Past) -> int:
+    """Return how many clips are forecast together."""
+    return max(1, min(MOST_CLIPS, MOST_PIXELS // (past.frames.shape[-1] * past.frames.shape[-2])))
+
+
+def _split(part: Tensor | None, past: Past) -> Sequence[Tensor | None]:
+    clips = torch.split(past.frames, _together(past))
+    return [None] * len(clips) if part is None else torch.split(part, _together(past))

@@ -18,12 +18,15 @@ from framecast.data.formats.arrays import ARRAY_OPTIONS, array_source
 from framecast.data.georeference import Georeference
 from framecast.data.joined import FolderSource, JoinedSource
 from framecast.data.packing import Values
+from framecast.data.scaling import MinMax
 from framecast.data.sources import FrameSource, Indices, ReadOptions, TurnedSource
 from framecast.data.units import duration_text
 from framecast.errors import DataError, DatasetNotFoundError
 
 MOST_BEYOND = 1.0
 """How far, in widths of the training's range, values may lie beyond it and still be taken."""
+CONTEXT = 4
+"""Past frames from which a forecast without training begins."""
 SAME_PACE = 0.02
 """By which share of it the time between frames may be another than in the training."""
 
@@ -73,14 +76,7 @@ def read_past(
         DataError: the frames are damaged, have other axes, are of another product or place, lie outside the range the
             model knows, have gaps in time, or hold NaN where it was trained on pictures.
     """
-    options = replace(options or ReadOptions(), channels=channels, skip_damaged=True)
-    if isinstance(frames, str | Path):
-        where, source = str(frames), open_past(Path(frames), options)
-    else:
-        where = "the frames"
-        array = plain_array(frames)
-        options.refuse_all_but(ARRAY_OPTIONS, where)
-        source = array_source(where, lambda: array, options, {}, None)
+    where, source = _opened(frames, replace(options or ReadOptions(), channels=channels, skip_damaged=True))
     times, notes = None, [note for note in source.notes if "left out" in note]
     if spec is not None:
         source = as_in_training(source, spec, notes)
@@ -109,6 +105,47 @@ def read_past(
         place = spec.georeference
     note = "; ".join([*notes, *([past.note] if past.note else [])])
     return past._replace(note=note, georeference=place, pace=source.interval, facts=facts)
+
+
+def spec_of_past(
+    frames: str | Path | NDArray[Any] | Tensor, options: ReadOptions | None = None, context: int | None = None
+) -> ClipSpec:
+    """Return the facts of frames that are to be continued without a trained model, scaled by what they hold.
+
+    Args:
+        frames: an array or a path, as for ``read_past``.
+        options: how files are to be read.
+        context: past frames to take; None takes the last ``CONTEXT``, or as many as there are.
+
+    Raises:
+        DatasetNotFoundError: there are no frames at the path.
+        DataError: the frames are damaged, have gaps in time, or hold no number.
+    """
+    where, source = _opened(frames, replace(options or ReadOptions(), skip_damaged=True))
+    channels, height, width = source.shape
+    length = context or min(CONTEXT, *map(len, source.sequences))
+    in_time = source.times is not None and len(source.sequences) == 1 and source.count > 1
+    interval = float(np.diff(source.times).min()) if in_time and source.times is not None else None
+    facts = ClipSpec(height, width, channels, length, 1, source.unit, interval=interval,
+                     georeference=source.georeference, product=source.product)  # fmt: skip
+    values = last_frames(source, where, facts)[0] if in_time else all_clips(source, where, channels, length)
+    source.close()
+    numbers = values[np.isfinite(values)]
+    if not len(numbers):
+        raise DataError(f"{where} holds no data in its last {length} frames: there is nothing to continue")
+    if source.unit == "1":
+        return facts
+    low, high = min(0.0, float(numbers.min())), float(numbers.max())
+    return replace(facts, scaling=MinMax(low, max(high, low + 1)))
+
+
+def _opened(frames: Any, options: ReadOptions) -> tuple[str, FrameSource]:
+    """Return what frames are called in messages, and their source."""
+    if isinstance(frames, str | Path):
+        return str(frames), open_past(Path(frames), options)
+    array = plain_array(frames)
+    options.refuse_all_but(ARRAY_OPTIONS, "the frames")
+    return "the frames", array_source("the frames", lambda: array, options, {}, None)
 
 
 def _differences(source: FrameSource, values: Values, spec: ClipSpec, where: str) -> list[str]:
@@ -247,7 +284,7 @@ def _scaled(frames: NDArray[Any], spec: ClipSpec | None, times: Indices | None, 
         if not gaps:
             raise DataError(f"{where} holds {bad} values that are NaN or infinite: fill or mask them first")
         valid = ~values.isnan()
-        note = f"{where}: {bad / values.numel():.1%} of the past holds no data and is taken as 0 by the model"
+        note = f"{where}: {bad / values.numel():.1%} of the past holds no data"
         values = values.where(valid, torch.tensor(low))
     least, most = values.min().item(), values.max().item()
     saturates = spec is not None and spec.scaling.saturates

@@ -52,6 +52,11 @@ class Baseline(ABC):
     def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
         """Return the forecast (B, horizon, C, H, W) of the past (B, T, C, H, W), which is valid where ``valid`` is."""
 
+    def with_gaps(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the same, and booleans (B, horizon, 1, H, W) of where it is known."""
+        forecast = self(past, horizon, valid)
+        return forecast, forecast.new_ones((), dtype=torch.bool).expand_as(forecast[:, :, :1])
+
 
 class Persistence(Baseline):
     """Repeats the last frame of the past."""
@@ -99,8 +104,13 @@ class Extrapolation(Baseline):
         self.fallbacks: int = 0
 
     def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
-        """Return (B, horizon, C, H, W) of the past (B, T, C, H, W) in [0, 1]."""
-        forecast = Persistence(self.scaling)(past, horizon).clone()
+        """Return (B, horizon, C, H, W) of the past (B, T, C, H, W) in [0, 1], dry where it comes from outside."""
+        return self.with_gaps(past, horizon, valid)[0]
+
+    def with_gaps(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the same, and booleans (B, horizon, 1, H, W), False where it comes from outside or from no data."""
+        persistence = Persistence(self.scaling)
+        forecast, known = (part.clone() for part in persistence.with_gaps(past, horizon))
         rates = self.scaling.unscale(past.double())
         if valid is not None:
             rates = rates.where(valid, torch.nan)
@@ -111,9 +121,13 @@ class Extrapolation(Baseline):
         if motions:
             moving = list(motions)
             motion = torch.from_numpy(np.stack(list(motions.values()))).to(rates)
-            frames, _ = advect(rates[moving, -1].nan_to_num(0.0), motion, horizon)
+            frames, inside = advect(rates[moving, -1].nan_to_num(0.0), motion, horizon)
             forecast[moving] = self.scaling.scale(frames.to(forecast))
-        return forecast
+            known[moving] = inside
+            if valid is not None:
+                seen = valid[moving, -1].all(1, keepdim=True).to(rates)
+                known[moving] &= advect(seen, motion, horizon)[0] > 1 - 1e-6
+        return forecast, known
 
     def _velocity(self, rates: NDArray[np.float64]) -> NDArray[Any] | None:
         """Return the motion (2, H, W) in pixels a step of frames (T, H, W), or None where none can be found."""
