@@ -35,6 +35,8 @@ MOST_ALIASES = 10
 MOST_NESTED = 50
 SMALL_BYTES = 64 * 1024**2
 """What an archive of ours may unpack to however well it is packed: a forecast of nothing packs a thousandfold."""
+HELD = 16
+"""Bytes of memory that a number takes while it is read: as it is stored, as float32, scaled, and masked."""
 FRAME_COST = 400
 """Bytes of memory that listing a frame takes, whatever its size: its number in some twenty clips, its time."""
 
@@ -163,6 +165,20 @@ def check_size(where: str | Path, *shape: int, itemsize: int = 1) -> None:
         )
 
 
+def check_read(where: str | Path, *shape: int) -> None:
+    """Refuse to read an array of that shape whose copies, while it is turned into a model's numbers, exceed the limit.
+
+    Raises:
+        DataError: they do.
+    """
+    size, most = math.prod(shape) * HELD, most_bytes()
+    if size > most:
+        raise DataError(
+            f"{where}: to read {' x '.join(map(str, shape))} numbers takes {size} bytes of memory, and {most} is the "
+            f"limit: it is damaged, or read less at a time, or raise the limit with {VARIABLE}"
+        )
+
+
 def check_frames(where: str | Path, count: int, shape: tuple[int, ...], itemsize: int = 4) -> None:
     """Refuse frames of which one, or the list of all, would be above the limit.
 
@@ -170,6 +186,7 @@ def check_frames(where: str | Path, count: int, shape: tuple[int, ...], itemsize
         DataError: they are.
     """
     check_size(f"{where}, a frame of which", *shape, itemsize=itemsize)
+    check_read(f"{where}, a frame of it", *shape)
     check_size(f"{where}, the list of whose frames", count, itemsize=FRAME_COST)
 
 

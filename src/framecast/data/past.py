@@ -22,6 +22,7 @@ from framecast.data.scaling import MinMax
 from framecast.data.sources import FrameSource, Indices, ReadOptions, TurnedSource
 from framecast.data.units import duration_text
 from framecast.errors import DataError, DatasetNotFoundError
+from framecast.untrusted import check_read
 
 MOST_BEYOND = 1.0
 """How far, in widths of the training's range, values may lie beyond it and still be taken."""
@@ -240,6 +241,7 @@ def all_clips(source: FrameSource, where: str, channels: int, length: int | None
         raise DataError(f"{where} holds clips of {min(lengths)} to {max(lengths)} frames: forecast each by itself")
     if source.shape[0] != channels:
         raise DataError(f"{where} has {source.shape[0]} channels and the model takes {channels}")
+    check_read(f"{where}, its {len(sequences)} clips together", len(sequences), *set(lengths), *source.shape)
     frames = [source.read(np.array(sequence, np.int64)) for sequence in sequences]
     return np.stack(frames)
 

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import xarray
+from PIL import Image
 from samples.formats import RADOLAN, RAW, digest, tiny_model
 from samples.mutations import run_apart
 from samples.radar import radolan_bytes
@@ -117,7 +120,7 @@ def test_the_limit_can_be_raised_and_lowered(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("FRAMECAST_MOST_BYTES", "1000")
     with pytest.raises(DataError, match=r"a\.npy.*raise the limit with FRAMECAST_MOST_BYTES"):
         open_own(tmp_path / "a.npy", context=1, horizon=1)
-    monkeypatch.setenv("FRAMECAST_MOST_BYTES", "3000")
+    monkeypatch.setenv("FRAMECAST_MOST_BYTES", "4000")
     assert len(open_own(tmp_path / "a.npy", context=1, horizon=1)["train"])
     for wrong in ("4GB", "0", ""):
         monkeypatch.setenv("FRAMECAST_MOST_BYTES", wrong)
@@ -170,3 +173,42 @@ def test_a_heap_that_never_ends_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"rain\.h5 .*the free space of its heap at byte \d+ has no size"):
         fc.data(path, context=2, horizon=2)
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.h5", "a.nc", "a.zarr", "a.tif", "a"])
+def test_all_copies_of_what_is_read_count(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three copies of a frame fit into the limit in bytes, and four do not."""
+    side, frames = 40, np.random.default_rng(0).integers(0, 255, (4, 40, 40), np.uint8)
+    path = tmp_path / name
+    if name.endswith((".npy", ".npz")):
+        (np.save if name.endswith("y") else np.savez)(path, frames)
+    elif name.endswith(".h5"):
+        with h5py.File(path, "w") as file:
+            file["rain"] = frames
+    elif name.endswith((".nc", ".zarr")):
+        dataset = xarray.Dataset({"rain": (("time", "y", "x"), frames.astype("f4"))})
+        dataset.to_netcdf(path, engine="h5netcdf") if name.endswith("c") else dataset.to_zarr(path, zarr_format=2)
+    elif name.endswith(".tif"):
+        rasterio = pytest.importorskip("rasterio")
+        with warnings.catch_warnings(), rasterio.open(path, "w", "GTiff", side, side, 4, dtype="uint8") as file:
+            file.write(frames)
+    else:
+        path.mkdir()
+        for number, frame in enumerate(frames):
+            Image.fromarray(np.repeat(frame[..., None], 3, -1)).save(path / f"{number}.png")
+    numbers = side * side * (3 if name == "a" else 4 if name == "a.tif" else 1)
+    monkeypatch.setenv("FRAMECAST_MOST_BYTES", str(16 * numbers - 1))
+    with pytest.raises(DataError, match=r"to read .* numbers takes|declares"):
+        open_own(path, context=1, horizon=1)["train"][0]
+    with pytest.raises(DataError, match=rf"{name}.*FRAMECAST_MOST_BYTES"):
+        fc.predict("persistence", path, horizon=1)
+
+
+def test_many_clips_are_refused_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((6, 4, 8, 8), np.uint8))
+    monkeypatch.setenv("FRAMECAST_MOST_BYTES", str(16 * 6 * 4 * 64 - 1))
+    with pytest.raises(DataError, match=r"a\.npy, its 6 clips together: to read 6 x 4 x 1 x 8 x 8 numbers takes"):
+        fc.predict("persistence", tmp_path / "a.npy", horizon=1, data_options={"axes": "NTHW"})
+    monkeypatch.setenv("FRAMECAST_MOST_BYTES", str(16 * 6 * 4 * 64))
+    assert fc.predict("persistence", tmp_path / "a.npy", horizon=1, data_options={"axes": "NTHW"}).shape[0] == 6

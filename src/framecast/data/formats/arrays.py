@@ -26,7 +26,7 @@ from framecast.data.packing import Packing, Values, meaningful_fill, packing_fro
 from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions, check_times, read_in_runs
 from framecast.data.units import check_unit, one_spelling
 from framecast.errors import DataError, MissingExtraError
-from framecast.untrusted import check_frames, check_npz, check_size, reading
+from framecast.untrusted import check_frames, check_npz, check_read, check_size, reading
 
 
 class StoredArray(FrameSource):
@@ -66,7 +66,7 @@ class StoredArray(FrameSource):
     def _run(self, clip: int, frames: slice) -> Values:
         chosen: dict[str, Any] = {"N": clip, "T": frames}
         where = f"{self.where}, frames from {frames.start} on"
-        check_size(where, len(range(*frames.indices(self.length))), *self.shape, itemsize=4)
+        check_read(where, len(range(*frames.indices(self.length))), *self.shape)
         with reading(where, remedy="the file is damaged"):
             stored = np.asarray(self._array.get()[tuple(chosen.get(axis, slice(None)) for axis in self.axes)])
         axes = self.axes.replace("N", "")

@@ -42,7 +42,7 @@ from framecast.data.packing import NETCDF_FILLS, Values
 from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions, check_times, read_in_runs
 from framecast.data.units import check_unit
 from framecast.errors import DataError, MissingExtraError
-from framecast.untrusted import check_frames, check_size, reading
+from framecast.untrusted import check_frames, check_read, check_size, reading
 
 if TYPE_CHECKING:
     import xarray
@@ -290,7 +290,7 @@ class CFSource(FrameSource):
         del sequence
         variable = self._dataset.get().variables[self.variable]  # without its coordinates, which would be cut too
         where = f"{self.where}, {self._named(frames)}"
-        check_size(where, len(range(*frames.indices(self.count))), *self.shape, itemsize=4)
+        check_read(where, len(range(*frames.indices(self.count))), *self.shape)
         with reading(where, remedy="the file is damaged"):
             order = [self.axes[axis] for axis in ("time", "channel", "y", "x") if axis in self.axes]
             chosen = variable.isel({**self.selected, **({self.axes["time"]: frames} if "time" in self.axes else {})})

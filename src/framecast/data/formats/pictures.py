@@ -25,7 +25,7 @@ from framecast.data.joined import damaged
 from framecast.data.packing import Values
 from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions, check_times
 from framecast.errors import DataError, MissingExtraError
-from framecast.untrusted import check_no_pipe, check_size, reading
+from framecast.untrusted import check_no_pipe, check_read, check_size, reading
 
 PICTURES = (".png", ".jpg", ".jpeg")
 PICTURE_OPTIONS = ("size", "nodata")
@@ -170,7 +170,7 @@ def _opened(file: Path, look: Any) -> Any:
     check_no_pipe(file)
     with reading(file, "cannot be read as a picture"):
         with Image.open(file, formats=["PNG", "JPEG"]) as image:
-            check_size(file, image.height, image.width, 3, itemsize=4)
+            check_read(file, image.height, image.width, 3)
             # Pillow looks at checksums here only, and the picture cannot be used after it.
             image.verify()
         with Image.open(file, formats=["PNG", "JPEG"]) as image:

@@ -25,7 +25,7 @@ from framecast.data.packing import Values
 from framecast.data.sources import FrameSource, Indices, PerProcess, ReadOptions, check_times
 from framecast.data.units import one_spelling
 from framecast.errors import DataError, MissingExtraError
-from framecast.untrusted import check_frames, check_size, reading
+from framecast.untrusted import check_frames, check_read, reading
 
 MOST_BANDS = 5000
 MRMS_CODES = (-1.0, -3.0)
@@ -74,7 +74,6 @@ class RasterSource(FrameSource):
         self.channels = 1 if len(times) else len(self.bands)
         self.count, self.shape = frames, (self.channels, file.height, file.width)
         check_frames(self.where, self.count, self.shape, max(4, dtype.itemsize))
-        check_size(f"{self.where}, a frame of which", *self.shape, itemsize=max(8, dtype.itemsize))
         chosen = facts[self.bands[0] - 1]
         self.packing, self.pixels, self.unit = pixel_packing(dtype, chosen, options, self.where)
         self.complete = not self.packing.masks(dtype)
@@ -89,6 +88,7 @@ class RasterSource(FrameSource):
     def read(self, numbers: Indices) -> Values:
         """Return frames by their numbers."""
         file = self._file.get()
+        check_read(self.where, len(numbers), *self.shape)
         frames = np.empty((len(numbers), *self.shape), np.float32)
         for place, number in enumerate(numbers.tolist()):
             bands = [self.bands[number]] if self.times is not None or self.channels == 1 else self.bands
