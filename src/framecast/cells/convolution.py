@@ -52,7 +52,11 @@ class OneRollout:
 
 
 class Convolution(Protocol):
-    """What has the weights of a convolution."""
+    """What has the weights of a convolution.
+
+    Attributes:
+        place: its name in the model, where kernels are shared.
+    """
 
     place: str
 
@@ -79,18 +83,13 @@ def share_kernels(model: nn.Module) -> Kernels:
     if key not in memo:
         device = next(model.parameters()).device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        owners = {module.place: module for module in model.modules() if is_convolution(module)}
-        memo[key] = weight_gradients.share({place: owner.kernel() for place, owner in owners.items()}, dtype)
-        memo |= {(owner, key[1]): memo[key][place] for place, owner in owners.items()}
+        owners = {name: module for name, module in model.named_modules() if is_convolution(module)}
+        for name, owner in owners.items():
+            owner.place = name
+        memo[key] = weight_gradients.share({name: owner.kernel() for name, owner in owners.items()}, dtype)
+        memo |= {(owner, key[1]): memo[key][name] for name, owner in owners.items()}
     result: Kernels = memo[key]
     return result
-
-
-def name_places(model: nn.Module) -> None:
-    """Tell the convolutions of a model where in it they are."""
-    for name, module in model.named_modules():
-        if is_convolution(module):
-            module.place = name
 
 
 def is_convolution(module: nn.Module) -> TypeGuard[Any]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from framecast.cells.cell import Cell, State
-from framecast.cells.convolution import Kernels, Memo, OneRollout, SameConv2d, given, name_places, share_kernels
+from framecast.cells.convolution import Kernels, Memo, OneRollout, SameConv2d, given, share_kernels
 from framecast.cells.native import native
 from framecast.errors import OptionError, check_count
 from framecast.models.forecaster import (
@@ -97,7 +97,6 @@ class RecurrentForecaster(Forecaster):
         self.embed = SameConv2d(self.in_channels, stack.channels, 1)
         self.stack = stack
         self.head = SameConv2d(stack.channels, self.out_channels, 1)
-        name_places(self)
 
     def layers(self) -> dict[str, nn.Module]:
         """Return the embedding, the cells from the bottom up, and the head."""
