@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import json
 import statistics
 import tempfile
@@ -100,7 +101,7 @@ class Job:
         self.device, self.dtype = device, torch.bfloat16 if line.precision == "bf16" else None
         self.way = Way(False, False) if self.published else WAYS[line.way]
         if self.published:
-            self.model: Any = PublishedForecaster(line.model, HIDDEN, 1, LAYERS).to(device)
+            self.model: Any = PublishedForecaster(line.model, HIDDEN, 1, layers).to(device)
         else:
             self.model = fc.create_model(line.model, hidden=HIDDEN, layers=layers)
             place(self.model, device)
@@ -170,6 +171,7 @@ def measure(line: Line, device: torch.device, size: int) -> dict[str, Any]:
     """Return the figures of one line."""
     torch._dynamo.reset()
     if device.type == "cuda":
+        gc.collect()  # graphs lie in cycles, and would count for the next line's peak
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     with rounding(line):
@@ -209,7 +211,7 @@ def equality(device: torch.device, size: int, steps: int) -> dict[str, Any]:
             losses.append(torch.stack(found).double())
     torch.use_deterministic_algorithms(deterministic)
     difference = float(((losses[0] - losses[1]).abs() / losses[0].abs()).max())
-    return {"steps": steps, "difference": difference, "holds": difference <= TOLERANCE}
+    return {"steps": steps, "layers": LAYERS_EQUAL, "difference": difference, "holds": difference <= TOLERANCE}
 
 
 def through_train(device: torch.device, size: int, steps: int) -> dict[str, Any]:
@@ -270,7 +272,7 @@ def page(figures: dict[str, Any]) -> str:
     if "equality" in figures:
         equal = figures["equality"]
         verdict = "within" if equal["holds"] else "NOT within"
-        text.append(f"\nLoss of {equal['steps']} steps of {LAYERS_EQUAL} layers, as they are and recorded, float32: "
+        text.append(f"\nLoss of {equal['steps']} steps of {equal['layers']} layers, as they are and recorded, float32: "
                     f"largest relative difference {equal['difference']:.1e}, {verdict} {TOLERANCE:g}.")  # fmt: skip
     text += [f"\n{note}" for note in figures.get("notes", [])]
     return "\n".join(text) + "\n"

@@ -69,6 +69,19 @@ def test_what_had_no_data_is_carried_along_as_such() -> None:
     assert np.isfinite(forecast[:, 12:20, 20:38]).all()
 
 
+def test_what_the_last_frame_does_not_know_is_not_taken_as_zero() -> None:
+    frames = np.full((3, 4, 4), 5.0, np.float32)
+    frames[0, 0, 0] = frames[-1, 2, 2] = np.nan
+    options = {"unit": "K"}
+    persistence, mean = (
+        fc.predict(name, frames, horizon=2, data_options=options) for name in ("persistence", "mean frame")
+    )
+    assert np.isnan(persistence[0, :, 0, 2, 2]).all()
+    assert np.isnan(persistence).sum() == 2
+    assert np.isnan(mean[0, :, 0, [0, 2], [0, 2]]).all()
+    assert np.isnan(mean).sum() == 4
+
+
 def test_without_motion_it_is_persistence_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("pysteps", reason="pysteps needs a C compiler to install")
     forecast = fc.predict("extrapolation", np.zeros((4, 20, 20), np.float32), horizon=2, data_options=RAIN)

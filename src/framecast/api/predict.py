@@ -120,10 +120,10 @@ def forecast_frames(
         raise OptionError(f"precision and compile are for models, and {run} has nothing to compute in them")
     with arithmetic(threads):
         if by_baseline:
-            found = _by_baseline(run, frames, horizon, context, data_options, where)
+            forecast_numbers = _by_baseline(run, frames, horizon, context, data_options, where)
         else:
-            found = _by_model(run, frames, horizon, context, data_options, where, precision, compile)
-    spec, past, numbers, known = found
+            forecast_numbers = _by_model(run, frames, horizon, context, data_options, where, precision, compile)
+    spec, past, numbers, known = forecast_numbers
     steps = numbers.shape[1]
     unscale = spec.scaling.unscale if spec else torch.nn.Identity()
     # Intensities lie in their range; physical values may go beyond those of the training.
@@ -145,7 +145,7 @@ def forecast_frames(
     return forecast if out is None else forecast._replace(files=write_forecast(forecast, Path(out)))
 
 
-class _Found(NamedTuple):
+class _RawForecast(NamedTuple):
     """A forecast as numbers (N, horizon, C, H, W) of what is known of the clips, its past, and where it is known."""
 
     spec: ClipSpec | None
@@ -157,7 +157,7 @@ class _Found(NamedTuple):
 def _by_model(
     run: Any, frames: Any, horizon: int | None, context: int | None, data_options: Mapping[str, Any] | None,
     device: torch.device, precision: str, compile: Mode,
-) -> _Found:  # fmt: skip
+) -> _RawForecast:  # fmt: skip
     """Forecast with a model."""
     model, _, _, folder = open_trained(run)
     spec = model.clips
@@ -169,20 +169,20 @@ def _by_model(
     place(model, device)
     speed_up(model, compile)
     with torch.inference_mode(), autocast(device, precision):
-        parts = [model(clips.to(device), steps).float().cpu() for clips in torch.split(past.frames, _together(past))]
-    return _Found(spec, past, torch.cat(parts), None)
+        parts = [model(clips.to(device), steps).float().cpu() for clips in torch.split(past.frames, _batch_size(past))]
+    return _RawForecast(spec, past, torch.cat(parts), None)
 
 
 def _by_baseline(
     name: str, frames: Any, horizon: int | None, context: int | None, data_options: Mapping[str, Any] | None,
     device: torch.device,
-) -> _Found:  # fmt: skip
+) -> _RawForecast:  # fmt: skip
     """Forecast with a baseline, and say what of it is unknown."""
     if horizon is None:
         raise OptionError(f"{name} was trained for no horizon: say how many frames, such as horizon=12")
     check_horizon(horizon)
     reading = read_options(Path(), data_options)
-    if isinstance(past_of_clip(frames, None), Tensor) and not isinstance(frames, Tensor):
+    if past_of_clip(frames, None) is not frames:
         raise OptionError(f"a clip of a data set is scaled for models: give {name} the files or values it is made of")
     spec, unit = spec_of_past(frames, reading, context), BASELINES[name].unit
     if unit not in ("", spec.unit):
@@ -193,7 +193,7 @@ def _by_baseline(
     past = read_past(frames, spec.channels, spec, reading, context)
     baseline = make_baselines(spec.unit, spec.scaling, [name])[name]
     parts = [
-        baseline.with_gaps(clips.to(device), horizon, None if valid is None else valid.to(device))
+        baseline.with_mask(clips.to(device), horizon, None if valid is None else valid.to(device))
         for clips, valid in zip(*(_split(part, past) for part in (past.frames, past.valid)), strict=True)
     ]
     numbers, known = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
@@ -206,14 +206,14 @@ def _by_baseline(
     for note in notes:
         log.warning(note)
     facts = [*past.facts, f"forecast by {name}", *notes]
-    return _Found(spec, past._replace(facts=facts), numbers, known)
+    return _RawForecast(spec, past._replace(facts=facts), numbers, known)
 
 
-def _together(past: Past) -> int:
+def _batch_size(past: Past) -> int:
     """Return how many clips are forecast together."""
     return max(1, min(MOST_CLIPS, MOST_PIXELS // (past.frames.shape[-1] * past.frames.shape[-2])))
 
 
 def _split(part: Tensor | None, past: Past) -> Sequence[Tensor | None]:
-    clips = torch.split(past.frames, _together(past))
-    return [None] * len(clips) if part is None else torch.split(part, _together(past))
+    clips = torch.split(past.frames, _batch_size(past))
+    return [None] * len(clips) if part is None else torch.split(part, _batch_size(past))

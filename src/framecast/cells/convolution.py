@@ -27,7 +27,7 @@ Kernels = Mapping[str, Kernel]
 """Weights of a roll-out by the place of their convolution in the model."""
 _memo: ContextVar[Memo | None] = ContextVar("memo", default=None)
 # The compiler of torch cannot trace a ContextVar. Only what it traces sets this, and no two traces run at a time.
-_given: Kernels | None = None
+_traced_kernels: Kernels | None = None
 
 
 class OneRollout:
@@ -65,15 +65,15 @@ class Convolution(Protocol):
 
 
 @contextmanager
-def given(kernels: Kernels | None) -> Iterator[None]:
+def tracing_with(kernels: Kernels | None) -> Iterator[None]:
     """Have the compiler trace a step with these kernels for inputs, rather than make them anew in every step."""
-    global _given
+    global _traced_kernels
     if torch.compiler.is_compiling():
-        _given = kernels
+        _traced_kernels = kernels
     try:
         yield
     finally:
-        _given = None
+        _traced_kernels = None
 
 
 def share_kernels(model: nn.Module) -> Kernels:
@@ -100,7 +100,8 @@ def is_convolution(module: nn.Module) -> TypeGuard[Any]:
 def kernel_of(owner: Convolution) -> Kernel:
     """Return the weights of a convolution: made once in a roll-out, or else each time."""
     if torch.compiler.is_compiling():
-        return _given[owner.place] if _given is not None and owner.place in _given else owner.kernel()
+        shared = _traced_kernels or {}
+        return shared[owner.place] if owner.place in shared else owner.kernel()
     if (memo := _memo.get()) is None:
         return owner.kernel()
     key = owner, torch.is_grad_enabled()

@@ -171,7 +171,7 @@ class _Convolution(torch.autograd.Function):
 @torch.library.custom_op("framecast::conv_shared", mutates_args=())
 def operation(x: Tensor, weight: Tensor, link: Tensor) -> Tensor:
     """Convolve x (B, C, H, W) with the weights (O, C, k, k) of a roll-out."""
-    return _as_promised(_convolution(x, weight), (len(x), len(weight), *x.shape[2:]), x)
+    return _in_promised_order(_convolution(x, weight), (len(x), len(weight), *x.shape[2:]), x)
 
 
 @operation.register_fake
@@ -182,7 +182,7 @@ def _(x: Tensor, weight: Tensor, link: Tensor) -> Tensor:
 @torch.library.custom_op("framecast::conv_shared_backward", mutates_args=())
 def backward_operation(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Return the gradient of x, and keep both for the gradient of the weights."""
-    return _as_promised(_backward(dy, x, weight), x.shape, x)
+    return _in_promised_order(_backward(dy, x, weight), x.shape, x)
 
 
 @backward_operation.register_fake
@@ -190,7 +190,7 @@ def _(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return _empty(x.shape, x, _order(x))
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:2])
 
 
@@ -199,7 +199,7 @@ def _compiled_backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, Tensor]:
     return backward_operation(dy, *ctx.saved_tensors), None, dy.new_zeros(())
 
 
-operation.register_autograd(_compiled_backward, setup_context=_keep)
+operation.register_autograd(_compiled_backward, setup_context=_save_for_backward)
 
 
 def _backward(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -228,7 +228,7 @@ def _empty(shape: Any, like: Tensor, order: torch.memory_format) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=order)
 
 
-def _as_promised(y: Tensor, shape: Any, x: Tensor) -> Tensor:
+def _in_promised_order(y: Tensor, shape: Any, x: Tensor) -> Tensor:
     """Return y in the order that the compiler was told of."""
     promised = _empty(shape, y, _order(x))
     return y if y.stride() == promised.stride() else promised.copy_(y)

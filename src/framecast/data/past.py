@@ -77,7 +77,7 @@ def read_past(
         DataError: the frames are damaged, have other axes, are of another product or place, lie outside the range the
             model knows, have gaps in time, or hold NaN where it was trained on pictures.
     """
-    where, source = _opened(frames, replace(options or ReadOptions(), channels=channels, skip_damaged=True))
+    where, source = _open_frames(frames, replace(options or ReadOptions(), channels=channels, skip_damaged=True))
     times, notes = None, [note for note in source.notes if "left out" in note]
     if spec is not None:
         source = as_in_training(source, spec, notes)
@@ -122,7 +122,7 @@ def spec_of_past(
         DatasetNotFoundError: there are no frames at the path.
         DataError: the frames are damaged, have gaps in time, or hold no number.
     """
-    where, source = _opened(frames, replace(options or ReadOptions(), skip_damaged=True))
+    where, source = _open_frames(frames, replace(options or ReadOptions(), skip_damaged=True))
     channels, height, width = source.shape
     length = context or min(CONTEXT, *map(len, source.sequences))
     in_time = source.times is not None and len(source.sequences) == 1 and source.count > 1
@@ -140,7 +140,7 @@ def spec_of_past(
     return replace(facts, scaling=MinMax(low, max(high, low + 1)))
 
 
-def _opened(frames: Any, options: ReadOptions) -> tuple[str, FrameSource]:
+def _open_frames(frames: Any, options: ReadOptions) -> tuple[str, FrameSource]:
     """Return what frames are called in messages, and their source."""
     if isinstance(frames, str | Path):
         return str(frames), open_past(Path(frames), options)

@@ -38,12 +38,14 @@ class Baseline(ABC):
 
     Attributes:
         fallbacks: clips so far that got persistence instead; None for a baseline that can forecast every clip.
+        frames: how many of the last frames it uses; 0 for all.
 
     Raises:
         MissingExtraError: it needs a package that is not installed.
     """
 
     fallbacks: int | None = None
+    frames: int = 0
 
     def __init__(self, scaling: Scaling) -> None:
         self.scaling = scaling
@@ -52,14 +54,19 @@ class Baseline(ABC):
     def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
         """Return the forecast (B, horizon, C, H, W) of the past (B, T, C, H, W), which is valid where ``valid`` is."""
 
-    def with_gaps(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the same, and booleans (B, horizon, 1, H, W) of where it is known."""
+    def with_mask(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the same, and booleans (B, horizon, 1, H, W) of where it is known: where all that it uses has data."""
         forecast = self(past, horizon, valid)
-        return forecast, forecast.new_ones((), dtype=torch.bool).expand_as(forecast[:, :, :1])
+        known = torch.ones_like(past[:, :1, :1], dtype=torch.bool)
+        if valid is not None:
+            known = valid[:, -self.frames :].all(1, keepdim=True).all(2, keepdim=True)
+        return forecast, known.expand_as(forecast[:, :, :1])
 
 
 class Persistence(Baseline):
     """Repeats the last frame of the past."""
+
+    frames = 1
 
     def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
         """Return the last frame, (B, horizon, C, H, W)."""
@@ -105,12 +112,12 @@ class Extrapolation(Baseline):
 
     def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
         """Return (B, horizon, C, H, W) of the past (B, T, C, H, W) in [0, 1], dry where it comes from outside."""
-        return self.with_gaps(past, horizon, valid)[0]
+        return self.with_mask(past, horizon, valid)[0]
 
-    def with_gaps(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def with_mask(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the same, and booleans (B, horizon, 1, H, W), False where it comes from outside or from no data."""
         persistence = Persistence(self.scaling)
-        forecast, known = (part.clone() for part in persistence.with_gaps(past, horizon))
+        forecast, known = (part.clone() for part in persistence.with_mask(past, horizon, valid))
         rates = self.scaling.unscale(past.double())
         if valid is not None:
             rates = rates.where(valid, torch.nan)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from framecast.cells.cell import Cell, State
-from framecast.cells.convolution import Kernels, Memo, OneRollout, SameConv2d, given, share_kernels
+from framecast.cells.convolution import Kernels, Memo, OneRollout, SameConv2d, share_kernels, tracing_with
 from framecast.cells.native import native
 from framecast.errors import OptionError, check_count
 from framecast.models.forecaster import (
@@ -231,7 +231,7 @@ class RecurrentForecaster(Forecaster):
     def _step(
         self, frame: Tensor, layers: State, memory: Tensor | None, kernels: Kernels | None = None
     ) -> tuple[Tensor, State, Tensor | None]:
-        with given(kernels):
+        with tracing_with(kernels):
             # A 1x1 kernel has no order of its own that a convolution could follow.
             x = self.embed(frame)
             x = x.contiguous(memory_format=self._order(x))

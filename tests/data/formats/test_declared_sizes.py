@@ -178,7 +178,7 @@ def test_a_heap_that_never_ends_is_refused(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.h5", "a.nc", "a.zarr", "a.tif", "a"])
 def test_all_copies_of_what_is_read_count(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three copies of a frame fit into the limit in bytes, and four do not."""
+    """A frame is refused when the limit is one byte below what all its copies take."""
     side, frames = 40, np.random.default_rng(0).integers(0, 255, (4, 40, 40), np.uint8)
     path = tmp_path / name
     if name.endswith((".npy", ".npz")):
