@@ -56,7 +56,7 @@ def test_extrapolation_is_nothing_where_it_comes_from_outside(tmp_path: Path, ca
     expected = moving_rain(frames=12)[6:]
     inside = np.isfinite(forecast) & (np.arange(40) >= 20)
     assert np.abs(forecast - expected)[inside].mean() < 0.5 * np.abs(rain[-1] - expected)[inside].mean()
-    np.testing.assert_array_equal(np.load(tmp_path / "forecast.npy")[0, :, 0], forecast)
+    np.testing.assert_array_equal(np.load(tmp_path / "forecast.npy", allow_pickle=False)[0, :, 0], forecast)
     assert (tmp_path / "forecast.gif").is_file()
 
 
