@@ -8,7 +8,8 @@ Protocols, by name:
   yields, the warm-up inside the context included, takes undefined rain scores as 0, and adds 1e-5 under the logarithm
   of the PSNR.
 
-Masked values enter neither the past nor any score.
+Masked values enter neither the past nor any score. Nor does, in ``forecast``, what any of the forecasts can know
+nothing of, as it would have come from outside the map: all are compared where all of them have something to say.
 
 Confidence intervals come from a Poisson bootstrap over clips: replicate r counts clip i w_ri times, w_ri drawn from a
 Poisson distribution of mean 1 by (seed, i) alone. Replicates of counts are sums that grow batch by batch, on any rank
@@ -35,6 +36,7 @@ from framecast.compute.precision import autocast
 from framecast.data.clips import ClipSpec, Sample
 from framecast.errors import OptionError, UnknownNameError, check_count
 from framecast.models.forecaster import Forecaster
+from framecast.models.members import MEMBERS, check_members, ensemble_mean, forecast_members
 from framecast.registry import make_baselines, score_families
 from framecast.scores.family import Compared, Counts, ScoreFamily, add_counts, masked, plain_values, pool_counts
 
@@ -163,6 +165,7 @@ class PartialSums(NamedTuple):
     Attributes:
         clips: how many.
         seconds: the model took.
+        pixels: that are data, and those of them that no forecast could know.
         accumulators: counts by forecast.
         published: counts as the released code takes them.
         fallbacks: clips that a baseline could not treat, by baseline; None for those that treat all.
@@ -173,6 +176,7 @@ class PartialSums(NamedTuple):
 
     clips: int
     seconds: float
+    pixels: tuple[int, int]
     accumulators: dict[str, ScoreAccumulator]
     published: PublishedAccumulator
     fallbacks: dict[str, int | None]
@@ -196,6 +200,8 @@ class Evaluation:
         bootstrap: replicates for confidence intervals; 0 for none.
         per_clip: keep the scores of every clip.
         precision: in which the model forecasts, see ``framecast.compute.precision.autocast``.
+        members: of the ensemble, for a model with noise, whose forecast is their mean; None takes ``MEMBERS``.
+        seed: of the members.
 
     Raises:
         UnknownNameError: a name or option that does not exist.
@@ -217,6 +223,8 @@ class Evaluation:
         bootstrap: int = 0,
         per_clip: bool = False,
         precision: str = "32-true",
+        members: int | None = None,
+        seed: int = 0,
     ) -> None:
         autocast(torch.device("cpu"), precision)  # refuses an unknown one
         if protocol not in PROTOCOLS:
@@ -226,9 +234,16 @@ class Evaluation:
         self.max_examples, self.replicates, self.per_clip, self.precision = examples, bootstrap, per_clip, precision
         self.clips = 0
         self.seconds = 0.0
+        self.pixels = (0, 0)
+        if members is not None:
+            check_members(model, members)
+        self.members, self.seed = (members or MEMBERS) if model.noise else 0, seed
+        if self.members and protocol != "forecast":
+            raise OptionError("protocol 'as-published' is for single forecasts, and this model makes an ensemble")
         self.period: tuple[int, int] | None = None
-        self.families = score_families(spec.unit, scores, score_options)
-        self.baselines = make_baselines(spec.unit, spec.scaling, baselines)
+        self.baselines = make_baselines(spec.unit, spec.scaling, baselines, spec)
+        ensembles = bool(self.members) or any(baseline.members for baseline in self.baselines.values())
+        self.families = score_families(spec.unit, scores, score_options, ensembles=ensembles)
         self.accumulators = {forecast: ScoreAccumulator(self.families) for forecast in (name, *self.baselines)}
         self.published = PublishedAccumulator(self.families)
         self.examples: dict[str, list[Tensor]] = {}
@@ -247,18 +262,29 @@ class Evaluation:
         frames = masked(batch["frames"], valid)
         past, truth = frames[:, :context], frames[:, context:length]
         past_valid, truth_valid = (None, None) if valid is None else (valid[:, :context], valid[:, context:length])
+        covariates = batch.get("covariates") if self.model.covariates else None
         began = time.perf_counter()
-        forecasts = {self.name: self._forecast(frames, valid)}
+        own, known = self._forecast(frames, valid, covariates, batch)
         if frames.device.type != "cpu":
             torch.accelerator.synchronize(frames.device)
         self.seconds += time.perf_counter() - began
-        forecasts |= {name: make(past, self.spec.horizon, past_valid) for name, make in self.baselines.items()}
+        forecasts = {self.name: own}
+        for name, baseline in self.baselines.items():
+            forecasts[name], its = baseline.with_mask(past, self.spec.horizon, past_valid)
+            if baseline.extrapolates:
+                known = its if known is None else known & its
+        if known is not None and self.protocol == "forecast":
+            everywhere = torch.ones_like(truth, dtype=torch.bool) if truth_valid is None else truth_valid
+            truth_valid = everywhere & known
+            total = int(everywhere.sum())
+            self.pixels = (self.pixels[0] + total, self.pixels[1] + total - int(truth_valid.sum()))
         clips = torch.as_tensor(batch["index"]).tolist()
         weights = poisson_weights(clips, self.replicates) if self.replicates else None
         for name, forecast in forecasts.items():
             self.accumulators[name].add(
                 self._compared(forecast, truth, truth_valid), weights, clips if self.per_clip else ()
             )
+        forecasts = {name: self._single(forecast) for name, forecast in forecasts.items()}
         self._keep(batch, {"past": past, "truth": truth, **forecasts})
         self.clips += len(frames)
         if "times" in batch:
@@ -266,16 +292,36 @@ class Evaluation:
             self.period = _joint_period([self.period, (int(times.min()), int(times.max()))])
 
     def _compared(self, forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Compared:
-        return Compared(forecast, truth, valid, self.spec.scaling.unscale)
+        """Return what families of scores take of a forecast (B, T, C, H, W), or of members (B, M, T, C, H, W)."""
+        members = forecast if forecast.ndim == 6 else None
+        return Compared(self._single(forecast), truth, valid, self.spec.scaling.unscale, members)
 
-    def _forecast(self, frames: Tensor, valid: Tensor | None) -> Tensor:
+    def _single(self, forecast: Tensor) -> Tensor:
+        return forecast if forecast.ndim == 5 else ensemble_mean(forecast, self.spec.scaling)
+
+    def _forecast(
+        self, frames: Tensor, valid: Tensor | None, covariates: Tensor | None, batch: Sample
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the model's forecast, or its members, and where it can know something."""
         context, horizon = self.spec.context, self.spec.horizon
+        past = frames[:, :context]
+        if valid is not None and self.model.residual != "none":
+            past = past.where(valid[:, :context], torch.nan)
+        conditions = self.model.conditions(past, horizon, covariates)
+        known = None if conditions.known is None else conditions.known[:, context:]
+        if self.members:
+            samples = torch.as_tensor(batch["index"])
+            with autocast(frames.device, self.precision):
+                ensemble = forecast_members(
+                    self.model, past, horizon, self.members, samples=samples, seed=self.seed, conditions=conditions
+                )
+            return ensemble.float(), known
         if self.protocol == "forecast":
             with autocast(frames.device, self.precision):
-                forecast: Tensor = self.model(frames[:, :context], horizon)
-            return forecast.float()
+                forecast = self.model.continue_past(past, horizon, conditions.rows)
+            return forecast.float(), known
         with autocast(frames.device, self.precision):
-            rollout = self.model.rollout(frames[:, :context], context, horizon)
+            rollout = self.model.rollout(frames[:, :context], context, horizon, rows=conditions.rows)
         if rollout.first != 1:
             raise OptionError(
                 f"protocol 'as-published' averages over warm-up frames, and {self.name} forecasts none: "
@@ -284,7 +330,7 @@ class Evaluation:
         later = slice(1, context + horizon)
         yielded = rollout.frames.float()
         self.published.add(self._compared(yielded, frames[:, later], None if valid is None else valid[:, later]))
-        return yielded[:, context - 1 :]
+        return yielded[:, context - 1 :], known
 
     def _keep(self, batch: Sample, examples: Mapping[str, Tensor]) -> None:
         """Keep the first clips for the report, in physical units, with mask and times."""
@@ -303,14 +349,15 @@ class Evaluation:
         """Return the sums so far."""
         fallbacks = {name: baseline.fallbacks for name, baseline in self.baselines.items()}
         return PartialSums(
-            self.clips, self.seconds, self.accumulators, self.published, fallbacks, self.period, self.numbers,
-            self.examples,
+            self.clips, self.seconds, self.pixels, self.accumulators, self.published, fallbacks, self.period,
+            self.numbers, self.examples,
         )  # fmt: skip
 
     def merge(self, parts: Sequence[PartialSums]) -> None:
         """Take the sums of all parts, one's own among them, for one's own; the first clips of the split are shown."""
         first, *more = parts
         self.clips, self.seconds = sum(part.clips for part in parts), sum(part.seconds for part in parts)
+        self.pixels = sum(part.pixels[0] for part in parts), sum(part.pixels[1] for part in parts)
         self.accumulators, self.published = first.accumulators, first.published
         self.period = _joint_period([part.period for part in parts])
         for other in more:
@@ -337,10 +384,12 @@ class Evaluation:
             "period": list(self.period) if self.period else None,
             "seconds_per_clip": self.seconds / max(1, self.clips),
             "bootstrap": self.replicates,
+            "members": self.members or None,
+            "unknown_share": self.pixels[1] / self.pixels[0] if self.pixels[0] else None,
             "scores": {
                 name: info._asdict() for family in self.families.values() for name, info in family.info().items()
             },
-            "notes": [family.note for family in self.families.values() if family.note],
+            "notes": [*self._notes(), *(family.note for family in self.families.values() if family.note)],
             "forecasts": {name: accumulator.results() for name, accumulator in self.accumulators.items()},
         }
         for name, baseline in self.baselines.items():
@@ -349,6 +398,16 @@ class Evaluation:
         if self.protocol == "as-published":
             results["as_published"] = {self.name: self.published.results()}
         return results
+
+    def _notes(self) -> list[str]:
+        """Say what enters no score."""
+        total, unknown = self.pixels
+        if not unknown:
+            return []
+        return [
+            f"{unknown / total:.1%} of the pixels with data enter no score of any forecast: what fell there came from "
+            "outside the map, or from where there was no data, so that extrapolation can know nothing of it."
+        ]
 
     def example_arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return the example clips: past, truth and each forecast (N, T, C, H, W) in physical units, valid, times."""

@@ -34,6 +34,10 @@ def canonical_name(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
+CONDITION = "framecast.models.forecaster:condition"
+"""The function whose options every model has."""
+
+
 class ModelSpec(NamedTuple):
     """What it takes to create a model again: its name and the options it was created with."""
 
@@ -54,6 +58,7 @@ class Training:
         sampling: name of the sampling policy, see ``models/sampling.py``.
         penalty_weight: factor of the model's own penalty.
         clip_norm: largest norm of the gradient, or None.
+        members: of an ensemble, in each step; for models with noise.
     """
 
     optimizer: str = "adam"
@@ -64,6 +69,7 @@ class Training:
     sampling: str = "scheduled"
     penalty_weight: float = 0.0
     clip_norm: float | None = None
+    members: int = 4
 
 
 @dataclass(frozen=True)
@@ -117,10 +123,10 @@ class ModelEntry:
         return partial(build, resolve(self.cell.column)) if self.cell else build
 
     def options(self) -> dict[str, inspect.Parameter]:
-        """Return the options of the model by name, those of its cell included."""
-        parameters = inspect.signature(self.builder()).parameters.values()
-        cell = inspect.signature(resolve(self.cell.column)).parameters.values() if self.cell else ()
-        return {p.name: p for p in (*parameters, *cell) if p.kind is p.KEYWORD_ONLY}
+        """Return the options of the model by name, those of its cell and those that every model has included."""
+        functions = [self.builder(), *([resolve(self.cell.column)] if self.cell else []), resolve(CONDITION)]
+        parameters = [p for function in functions for p in inspect.signature(function).parameters.values()]
+        return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "extra"}
 
 
 @dataclass(frozen=True)
@@ -131,16 +137,18 @@ class BaselineEntry:
         build: "module:class" of a ``framecast.models.baselines.Baseline``.
         unit: the unit it is meant for, or "" for all.
         package: what must be installed for it to be taken without being asked for.
+        on_request: whether it is never taken without being asked for, as it takes long.
     """
 
     build: str | Callable[..., Any]
     unit: str = ""
     package: str = ""
+    on_request: bool = False
 
     def suits(self, unit: str) -> bool:
         """Return whether it is computed for data of that unit without being asked for."""
         installed = not self.package or importlib.util.find_spec(self.package) is not None
-        return installed and self.unit in ("", unit)
+        return installed and self.unit in ("", unit) and not self.on_request
 
 
 @dataclass(frozen=True)
@@ -288,13 +296,16 @@ SCORES: dict[str, str | Callable[..., Any]] = {
     "image": "framecast.scores.image:ImageScores",
     "sharpness": "framecast.scores.sharpness:Sharpness",
     "physical": "framecast.scores.physical:PhysicalErrors",
+    "ensemble": "framecast.scores.ensemble:EnsembleScores",
+    "spectrum": "framecast.scores.spectrum:SpectrumScores",
 }
 
 BASELINES: dict[str, BaselineEntry] = {
     "persistence": BaselineEntry("framecast.models.baselines:Persistence"),
     "mean frame": BaselineEntry("framecast.models.baselines:MeanFrame"),
     "blank frame": BaselineEntry("framecast.models.baselines:BlankFrame"),
-    "extrapolation": BaselineEntry("framecast.models.baselines:Extrapolation", RAIN_RATE, package="pysteps"),
+    "extrapolation": BaselineEntry("framecast.models.extrapolation:Extrapolation", RAIN_RATE, package="pysteps"),
+    "steps": BaselineEntry("framecast.models.steps:Steps", RAIN_RATE, package="pysteps", on_request=True),
 }
 
 _ARRAYS, _NETCDF = "framecast.data.formats.arrays", "framecast.data.formats.netcdf:open_cf"
@@ -434,7 +445,11 @@ def sequence_endings() -> list[str]:
 
 
 def score_families(
-    unit: str, names: Sequence[str] | None = None, options: Mapping[str, Any] | None = None
+    unit: str,
+    names: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    ensembles: bool = False,
 ) -> dict[str, Any]:
     """Return the families of scores by name.
 
@@ -442,6 +457,7 @@ def score_families(
         unit: physical unit of the data.
         names: of the families; None takes all that suit the unit.
         options: arguments of families; each goes to those that know it.
+        ensembles: whether there are ensembles to score; otherwise families for them are left out unless asked for.
 
     Raises:
         UnknownNameError: no such family, or an option that none of them knows.
@@ -451,7 +467,11 @@ def score_families(
         if name not in SCORES:
             raise UnknownNameError("score family", name, SCORES)
     kinds = {name: resolve(SCORES[name]) for name in (SCORES if names is None else names)}
-    families = {name: kind for name, kind in kinds.items() if names is not None or kind.suits(unit)}  # type: ignore[attr-defined]
+    families: dict[str, Any] = {
+        name: kind
+        for name, kind in kinds.items()
+        if names is not None or (kind.suits(unit) and (ensembles or not kind.of_ensembles))  # type: ignore[attr-defined]
+    }
     accepted = {name: set(inspect.signature(kind).parameters) for name, kind in families.items()}
     for option in options or ():
         if not any(option in parameters for parameters in accepted.values()):
@@ -464,13 +484,14 @@ def score_families(
     }
 
 
-def make_baselines(unit: str, scaling: Any, names: Sequence[str] | None = None) -> dict[str, Any]:
+def make_baselines(unit: str, scaling: Any, names: Sequence[str] | None = None, clips: Any = None) -> dict[str, Any]:
     """Return the baselines by name, each a ``framecast.models.baselines.Baseline``.
 
     Args:
         unit: physical unit of the data.
         scaling: between physical values and the model's numbers.
-        names: of the baselines; None takes all that suit the unit and are installed.
+        names: of the baselines; None takes all that suit the unit, are installed, and do not take long.
+        clips: the ``framecast.data.clips.ClipSpec`` of the data, or None where that is unknown.
 
     Raises:
         UnknownNameError: there is no such baseline.
@@ -480,7 +501,10 @@ def make_baselines(unit: str, scaling: Any, names: Sequence[str] | None = None) 
         if name not in BASELINES:
             raise UnknownNameError("baseline", name, BASELINES)
     names = [name for name, entry in BASELINES.items() if entry.suits(unit)] if names is None else names
-    return {name: resolve(BASELINES[name].build)(scaling) for name in names}
+    baselines = {name: resolve(BASELINES[name].build)(scaling) for name in names}
+    for baseline in baselines.values():
+        baseline.clips = clips
+    return baselines
 
 
 def dataset_builder(name: str) -> Callable[..., Any]:

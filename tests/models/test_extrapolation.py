@@ -9,7 +9,8 @@ import torch
 
 from framecast.data.scaling import DbzPixel
 from framecast.errors import MissingExtraError
-from framecast.models.baselines import Extrapolation, Persistence
+from framecast.models.baselines import Persistence
+from framecast.models.extrapolation import Extrapolation
 from framecast.registry import make_baselines
 
 SCALING = DbzPixel()

@@ -23,7 +23,6 @@ from framecast.models.forecaster import Forecaster, create_model
 from framecast.models.recurrent import RecurrentForecaster
 from framecast.probes.layer_outputs import record_layers
 from framecast.probes.receptive_field import effective_side, measure_gradients, reach, receptive_fields
-from framecast.registry import model_entry
 from framecast.reporting.figures import draw_fields, draw_layers, write_drawings
 
 ABLATION = ("convlstm", "sms-lstm", "tms-lstm", "ms-lstm")
@@ -81,7 +80,7 @@ def analyse_complexity(
 
 def _counted_row(model: Forecaster, name: str, shape: Sequence[int], context: int, batch: int) -> AnalysisRow:
     """Return what ``analyse_complexity`` finds without computing."""
-    costs = model_cost(model, model_entry(name).training, shape, context, batch=batch)
+    costs = model_cost(model, model.recipe(), shape, context, batch=batch)
     memory = paper_memory(model, shape, batch)
     parameters, macs = _formulas(model, shape)
     return {

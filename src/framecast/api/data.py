@@ -186,7 +186,7 @@ def read_options(folder: Path, options: Mapping[str, Any] | None) -> ReadOptions
     """
     names = {field.name for field in fields(ReadOptions)} - {"channels", "skip_damaged", "assumed"}
     for option in options or ():
-        if option not in names:
+        if option not in {*names, "covariates"}:
             raise UnknownNameError("option of reading", option, names)
     before: Mapping[str, Any] = {}
     if (folder / "config.yaml").is_file():
@@ -198,6 +198,16 @@ def read_options(folder: Path, options: Mapping[str, Any] | None) -> ReadOptions
         values["size"] = (size, size) if isinstance(size, int) else tuple(size)
     assumed = frozenset(name for name in values if name not in (options or {}))
     return ReadOptions(**values, assumed=assumed)
+
+
+def covariate_entries(folder: Path, options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return where covariates are: those that are given, and otherwise those of the training."""
+    if options and options.get("covariates"):
+        return dict(options["covariates"])
+    if not (folder / "config.yaml").is_file():
+        return {}
+    config = RunFolder(folder).read_config()
+    return dict(config["data_options"].get("covariates") or {}) if config["data"] == OWN else {}
 
 
 def past_of_clip(frames: Any, spec: ClipSpec | None) -> Any:
@@ -241,7 +251,7 @@ def as_trained(clips: ClipData, model: Forecaster) -> ClipData:
         clips = clips.turned()
     elif difference:
         log.warning("%s is elsewhere than what the model was trained on: %s", clips.title, difference)
-    return clips.scaled_by(spec.scaling)
+    return clips.scaled_by(spec.scaling).with_covariates(spec.covariates)
 
 
 def check_channels(model: Forecaster, clips: ClipData) -> None:
@@ -251,6 +261,11 @@ def check_channels(model: Forecaster, clips: ClipData) -> None:
         raise OptionError(
             f"the model takes {model.in_channels} channels and the data has {clips.spec.channels}: create it with "
             f"in_channels={clips.spec.channels}{grey}"
+        )
+    if model.covariates != len(clips.spec.covariates):
+        raise OptionError(
+            f"the model takes {model.covariates} channels of covariates and the data has "
+            f"{len(clips.spec.covariates)}: create it with covariates={len(clips.spec.covariates)}"
         )
 
 

@@ -22,7 +22,7 @@ from framecast.errors import DataError, WorkerLostError, check_count, is_worker_
 from framecast.evaluation import Evaluation, Protocol, evaluate_clips
 from framecast.files import sealed_json, write_atomically
 from framecast.models.forecaster import Forecaster
-from framecast.registry import Training, model_entry, shipped_runs
+from framecast.registry import shipped_runs
 from framecast.reporting.results import Scores, score_csv
 from framecast.training.distributed import join_peers, own_device
 from framecast.training.order import EveryClipOnce
@@ -163,9 +163,8 @@ def _results_folder(run: Path) -> Path:
 
 def _cost(model: Forecaster, spec: ClipSpec) -> dict[str, int]:
     """Return what the model costs, by its own recipe; the memory of training is that of a step of one clip."""
-    recipe = model_entry(model.spec.name).training if model.spec else Training()
     shape = (spec.length, spec.channels, spec.height, spec.width)
-    costs = model_cost(model, recipe, shape, spec.context).to_dict()
+    costs = model_cost(model, model.recipe(), shape, spec.context).to_dict()
     return {key: costs[key] for key in ("parameters", "macs", "saved_bytes", "peak_bytes")}
 
 

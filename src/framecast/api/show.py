@@ -43,6 +43,16 @@ class ForecastFrames(np.ndarray[Any, np.dtype[np.float32]]):
 
     forecast: Forecast | None
 
+    @property
+    def members(self) -> NDArray[np.float32] | None:
+        """The members of an ensemble (N, M, horizon, C, H, W), of which this is the mean; or None."""
+        return self.forecast.members if self.forecast else None
+
+    @property
+    def probability(self) -> NDArray[np.float32] | None:
+        """The shares of the members that reach each threshold (N, K, horizon, C, H, W), or None."""
+        return self.forecast.probability if self.forecast else None
+
     def __new__(cls, forecast: Forecast) -> ForecastFrames:
         """Return the frames of a forecast."""
         frames = np.asarray(forecast.frames).view(cls)

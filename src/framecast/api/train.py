@@ -83,7 +83,8 @@ def train(
     check_channels(forecaster, clips)
     if training.init_from:
         _init_from(forecaster, clips, Path(training.init_from))
-    recipe = training.recipe(model_entry(spec.name).training)
+    forecaster.clips = clips.spec
+    recipe = training.recipe(forecaster.recipe())
     config = {
         "model": spec.name,
         "model_options": plain_options(spec.options),
@@ -161,9 +162,8 @@ def _resume(folder: RunFolder, training: TrainingOptions) -> Run:
     checkpoint, problems = newest_checkpoint(folder)
     for problem in problems:
         log.warning("%s; falling back to %s", problem, checkpoint)
-    return _run_training(
-        forecaster, clips, folder, options, options.recipe(model_entry(config["model"]).training), checkpoint
-    )
+    forecaster.clips = clips.spec
+    return _run_training(forecaster, clips, folder, options, options.recipe(forecaster.recipe()), checkpoint)
 
 
 def _model(
@@ -171,7 +171,7 @@ def _model(
 ) -> Forecaster:
     if isinstance(model, str):
         shape = clips.length, clips.channels, clips.height, clips.width
-        fitting = fitting_options(model, shape, clips.context)
+        fitting = fitting_options(model, shape, clips.context, len(clips.covariates))
         model_options = options_in_training(model, {**fitting, **(options or {})}, training)
         try:
             return create_model(model, **model_options)

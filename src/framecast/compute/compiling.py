@@ -30,7 +30,7 @@ MODES: tuple[Mode, ...] = ("auto", "none", "step", "graph")
 RECOMPILE_LIMIT = 64
 COMPILING_PAYS = 500
 """Training steps from which on compiling, half a minute to a minute, takes less than it saves."""
-CALLS = ("forward", "observe", "forecast")
+CALLS = ("continue_past", "observe", "forecast")
 """Methods that forecast, and are replayed."""
 
 
@@ -110,7 +110,7 @@ def speed_up(model: Forecaster, mode: str = "auto") -> Forecaster:
     """Have a model's forecasts compiled, or replayed as a graph of kernels, where it is.
 
     Args:
-        model: a forecaster on its device. ``forward``, ``observe`` and ``forecast`` are replayed where no gradient is
+        model: a forecaster on its device. calls, ``observe`` and ``forecast`` are replayed where no gradient is
             asked for: the first call of a shape runs as it is, the second records, later ones replay.
         mode: "none"; "step" compiles a time step when it first runs; "graph", on CUDA, also replays; "auto" replays on
             CUDA and does nothing elsewhere.
@@ -137,7 +137,8 @@ def apply_way(model: Forecaster, way: Way) -> None:
     if way.captured:
         if isinstance(model, RecurrentForecaster):
             model.shares_kernels = True
-        for name in CALLS:
+        # A motion is found on the processor, which no graph holds: a stream's, between its steps.
+        for name in CALLS if model.residual == "none" else CALLS[:1]:
             if hasattr(model, name):
                 setattr(model, name, Replayed(getattr(model, name), model))
 

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from framecast.cost.memory import StepMemory, count_step
 from framecast.errors import OptionError, check_count
 from framecast.models.forecaster import Forecaster, Recompute, create_model, fitting_options
-from framecast.registry import Training, model_entry
+from framecast.registry import Training
 
 aten = torch.ops.aten
 
@@ -117,7 +117,7 @@ def count_operations(model: Forecaster, shape: Sequence[int], context: int) -> O
     clip = torch.empty(1, frames, *shape[1:], device=device)
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
     with torch.no_grad(), counter:
-        model.rollout(clip, context, horizon)
+        model.rollout(clip, context, horizon, rows=model.blank_rows(clip))
     parameters = sum(p.numel() for p in model.parameters())
     return Operations(parameters, counter.get_total_flops() // 2)
 
@@ -176,7 +176,7 @@ def count_memory(
         OptionError: a shape, context or ``recompute`` the model cannot take.
     """
     model = create_for_shape(name, shape, context, options)
-    return count_step(model, model_entry(name).training, shape, context, recompute)
+    return count_step(model, model.recipe(), shape, context, recompute)
 
 
 def model_cost(
@@ -232,4 +232,4 @@ def cost(
     """
     past = shape[0] // 2 if context is None else context
     model = create_for_shape(name, shape, past, options)
-    return model_cost(model, model_entry(name).training, shape, past, batch=batch, recompute=recompute)
+    return model_cost(model, model.recipe(), shape, past, batch=batch, recompute=recompute)

@@ -152,21 +152,22 @@ def run_steps(
 
     from framecast.compute.placement import arrange
     from framecast.cost.count import create_for_shape
-    from framecast.registry import model_entry
     from framecast.training.losses import sampled_steps, training_loss
     from framecast.training.task import OPTIMIZERS
 
     if threads:
         torch.set_num_threads(threads)
-    place, recipe = torch.device(device), model_entry(name).training
+    place = torch.device(device)
     base = process_base() if place.type == "cpu" else 0
     model = create_for_shape(name, shape, context, options).train().to(place)
     arrange(model, "auto", place)
+    recipe = model.recipe()
     optimizer = OPTIMIZERS[recipe.optimizer](model, recipe, True)
     clip = torch.rand(batch, *shape, device=place)
 
     def step() -> None:
-        loss = training_loss(model, recipe, clip, context, sampled_steps(recipe, clip), recompute=recompute)
+        truth, rows = sampled_steps(recipe, clip), model.blank_rows(clip, recipe.members)
+        loss = training_loss(model, recipe, clip, context, truth, recompute=recompute, rows=rows)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if recipe.clip_norm:
@@ -175,7 +176,7 @@ def run_steps(
 
     def forecast() -> None:
         with torch.inference_mode():
-            model(clip[:, :context], shape[0] - context)
+            model.continue_past(clip[:, :context], shape[0] - context, model.blank_rows(clip))
 
     trained = _median_seconds(step, place)
     peak = process_memory()[1] if place.type == "cpu" else torch.accelerator.max_memory_allocated(place)

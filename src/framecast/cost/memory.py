@@ -165,7 +165,8 @@ def record_step(
         # The gradients of the step before live until this forward pass ends, as in Lightning's loop.
         ledger.events += [MOMENTS * trained, trained]
         before = len(ledger.events)
-        loss = training_loss(model, recipe, clip, context, sampled_steps(recipe, clip), recompute=recompute)
+        rows = model.blank_rows(clip, recipe.members)
+        loss = training_loss(model, recipe, clip, context, sampled_steps(recipe, clip), recompute=recompute, rows=rows)
         gc.collect()
         forward = len(ledger.events)
         ledger.events.append(-trained)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -34,13 +34,36 @@ class Sample(TypedDict):
         frames: (T, C, H, W) float32 in [0, 1].
         index: the clip's number in its split.
         valid: (T, 1 or C, H, W) booleans, False where there is no data; absent where all is data.
+        covariates: (T, K, H, W) float32, at each frame what is known when it is forecast; absent where there are none.
         times: (T,) int64 seconds since 1970 UTC; absent where the frames have no time.
     """
 
     frames: Tensor
     index: int
     valid: NotRequired[Tensor]
+    covariates: NotRequired[Tensor]
     times: NotRequired[Tensor]
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """A channel that comes with the frames and is not forecast.
+
+    Attributes:
+        name: of the covariate, and of its channel where it has several.
+        known: "past" for what is measured, "future" for what is known beforehand, "hour" for the time of day.
+        unit: physical unit.
+        scaling: between physical values and [0, 1].
+    """
+
+    name: str
+    known: str
+    unit: str = "1"
+    scaling: Scaling = field(default_factory=MinMax)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for a file."""
+        return {"name": self.name, "known": self.known, "unit": self.unit, "scaling": self.scaling.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -59,6 +82,7 @@ class ClipSpec:
         grid: how frames of files were cropped and resized, or None where they are taken as they are.
         georeference: where the pixels are, or None where that is unknown.
         product: what was measured, such as "ACRR 3600 s", or "" where that is unknown.
+        covariates: the channels that come with the frames and are not forecast.
     """
 
     height: int
@@ -72,6 +96,7 @@ class ClipSpec:
     grid: Grid | None = None
     georeference: Georeference | None = None
     product: str = ""
+    covariates: tuple[Covariate, ...] = ()
 
     @property
     def length(self) -> int:
@@ -82,6 +107,10 @@ class ClipSpec:
         """Return plain values for a file; ``spec_from_dict`` reads them."""
         place, grid = self.georeference, self.grid
         plain = {one.name: getattr(self, one.name) for one in fields(self)}
+        if self.covariates:
+            plain["covariates"] = [covariate.to_dict() for covariate in self.covariates]
+        else:
+            del plain["covariates"]
         return {
             **plain,
             "scaling": self.scaling.to_dict(),
@@ -95,7 +124,10 @@ def spec_from_dict(facts: dict[str, Any]) -> ClipSpec:
     grid = grid_from_dict(facts["grid"]) if facts.get("grid") else None
     place = georeference_from_dict(facts["georeference"]) if facts.get("georeference") else None
     scaling = scaling_from_dict(facts["scaling"])
-    return ClipSpec(**{**facts, "scaling": scaling, "grid": grid, "georeference": place})
+    covariates = tuple(
+        Covariate(**{**one, "scaling": scaling_from_dict(one["scaling"])}) for one in facts.get("covariates", ())
+    )
+    return ClipSpec(**{**facts, "scaling": scaling, "grid": grid, "georeference": place, "covariates": covariates})
 
 
 class ClipSet(Dataset[Sample], ABC):
@@ -120,6 +152,14 @@ class ClipSet(Dataset[Sample], ABC):
             DataError: their scaling is fixed.
         """
         raise DataError(f"these clips have one fixed scaling, which is not {scaling}")
+
+    def with_covariates(self, facts: Sequence[Covariate]) -> ClipSet:
+        """Return these clips with their covariates under another scaling.
+
+        Raises:
+            DataError: they have none.
+        """
+        raise DataError("these clips have no covariates")
 
     def turned(self) -> ClipSet:
         """Return these clips with the rows in the other order.
@@ -183,6 +223,23 @@ class ClipData:
             return self
         splits = {split: clips.scaled_by(scaling) for split, clips in self.splits.items()}
         return replace(self, spec=replace(self.spec, scaling=scaling), splits=splits)
+
+    def with_covariates(self, facts: Sequence[Covariate]) -> ClipData:
+        """Return the data set with the covariates that a model was trained with, in their scaling.
+
+        Raises:
+            DataError: it has others.
+        """
+        names, wanted = ([covariate.name for covariate in some] for some in (self.spec.covariates, facts))
+        if names != wanted:
+            raise DataError(
+                f"{self.title} has covariates {', '.join(names) or 'none'} and the model was trained with "
+                f"{', '.join(wanted) or 'none'}: open the data with data_options covariates of the same names"
+            )
+        if not facts or tuple(facts) == self.spec.covariates:
+            return self
+        splits = {split: clips.with_covariates(facts) for split, clips in self.splits.items()}
+        return replace(self, spec=replace(self.spec, covariates=tuple(facts)), splits=splits)
 
     def turned(self) -> ClipData:
         """Return the data set with the rows of all frames in the other order."""

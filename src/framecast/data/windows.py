@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Protocol, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from framecast.data.clips import SPLITS, ClipSet, Sample, Split
+from framecast.data.clips import SPLITS, ClipSet, Covariate, Sample, Split
 from framecast.data.scaling import Scaling
 from framecast.data.sources import FrameSource, Indices, TurnedSource
 from framecast.errors import DataError
@@ -53,16 +55,39 @@ def windows_by_number(count: int, length: int, stride: int = 1, step: int = 1) -
     return starts[:, None] + np.arange(length, dtype=np.int64) * step
 
 
+class CovariateRows(Protocol):
+    """What comes with the frames of clips, see ``framecast.data.covariates.CovariateFrames``."""
+
+    def rows(self, times: Indices | None, numbers: Indices) -> Tensor:
+        """Return (T, K, H, W) for a clip's frames."""
+
+    def scaled_as(self, facts: Sequence[Covariate]) -> Self:
+        """Return the same in the scaling of a training."""
+
+    def upside_down(self) -> Self:
+        """Return the same with the rows in the other order."""
+
+
 class WindowedClips(ClipSet):
     """The clips of a source at given windows (K, T), scaled to [0, 1]; where there is no data they are 0.
 
     Attributes:
+        covariates: what comes with the frames, or None.
         cut: whether what lies beyond the limits of the scaling is cut to them. A scaling that was fitted to the
             training part has no say in how large later values may be, and cutting them would forge the truth.
     """
 
-    def __init__(self, source: FrameSource, windows: Indices, scaling: Scaling, *, cut: bool = True) -> None:
+    def __init__(
+        self,
+        source: FrameSource,
+        windows: Indices,
+        scaling: Scaling,
+        *,
+        cut: bool = True,
+        covariates: CovariateRows | None = None,
+    ) -> None:
         self.source, self.windows, self.scaling, self.cut = source, windows, scaling, cut
+        self.covariates = covariates
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -70,11 +95,18 @@ class WindowedClips(ClipSet):
 
     def scaled_by(self, scaling: Scaling) -> WindowedClips:
         """Return these clips under another scaling."""
-        return WindowedClips(self.source, self.windows, scaling, cut=self.cut)
+        return WindowedClips(self.source, self.windows, scaling, cut=self.cut, covariates=self.covariates)
+
+    def with_covariates(self, facts: Sequence[Covariate]) -> WindowedClips:
+        """Return these clips with their covariates under another scaling."""
+        assert self.covariates is not None
+        covariates = self.covariates.scaled_as(facts)
+        return WindowedClips(self.source, self.windows, self.scaling, cut=self.cut, covariates=covariates)
 
     def turned(self) -> WindowedClips:
         """Return these clips with the rows in the other order."""
-        return WindowedClips(TurnedSource(self.source), self.windows, self.scaling, cut=self.cut)
+        covariates = self.covariates.upside_down() if self.covariates else None
+        return WindowedClips(TurnedSource(self.source), self.windows, self.scaling, cut=self.cut, covariates=covariates)
 
     def __getitem__(self, index: int) -> Sample:
         """Return clip ``index`` with the mask of what is data and, where the source has them, its times."""
@@ -90,8 +122,11 @@ class WindowedClips(ClipSet):
             sample: Sample = {"frames": frames, "index": index}
         else:
             sample = {"frames": frames.where(valid, torch.tensor(0.0)), "index": index, "valid": valid}
-        if self.source.times is not None:
-            sample["times"] = torch.from_numpy(self.source.times[numbers])
+        times = None if self.source.times is None else self.source.times[numbers]
+        if self.covariates:
+            sample["covariates"] = self.covariates.rows(times, numbers)
+        if times is not None:
+            sample["times"] = torch.from_numpy(times)
         return sample
 
 

@@ -12,9 +12,12 @@ Reference: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016, d
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -23,7 +26,9 @@ from torch.nn import functional as F
 
 from framecast.data.clips import ClipSpec
 from framecast.errors import OptionError, UnknownNameError, check_count, check_finite
-from framecast.registry import ModelSpec, model_entry, paper_name
+from framecast.models.conditions import RESIDUALS, Conditions, noise_rows
+from framecast.models.extrapolation import Motions, extrapolate
+from framecast.registry import RAIN_RATE, ModelSpec, Training, model_entry, paper_name
 
 Recompute = Literal["none", "lean"] | int
 
@@ -68,6 +73,9 @@ class Forecaster(nn.Module, ABC):
         spec: the name and options it was created with, where it came from the registry.
         clips: the facts of the clips it was trained on, scaling included, where it was loaded; so
             ``model.clips.scaling`` turns physical values into its numbers and back.
+        residual: "extrapolation" for a model that adds to extrapolated rain, or "none", see ``models/conditions.py``.
+        covariates: channels that come with the frames and are not forecast.
+        noise: numbers that are drawn for a member of an ensemble.
         compiled_method: the method that is compiled as one: a time step, or a block.
     """
 
@@ -78,10 +86,19 @@ class Forecaster(nn.Module, ABC):
     multiple: int = 1
     spec: ModelSpec | None = None
     clips: ClipSpec | None = None
+    residual: str = "none"
+    covariates: int = 0
+    noise: int = 0
 
     @abstractmethod
     def rollout(
-        self, clip: Tensor, context: int, horizon: int, truth: Tensor | None = None, recompute: Recompute = "none"
+        self,
+        clip: Tensor,
+        context: int,
+        horizon: int,
+        truth: Tensor | None = None,
+        recompute: Recompute = "none",
+        rows: Tensor | None = None,
     ) -> Rollout:
         """Forecast in the training view.
 
@@ -93,18 +110,122 @@ class Forecaster(nn.Module, ABC):
                 model's own forecast; None: all of the context and nothing after it.
             recompute: intermediate results that are computed again in backward to save memory: "none", "lean"
                 (segments of about √steps), or the steps of a segment; gradients stay the same.
+            rows: those of ``conditions``; None for what they are without covariates and noise.
 
         Raises:
-            ValueError: a shape, ``context``, ``horizon`` or ``recompute`` that the model cannot take.
+            ValueError: a shape, ``context``, ``horizon`` or ``recompute`` that the model cannot take, or missing
+                covariates.
         """
 
-    @abstractmethod
-    def forward(self, past: Tensor, horizon: int) -> Tensor:
+    def forward(
+        self, past: Tensor, horizon: int, covariates: Tensor | None = None, noise: Tensor | None = None
+    ) -> Tensor:
         """Forecast (B, horizon, C, H, W) from the past (B, T, C, H, W).
 
+        Args:
+            past: NaN is no data, and taken as 0.
+            horizon: frames to forecast.
+            covariates: (B, T + horizon, K, H, W), at each frame what is known when it is forecast.
+            noise: (B, E) of a member of each; None takes zeros.
+
         Raises:
-            ValueError: a shape or ``horizon`` that the model cannot take.
+            ValueError: a shape or ``horizon`` that the model cannot take, or covariates that it needs.
         """
+        return self.continue_past(past, horizon, self.conditions(past, horizon, covariates, noise).rows)
+
+    def recipe(self) -> Training:
+        """Return its training defaults; a model with noise learns by a loss of members."""
+        recipe = model_entry(self.spec.name).training if self.spec else Training()
+        return replace(recipe, loss="crps") if self.noise else recipe
+
+    def blank_rows(self, clip: Tensor, members: int = 1) -> Tensor | None:
+        """Return rows of zeros of the shape of those of ``conditions`` for a clip (B, T, C, H, W), for costs."""
+        extra = self.covariates + self.noise + (self.in_channels if self.residual != "none" else 0)
+        members = members if self.noise else 1
+        size = clip.shape[-2:]
+        return clip.new_zeros(members * clip.shape[0], clip.shape[1], extra, *size) if extra else None
+
+    @abstractmethod
+    def continue_past(self, past: Tensor, horizon: int, rows: Tensor | None) -> Tensor:
+        """Forecast from the past and the rows of ``conditions``."""
+
+    def conditions(
+        self, past: Tensor, horizon: int, covariates: Tensor | None = None, noise: Tensor | None = None
+    ) -> Conditions:
+        """Return what the model sees beside the frames; see ``forward`` for the arguments.
+
+        With noise of several members for each clip (B · members, E), one clip's after another, there are as many rows.
+
+        Raises:
+            ValueError: covariates of another shape than it needs, or clips whose rain it cannot extrapolate.
+        """
+        self.check_frames(past)
+        check_horizon(horizon)
+        length = past.shape[1] + horizon
+        extrapolated = self.extrapolated(past, horizon) if self.residual != "none" else Conditions()
+        parts = [] if extrapolated.rows is None else [extrapolated.rows]
+        members = 1 if noise is None else max(1, len(noise) // len(past))
+        parts += self._given_rows(past, length, covariates, noise if members == 1 else None)
+        if not parts:
+            return extrapolated
+        rows = torch.cat(parts, 2)
+        if members > 1:
+            assert noise is not None
+            rows = self.with_noise(rows.repeat_interleave(members, 0), noise)
+        return Conditions(rows, extrapolated.known)
+
+    def with_noise(self, rows: Tensor | None, noise: Tensor) -> Tensor:
+        """Return rows of ``conditions`` of one clip, or of all members, with the noise (M, E) of members as their last.
+
+        Args:
+            rows: (1 or M, S, E', H, W).
+            noise: of each member.
+        """
+        assert rows is not None, "a model with noise has rows"
+        others = rows[:, :, : rows.shape[2] - self.noise]
+        others = others.expand(len(noise), -1, -1, -1, -1)
+        return torch.cat([others, noise_rows(noise, rows, rows.shape[1])], 2)
+
+    def extrapolated(self, past: Tensor, horizon: int, first: int = 1) -> Conditions:
+        """Return rows and mask of frames ``first`` … T + horizon - 1 (those before the first: zeros, known).
+
+        The row of a frame within the past is the frame before, moved on by what had been seen until then.
+
+        Raises:
+            ValueError: the clips hold no rain rates, or are not known.
+        """
+        if self.clips is None or self.clips.unit != RAIN_RATE:
+            unit = f"clips in {self.clips.unit!r}" if self.clips else "no clips yet: set model.clips = data.spec"
+            raise OptionError(f"residual='extrapolation' moves rain rates in {RAIN_RATE}, and the model has {unit}")
+        motions = Motions("a model with residual='extrapolation'")
+        valid = None if not past.isnan().any() else ~past.isnan()
+        frames, scaling = without_nan(past), self.clips.scaling
+        rows, known = [torch.zeros_like(frames[:, :first])], [valid_or_all(frames[:, :first])]
+        for end in range(first, frames.shape[1] + 1):
+            steps = horizon if end == frames.shape[1] else 1
+            moved = extrapolate(motions, scaling, frames[:, :end], steps, None if valid is None else valid[:, :end])
+            rows.append(moved.frames)
+            known.append(moved.known)
+        return Conditions(torch.cat(rows, 1), torch.cat(known, 1))
+
+    def _given_rows(self, past: Tensor, length: int, covariates: Tensor | None, noise: Tensor | None) -> list[Tensor]:
+        """Return the rows of covariates and noise, where the model has them."""
+        shape = (past.shape[0], length, self.covariates, *past.shape[-2:])
+        if (0 if covariates is None else tuple(covariates.shape)) != (shape if self.covariates else 0):
+            given = "none" if covariates is None else str(tuple(covariates.shape))
+            names = ", ".join(covariate.name for covariate in self.clips.covariates) if self.clips else ""
+            names = f" ({names})" if names else ""
+            raise OptionError(
+                f"the model takes covariates (batch, frames, channels, height, width) = {shape}{names} and got "
+                f"{given}: one row for every frame of past and forecast, with what is known when it is forecast"
+            )
+        rows = [] if covariates is None else [without_nan(covariates.to(past))]
+        if self.noise or noise is not None:
+            noise = past.new_zeros(past.shape[0], self.noise) if noise is None else noise
+            if tuple(noise.shape) != (past.shape[0], self.noise):
+                raise OptionError(f"noise is {tuple(noise.shape)} and the model takes {(past.shape[0], self.noise)}")
+            rows.append(noise_rows(noise, past, length))
+        return rows
 
     @abstractmethod
     def layers(self) -> dict[str, nn.Module]:
@@ -136,6 +257,11 @@ class Forecaster(nn.Module, ABC):
             raise OptionError("the clip holds no frames: give at least one")
         if not frames.is_floating_point():
             raise OptionError(f"frames are {frames.dtype} and the model needs floating point: scale them to [0, 1]")
+
+
+def valid_or_all(frames: Tensor) -> Tensor:
+    """Return booleans (B, T, 1, H, W), all True, for frames (B, T, C, H, W)."""
+    return torch.ones_like(frames[:, :, :1], dtype=torch.bool)
 
 
 def without_nan(frames: Tensor) -> Tensor:
@@ -194,18 +320,25 @@ def pad_frames(frames: Tensor, multiple: int, *, pad: bool, name: str = "the mod
     return padded.view(*frames.shape[:2], *padded.shape[1:])
 
 
-def fitting_options(name: str, shape: Sequence[int], context: int) -> dict[str, Any]:
+def fitting_options(name: str, shape: Sequence[int], context: int, covariates: int = 0) -> dict[str, Any]:
     """Return the options with which a model fits clips, where its defaults do not: channels, lengths, size.
 
     Args:
         name: a model's name or alias.
         shape: (T, C, H, W) of a clip, context and horizon together.
         context: number of past frames.
+        covariates: channels that come with the frames.
 
     Raises:
         UnknownNameError: no such model.
     """
-    fitting = {"in_channels": shape[1], "context": context, "horizon": shape[0] - context, "size": tuple(shape[2:])}
+    fitting = {
+        "in_channels": shape[1],
+        "covariates": covariates,
+        "context": context,
+        "horizon": shape[0] - context,
+        "size": tuple(shape[2:]),
+    }
     accepted = model_entry(name).options()
     return {
         option: value for option, value in fitting.items() if option in accepted and accepted[option].default != value
@@ -230,6 +363,52 @@ def create_model(name: str, **options: Any) -> Forecaster:
         if option not in accepted:
             raise UnknownNameError(f"option of model {paper_name(entry.name)}", option, accepted)
         check_finite(option, options[option])
-    model: Forecaster = entry.builder()(**options)
+    network, beside = dict(options), signature_defaults(condition)
+    for option in beside:
+        beside[option] = network.pop(option, beside[option])
+    model: Forecaster = condition(partial(entry.builder(), **network), **beside)
     model.spec = ModelSpec(entry.name, dict(options))
+    return model
+
+
+def signature_defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the defaults of a function's arguments by keyword."""
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def condition(
+    build: Callable[..., Forecaster], *, residual: str = "none", covariates: int = 0, noise: int = 0
+) -> Forecaster:
+    """Build any model so that it sees more than the frames, see ``models/conditions.py``.
+
+    Args:
+        build: builds the network; it takes the number of channels beside the frames as ``extra``.
+        residual: "extrapolation" to add to extrapolated rain, or "none"; needs pysteps and rain rates in mm/h.
+        covariates: channels that come with the frames and are not forecast; train takes it from the data.
+        noise: numbers drawn for each member of an ensemble; 0 for a model that has no members.
+
+    Raises:
+        ValueError: an unknown residual, a negative count, or a residual where out_channels differ.
+    """
+    if residual not in RESIDUALS:
+        raise UnknownNameError("residual", residual, RESIDUALS)
+    for name, count in {"covariates": covariates, "noise": noise}.items():
+        check_count(name, count, least=0)
+    if residual == "none" and not covariates + noise:
+        return build()
+    if residual == "none":
+        model = build(extra=covariates + noise)
+    else:
+        # The extrapolated frame has the channels of the frames, which only the network's options tell.
+        channels = getattr(build, "keywords", {}).get("in_channels", 1)
+        model = build(extra=channels + covariates + noise)
+        if model.out_channels != channels:
+            raise OptionError(
+                f"residual is {residual!r} and the model forecasts {model.out_channels} channels of {channels}: leave "
+                "out_channels out"
+            )
+        for weight in list(model.layers().values())[-1].parameters():
+            torch.nn.init.zeros_(weight)
+    model.residual, model.covariates, model.noise = residual, covariates, noise
     return model

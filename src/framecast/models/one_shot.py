@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from framecast.errors import OptionError
-from framecast.models.forecaster import Forecaster, Recompute, Rollout, check_clip, check_horizon, without_nan
+from framecast.models.conditions import Conditions, resize_rows, rows_of_block
+from framecast.models.forecaster import Forecaster, Recompute, Rollout, check_clip, without_nan
 
 
 class OneShotForecaster(Forecaster):
@@ -42,7 +43,13 @@ class OneShotForecaster(Forecaster):
         return frames
 
     def rollout(
-        self, clip: Tensor, context: int, horizon: int, truth: Tensor | None = None, recompute: Recompute = "none"
+        self,
+        clip: Tensor,
+        context: int,
+        horizon: int,
+        truth: Tensor | None = None,
+        recompute: Recompute = "none",
+        rows: Tensor | None = None,
     ) -> Rollout:
         """Forecast the frames of the clip after the context.
 
@@ -62,17 +69,20 @@ class OneShotForecaster(Forecaster):
                 "is for recurrent models: leave it out, or lower the batch to save memory"
             )
         check_clip(clip, context, horizon, truth)
-        return Rollout(self(clip[:, :context], horizon), context, None)
+        past = clip[:, :context]
+        rows = self.conditions(past, horizon).rows if rows is None else rows
+        return Rollout(self.continue_past(past, horizon, rows), context, None)
 
-    def forward(self, past: Tensor, horizon: int) -> Tensor:
-        """Forecast (B, horizon, C', H, W) from the past (B, T, C, H, W), in which NaN is no data and taken as 0.
+    def conditions(
+        self, past: Tensor, horizon: int, covariates: Tensor | None = None, noise: Tensor | None = None
+    ) -> Conditions:
+        """Return what the model sees beside the frames it takes.
 
         Raises:
-            ValueError: fewer frames than ``context``, frames of a size it cannot take, or a horizon beyond one
-                block where it cannot be fed with its own forecasts.
+            ValueError: fewer frames than ``context``, frames of a size it cannot take, a horizon beyond one block where
+                it cannot be fed with its own forecasts, or covariates that it needs.
         """
         self.check_frames(past)
-        check_horizon(horizon)
         if past.shape[1] < self.context:
             raise OptionError(
                 f"the past has {past.shape[1]} frames and this model was built for context={self.context}: give "
@@ -83,9 +93,25 @@ class OneShotForecaster(Forecaster):
                 f"this model takes {self.in_channels} channels and gives {self.out_channels}, so it cannot be fed "
                 f"with its own forecasts: ask for horizon={self.block} at most, or create it with equal channels"
             )
-        past_frames = without_nan(self.fit_size(past)[:, -self.context :])
-        forecast = self.forecast_block(past_frames)
-        while forecast.shape[1] < horizon:
-            frames = torch.cat([past_frames, forecast], 1)[:, -self.context :]
-            forecast = torch.cat([forecast, self.forecast_block(frames)], 1)
-        return forecast[:, :horizon, :, : past.shape[-2], : past.shape[-1]]
+        return super().conditions(past, horizon, covariates, noise)
+
+    def continue_past(self, past: Tensor, horizon: int, rows: Tensor | None) -> Tensor:
+        """Forecast (B, horizon, C', H, W) from the past (B, T, C, H, W) and the rows of ``conditions``."""
+        frames = without_nan(self.fit_size(past)[:, -self.context :])
+        if rows is not None:
+            rows = resize_rows(rows[:, past.shape[1] - self.context :], frames.shape[-2:])
+        while frames.shape[1] < self.context + horizon:
+            seen = frames[:, -self.context :]
+            frames = torch.cat([frames, self._next_block(seen, rows, frames.shape[1])], 1)
+        return frames[:, self.context : self.context + horizon, :, : past.shape[-2], : past.shape[-1]]
+
+    def _next_block(self, seen: Tensor, rows: Tensor | None, first: int) -> Tensor:
+        """Forecast the block that begins with frame ``first``, with the rows of all frames, as many as there are."""
+        if rows is None:
+            return self.forecast_block(seen)
+        block_rows = rows[:, first - self.context : first + self.block]
+        forecast = self.forecast_block(torch.cat([seen, rows_of_block(block_rows, self.context, self.block)], 2))
+        if self.residual == "none":
+            return forecast
+        added = block_rows[:, self.context :, : self.out_channels]
+        return forecast[:, : added.shape[1]] + added

@@ -39,6 +39,7 @@ from torch.nn import functional as F
 
 from framecast.cells.convolution import check_kernel
 from framecast.errors import OptionError, UnknownNameError, check_count
+from framecast.models.conditions import block_width
 from framecast.models.forecaster import pad_frames
 from framecast.models.one_shot import OneShotForecaster
 
@@ -238,6 +239,7 @@ class SimVP(OneShotForecaster):
         kernels: tuple[int, int],
         form: Form,
         pad: bool,
+        extra: int,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -258,9 +260,10 @@ class SimVP(OneShotForecaster):
             check_kernel(kernel)
         self.context, self.block = context, min(context, horizon)
         self.multiple, self.pad, self.concat = 2 ** (N_S // 2), pad, form == "official"
+        width = block_width(in_channels, extra, context, self.block)
         resampled = [bool(layer % 2) for layer in range(N_S)]
         self.encoder = nn.ModuleList(
-            ConvSC(hid_S if layer else in_channels, hid_S, kernels[0], "down" if change else "keep", form)
+            ConvSC(hid_S if layer else width, hid_S, kernels[0], "down" if change else "keep", form)
             for layer, change in enumerate(resampled)
         )
         self.translator = translator(self.context * hid_S, self.block * hid_S)
@@ -313,6 +316,7 @@ def build_simvp(
     spatio_kernel_dec: int = 3,
     form: Form = "official",
     pad: bool = True,
+    extra: int = 0,
 ) -> SimVP:
     """Build SimVP with IncepU; see ``SimVP`` for the options not named here.
 
@@ -338,6 +342,7 @@ def build_simvp(
         kernels=(spatio_kernel_enc, spatio_kernel_dec),
         form=form,
         pad=pad,
+        extra=extra,
     )
 
 
@@ -357,6 +362,7 @@ def build_simvp_v2(
     spatio_kernel_enc: int = 3,
     spatio_kernel_dec: int = 3,
     pad: bool = True,
+    extra: int = 0,
 ) -> SimVP:
     """Build SimVPv2, SimVP with gSTA in OpenSTL's form; see ``SimVP`` for the options not named here.
 
@@ -384,4 +390,5 @@ def build_simvp_v2(
         kernels=(spatio_kernel_enc, spatio_kernel_dec),
         form="openstl",
         pad=pad,
+        extra=extra,
     )

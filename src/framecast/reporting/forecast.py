@@ -35,6 +35,9 @@ class Forecast(NamedTuple):
         pace: seconds between frames of a film, which is then shown at its own pace; or None.
         facts: how the past was read, a line each.
         files: what was written of it.
+        members: of an ensemble, (N, M, horizon, C, H, W), of which the frames are the mean; or None.
+        thresholds: of the probabilities.
+        probability: (N, K, horizon, C, H, W) shares of the members that reach the thresholds, or None.
     """
 
     past: NDArray[np.float32]
@@ -46,9 +49,12 @@ class Forecast(NamedTuple):
     pace: float | None = None
     facts: Sequence[str] = ()
     files: Sequence[Path] = ()
+    members: NDArray[np.float32] | None = None
+    thresholds: Sequence[float] = ()
+    probability: NDArray[np.float32] | None = None
 
 
-NAMES = tuple(f"forecast.{ending}" for ending in ("npy", "gif", "mp4", "nc", "tif"))
+NAMES = (*(f"forecast.{ending}" for ending in ("npy", "gif", "mp4", "nc", "tif")), "members.npy", "probability.npy")
 """Files of a forecast."""
 SLOWEST_FILM = 2.0
 """Seconds between frames up to which they are shown at their own pace."""
@@ -63,9 +69,11 @@ def write_forecast(forecast: Forecast, folder: Path) -> list[Path]:
     Raises:
         OSError: the folder cannot be written.
     """
-    saved = io.BytesIO()
-    np.save(saved, forecast.frames)
-    files = {"forecast.npy": saved.getvalue(), "forecast.gif": _animation(forecast)}
+    files = {"forecast.npy": _saved(forecast.frames), "forecast.gif": _animation(forecast)}
+    if forecast.members is not None:
+        files["members.npy"] = _saved(forecast.members)
+    if forecast.probability is not None and forecast.thresholds:
+        files["probability.npy"] = _saved(forecast.probability)
     if forecast.pace and forecast.pace <= SLOWEST_FILM:
         film = _animation(forecast, "MP4")
         if film:
@@ -73,7 +81,7 @@ def write_forecast(forecast: Forecast, folder: Path) -> list[Path]:
     if forecast.times is not None and len(forecast.frames) == 1:
         content = netcdf(
             forecast.frames[0], forecast.times[-forecast.frames.shape[1] :], forecast.unit, forecast.georeference,
-            int(forecast.times[forecast.past.shape[1] - 1]),
+            int(forecast.times[forecast.past.shape[1] - 1]), forecast,
         )  # fmt: skip
         if content:
             files["forecast.nc"] = content
@@ -86,6 +94,12 @@ def write_forecast(forecast: Forecast, folder: Path) -> list[Path]:
     for name, content in files.items():
         write_atomically(folder / name, content)
     return [folder / name for name in files]
+
+
+def _saved(values: NDArray[np.float32]) -> bytes:
+    saved = io.BytesIO()
+    np.save(saved, values, allow_pickle=False)
+    return saved.getvalue()
 
 
 def _animation(forecast: Forecast, kind: Literal["GIF", "MP4"] = "GIF") -> bytes:
@@ -106,6 +120,7 @@ def netcdf(
     unit: str,
     place: Georeference | None = None,
     reference: int | None = None,
+    ensemble: Forecast | None = None,
 ) -> bytes | None:
     """Return frames (T, C, H, W) as a NetCDF 4 file, or None where xarray or h5netcdf is not installed.
 
@@ -115,6 +130,7 @@ def netcdf(
         unit: of the values.
         place: where the pixels are, or None.
         reference: seconds since 1970 UTC of the last frame that the forecast has seen, or None.
+        ensemble: whose members and probabilities are added, where it has some.
     """
     try:
         import h5netcdf  # noqa: F401
@@ -145,6 +161,9 @@ def netcdf(
         "_FillValue": None,
     }
     packed: dict[Any, dict[str, Any]] = {name: {"zlib": True, "_FillValue": np.float32(np.nan)}, "time": clock}
+    if ensemble is not None and ensemble.members is not None:
+        data[name].attrs["cell_methods"] = "realization: mean"
+        _add_members(data, name, ensemble, packed)
     if reference is not None:
         stamp = np.array(reference, "datetime64[s]").astype("datetime64[ns]")
         facts = {"standard_name": "forecast_reference_time", "long_name": "time of the last frame seen",
@@ -157,8 +176,34 @@ def netcdf(
         packed |= {axis: {"_FillValue": None} for axis in coordinates}
         if mapping:
             data["crs"] = ((), np.int32(0), mapping)
-            data[name].attrs["grid_mapping"] = "crs"
+            for variable_name in (name, f"{name}_members", "probability"):
+                if variable_name in data:
+                    data[variable_name].attrs["grid_mapping"] = "crs"
     return bytes(data.to_netcdf(engine="h5netcdf", encoding=packed))
+
+
+def _add_members(data: Any, name: str, forecast: Forecast, packed: dict[Any, dict[str, Any]]) -> None:
+    """Add members and probabilities of the one clip of a forecast to a data set."""
+    members = forecast.members
+    assert members is not None
+    axes = ("time", "channel", "y", "x") if members.shape[3] > 1 else ("time", "y", "x")
+
+    def one(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return values[0] if len(axes) == 4 else values[0, :, :, 0]
+
+    numbers = np.arange(members.shape[1], dtype=np.int32)
+    data["realization"] = ("realization", numbers, {"standard_name": "realization", "long_name": "member"})
+    facts = {key: value for key, value in data[name].attrs.items() if key != "cell_methods"}
+    data[f"{name}_members"] = (("realization", *axes), one(members), facts)
+    packing = {"zlib": True, "_FillValue": np.float32(np.nan)}
+    packed |= {f"{name}_members": packing, "realization": {"_FillValue": None}}
+    if forecast.probability is None or not forecast.thresholds:
+        return
+    values = np.asarray(forecast.thresholds, np.float64)
+    data["threshold"] = ("threshold", values, {"units": data[name].attrs["units"], "long_name": "threshold"})
+    text = "share of the members that reach the threshold"
+    data["probability"] = (("threshold", *axes), one(forecast.probability), {"units": "1", "long_name": text})
+    packed |= {"probability": packing, "threshold": {"_FillValue": None}}
 
 
 def geotiff(forecast: Forecast) -> bytes | None:

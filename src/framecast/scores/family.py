@@ -29,12 +29,14 @@ class Compared(NamedTuple):
         truth: in the model's range [0, 1].
         valid: booleans (B, T, 1 or C, H, W), False where nothing is to be compared; None where all is.
         unscale: turns the model's numbers into physical values.
+        members: of an ensemble, (B, M, T, C, H, W) in the model's range, of which the forecast is the mean; or None.
     """
 
     forecast: Tensor
     truth: Tensor
     valid: Tensor | None
     unscale: Callable[[Tensor], Tensor]
+    members: Tensor | None = None
 
 
 class ScoreInfo(NamedTuple):
@@ -60,9 +62,11 @@ class ScoreFamily(ABC):
 
     Attributes:
         note: what a reader of the report must know about the scores.
+        of_ensembles: whether the family is computed only where some forecast has members.
     """
 
     note: ClassVar[str] = ""
+    of_ensembles: ClassVar[bool] = False
 
     @staticmethod
     @abstractmethod

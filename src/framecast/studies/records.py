@@ -22,7 +22,6 @@ from framecast.api.train import options_in_training
 from framecast.cost.count import create_for_shape, model_cost
 from framecast.errors import DataError
 from framecast.files import read_sealed, sealed_json, write_atomically
-from framecast.registry import model_entry
 from framecast.studies.plan import StudyPlan, Trial, read_plan
 from framecast.training.options import training_options
 from framecast.training.run_folder import RunFolder
@@ -217,11 +216,10 @@ def trial_cost(plan: StudyPlan, trial: Trial, shape: Sequence[int], context: int
     """
     training = training_options(plan.training_of(trial))
     options = options_in_training(trial.model.name, trial.model.options, training)
+    model = create_for_shape(trial.model.name, shape, context, options)
     costs = model_cost(
-        create_for_shape(trial.model.name, shape, context, options),
-        training.recipe(model_entry(trial.model.name).training), shape, context,
-        batch=training.batch, recompute=training.recompute,
-    ).to_dict()  # fmt: skip
+        model, training.recipe(model.recipe()), shape, context, batch=training.batch, recompute=training.recompute
+    ).to_dict()
     order = ("parameters", "macs", "shape", "context", "batch", "saved_bytes", "peak_bytes")
     facts = {**costs, "shape": list(shape), "context": context}
     return {name: facts[name] for name in order}

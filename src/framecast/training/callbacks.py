@@ -96,10 +96,12 @@ class CsvLog(lightning.Callback):
     """Writes the log as CSV: what repeats exactly in train.csv and validation.csv, the clock in timing.csv."""
 
     TRAIN = ("batch", "epoch", "loss", "lr")
-    VALIDATION = ("batch", "epoch", "validation_loss", "validation_mse")
+    VALIDATION: tuple[str, ...] = ("batch", "epoch", "validation_loss", "validation_mse")
     TIMING = ("batch", "seconds", "seconds_per_batch", "waiting_per_batch")
 
-    def __init__(self, folder: RunFolder, every: int, per_epoch: int) -> None:
+    def __init__(self, folder: RunFolder, every: int, per_epoch: int, select: str | None = None) -> None:
+        if select:
+            self.VALIDATION = (*self.VALIDATION, f"validation_{select}")
         self.folder, self.every, self.per_epoch = folder, every, per_epoch
         self.losses: list[torch.Tensor] = []
         self.means: list[torch.Tensor] = []
@@ -289,11 +291,13 @@ class Checkpointer(lightning.Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Keep the weights where they are the best so far, then save the training state."""
         self.validated = self.done
-        score = float(trainer.callback_metrics["validation_mse"])
-        if math.isfinite(score) and score <= self.best:
-            self.best = score
+        assert isinstance(pl_module, ForecastTask)
+        score = cost = float(trainer.callback_metrics["validation_mse"])
+        if pl_module.select:
+            cost = pl_module.select.cost(float(trainer.callback_metrics[f"validation_{pl_module.select.name}"]))
+        if math.isfinite(score) and math.isfinite(cost) and cost <= self.best:
+            self.best = cost
             if trainer.is_global_zero:
-                assert isinstance(pl_module, ForecastTask)
                 self.keep_weights(pl_module, score)
         if self.average:
             self.average.swap(pl_module)

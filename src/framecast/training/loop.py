@@ -36,7 +36,7 @@ from framecast.training.callbacks import CheckedCheckpoints, Checkpointer, CsvLo
 from framecast.training.distributed import is_first_process, launched_shape, meet_peers, peer_is_lost
 from framecast.training.nonfinite import NonFiniteGuard
 from framecast.training.options import TrainingOptions
-from framecast.training.order import EveryClipOnce, ShuffledBatches
+from framecast.training.order import EveryClipOnce, ShuffledBatches, weights_by_content
 from framecast.training.progress import Progress
 from framecast.training.run_folder import RunFolder
 from framecast.training.task import ForecastTask
@@ -155,12 +155,15 @@ def run_training(
         )  # fmt: skip
         task = ForecastTask(
             model, data.spec, recipe, seed=options.seed, per_epoch=probe.per_epoch, total=total,
-            accumulate=options.accumulate, recompute=options.recompute, augment=options.augment, way=way,
+            accumulate=options.accumulate, recompute=options.recompute, augment=options.augment, select=options.select,
+            way=way,
             example=(example, options.batch // trainer.world_size),
         )  # fmt: skip
         batches = ShuffledBatches(
             len(data["train"]), options.batch, total, options.seed, trainer.global_rank, trainer.world_size
         )
+        if options.draw == "rain":
+            batches.weights = weights_by_content(data["train"])
         guard = NonFiniteGuard(options.on_nonfinite, options.skip_limit, options.accumulate)
         checkpointer = Checkpointer(
             folder,
@@ -174,7 +177,7 @@ def run_training(
         )
         trainer.callbacks += [  # type: ignore[attr-defined]
             guard,
-            CsvLog(folder, options.log_every, probe.per_epoch),
+            CsvLog(folder, options.log_every, probe.per_epoch, options.select),
             checkpointer,
         ]
         train, validation = training_loaders(data, options, batches, pin=device.type == "cuda")

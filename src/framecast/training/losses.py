@@ -1,7 +1,19 @@
 """Training losses of forecasts (B, T, C, H, W) against truths of the same shape.
 
 Each is a sum over a number of elements, so that it can be averaged over parts of a batch of unequal weight.
-``valid`` is a boolean mask, broadcast over channels, of the elements that count; None means all of them.
+``valid`` is a boolean mask, broadcast over channels, of the elements that count; None means all of them. ``weights``,
+of the truths' shape, say how much an error counts where.
+
+Losses of ensembles compare all members (B, M, T, C, H, W) with one truth. Of M members x_j and a truth y, the almost
+fair continuous ranked probability score is
+
+    1 / (2 M (M - 1)) Σ_{j≠k} (|x_j - y| + |x_k - y| - (1 - ε) |x_j - x_k|)        ε = 0.05 / M
+
+which is least, in the mean over many truths, where the members are drawn as the truth is. With ε = 0 (fair) one member
+could lie anywhere at no cost where all others meet the truth.
+
+References: Shi et al., "Deep Learning for Precipitation Nowcasting: A Benchmark and A New Model", NeurIPS 2017,
+doi:10.48550/arXiv.1706.03458 (weights by rate). Lang et al., AIFS-CRPS, 2024, doi:10.48550/arXiv.2412.15832.
 
 One training step without a trainer, so that its cost can be counted and measured: the loss of a batch.
 """
@@ -15,13 +27,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from framecast.errors import OptionError, UnknownNameError
 from framecast.models.forecaster import Forecaster, Recompute
-from framecast.registry import Training
+from framecast.registry import RAIN_RATE, Training
 from framecast.training.distributed import global_mean
 
-Total = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Total = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
 Count = Callable[[Tensor, Tensor | None], Tensor | int]
 WINDOWS = (4, 8, 16)
+SCALES = (2, 4, 8)
+ALMOST = 0.05
+RATE_STEPS = ((2.0, 1.0), (5.0, 3.0), (10.0, 5.0), (30.0, 20.0))
+"""From which rate in mm/h on an error weighs how much more: 1, 2, 5, 10 and 30 in all."""
 FAINT = 1e-5  # ε: a difference of 0.3 % of the range, so that the root has a slope where nothing moves
 
 
@@ -30,34 +47,107 @@ class Loss:
     """A loss: total / count; zero where nothing counts.
 
     Attributes:
-        total: sum over a batch, of (forecast, truth, valid).
+        total: sum over a batch, of (forecast, truth, valid, weights).
         count: by how many it is divided, of (forecast, valid): a plain number where the shape alone decides.
+        by_rate: whether errors weigh more where more rain fell, see ``rate_weights``.
+        members: whether it compares the members of an ensemble (B, M, T, C, H, W) with a truth.
     """
 
     total: Total
     count: Count
+    by_rate: bool = False
+    members: bool = False
 
-    def __call__(self, forecast: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, forecast: Tensor, truth: Tensor, valid: Tensor | None = None, weights: Tensor | None = None
+    ) -> Tensor:
         """Return the loss of a batch."""
         count = self.count(forecast, valid)
-        return self.total(forecast, truth, valid) / (count if isinstance(count, int) else count.clamp(min=1))
+        total = self.total(forecast, truth, valid, weights)
+        return total / (count if isinstance(count, int) else count.clamp(min=1))
 
 
-def absolute_plus_squared(forecast: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return Σ (|ŷ - y| + (ŷ - y)²) over all that counts: the paper's loss, to be averaged over samples and frames."""
+def rate_weights(rates: Tensor) -> Tensor:
+    """Return the weights of errors where rates in mm/h fell, in steps from 1 below 2 mm/h to 30 from 30 mm/h on."""
+    weights = torch.ones_like(rates)
+    for least, more in RATE_STEPS:
+        weights = weights + more * (rates >= least)
+    return weights
+
+
+def absolute_plus_squared(
+    forecast: Tensor, truth: Tensor, valid: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Return Σ w (|ŷ - y| + (ŷ - y)²) over all that counts: the paper's loss, averaged over samples and frames."""
     error = _error(forecast, truth, valid)
-    return (error.abs() + error.square()).sum((2, 3, 4)).sum()
+    return _weighed(error.abs() + error.square(), weights).sum((2, 3, 4)).sum()
 
 
-def squared(forecast: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return Σ (ŷ - y)² over all that counts."""
-    return _error(forecast, truth, valid).square().sum((2, 3, 4)).sum()
+def squared(forecast: Tensor, truth: Tensor, valid: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+    """Return Σ w (ŷ - y)² over all that counts."""
+    return _weighed(_error(forecast, truth, valid).square(), weights).sum((2, 3, 4)).sum()
 
 
-def squared_plus_edges(forecast: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
+def squared_and_pooled(
+    forecast: Tensor, truth: Tensor, valid: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Return squared error at several scales, to be averaged over samples and frames.
+
+        Σ w (ŷ - y)² + Σ_s s² Σ_i w_i (mean of ŷ - y in window i)²        windows of s x s pixels, s = 2, 4, 8
+
+    An amount that is right in a window but a few pixels off costs less than one that is missing; w_i is a mean weight.
+    """
+    error = _error(forecast, truth, valid)
+    total = _weighed(error.square(), weights).sum((2, 3, 4)).sum()
+    for scale in SCALES:
+        pooled = _pooled(error, scale).square()
+        total = total + scale**2 * _weighed(pooled, None if weights is None else _pooled(weights, scale)).sum()
+    return total
+
+
+def _pooled(values: Tensor, scale: int) -> Tensor:
+    pooled = F.avg_pool2d(values.flatten(0, -4), scale, ceil_mode=True)
+    return pooled.reshape(*values.shape[:-3], *pooled.shape[1:])
+
+
+def _weighed(values: Tensor, weights: Tensor | None) -> Tensor:
+    return values if weights is None else values * weights
+
+
+def almost_fair_crps(
+    forecast: Tensor, truth: Tensor, valid: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Return Σ w CRPS of members (B, M, T, C, H, W) over all that counts, to be averaged over samples and frames."""
+    members = forecast.shape[1]
+    error = _error(forecast, truth[:, None], None if valid is None else valid[:, None])
+    # Σ_{j≠k} |x_j - x_k| of sorted members: each counts once for each that is below, and is taken off for those above.
+    ranked = error.sort(1).values
+    places = 2 * torch.arange(members, dtype=error.dtype, device=error.device) - (members - 1)
+    differences = 2 * (places[:, None, None, None, None] * ranked).sum(1)
+    fairness = (1 - ALMOST / members) / (2 * members * (members - 1))
+    score = error.abs().mean(1) - fairness * differences
+    return _weighed(score, weights).sum((2, 3, 4)).sum()
+
+
+def pooled_crps(forecast: Tensor, truth: Tensor, valid: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+    """Return the same at several scales: of pixels and of means over windows of 4 x 4 and 16 x 16 pixels.
+
+    A score of pixels alone does not see whether neighbours belong together; what a window gets tells that.
+    """
+    error = _error(forecast, truth[:, None], None if valid is None else valid[:, None])
+    total = almost_fair_crps(error, torch.zeros_like(truth), None, weights)
+    for scale in (4, 16):
+        pooled, pooled_weights = _pooled(error, scale), None if weights is None else _pooled(weights, scale)
+        total = total + scale**2 * almost_fair_crps(pooled, torch.zeros_like(pooled[:, 0]), None, pooled_weights)
+    return total
+
+
+def squared_plus_edges(
+    forecast: Tensor, truth: Tensor, valid: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
     """Return squared error plus how far edges are too weak or too strong, to be averaged over samples and frames.
 
-        Σ (ŷ - y)² + Σ_s (H W / 2 n_s) Σ_i Σ_d (√(e_s,i,d(ŷ) + ε) - √(e_s,i,d(y) + ε))²        s = 4, 8, 16 pixels
+        Σ w (ŷ - y)² + Σ_s (H W / 2 n_s) Σ_i Σ_d (√(e_s,i,d(ŷ) + ε) - √(e_s,i,d(y) + ε))²        s = 4, 8, 16 pixels
 
     e_s,i,d is the mean squared difference of pixels that are neighbours in direction d (of four: right, down and both
     diagonals) in the i-th of n_s windows of s x s pixels, s / 2 apart. Squared error alone makes what moves into an
@@ -66,7 +156,7 @@ def squared_plus_edges(forecast: Tensor, truth: Tensor, valid: Tensor | None = N
     """
     if valid is not None:
         forecast, truth = (frames.where(valid, frames.new_zeros(())) for frames in (forecast, truth))
-    total = squared(forecast, truth)
+    total = squared(forecast, truth, None, weights)
     steps = _steps(torch.cat([forecast, truth]).flatten(0, 1)).square()
     for side in WINDOWS:
         strength = (F.avg_pool2d(steps, side, side // 2, padding=side // 2) + FAINT).sqrt()
@@ -88,9 +178,9 @@ def _steps(frames: Tensor) -> Tensor:
 
 
 def all_frames(forecast: Tensor, valid: Tensor | None = None) -> int:
-    """Return the number of samples times frames, whatever is masked."""
+    """Return the number of samples times frames, whatever is masked; of members together."""
     del valid
-    return forecast.shape[0] * forecast.shape[1]
+    return forecast.shape[0] * forecast.shape[-4]
 
 
 def valid_elements(forecast: Tensor, valid: Tensor | None = None) -> Tensor | int:
@@ -107,8 +197,37 @@ def _error(forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Tensor:
 LOSSES: dict[str, Loss] = {
     "l1+l2": Loss(absolute_plus_squared, all_frames),
     "l2+edges": Loss(squared_plus_edges, all_frames),
+    "l2+pooled": Loss(squared_and_pooled, all_frames),
     "mse": Loss(squared, valid_elements),
+    "balanced": Loss(absolute_plus_squared, all_frames, by_rate=True),
+    "balanced+edges": Loss(squared_plus_edges, all_frames, by_rate=True),
+    "balanced+pooled": Loss(squared_and_pooled, all_frames, by_rate=True),
+    "crps": Loss(almost_fair_crps, all_frames, members=True),
+    "crps+pooled": Loss(pooled_crps, all_frames, members=True),
+    "balanced-crps": Loss(almost_fair_crps, all_frames, by_rate=True, members=True),
 }
+
+
+def check_loss(name: str, model: Forecaster, unit: str) -> None:
+    """Refuse a loss that does not suit a model or its clips.
+
+    Raises:
+        UnknownNameError: there is no such loss.
+        OptionError: a loss of members for a model without noise, one of single forecasts for a model with noise, or one
+            that weighs by rain rates for other data.
+    """
+    if name not in LOSSES:
+        raise UnknownNameError("loss", name, LOSSES)
+    loss = LOSSES[name]
+    if loss.members and not model.noise:
+        raise OptionError(f"loss {name} compares the members of an ensemble: create the model with noise=4, or so")
+    if model.noise and not loss.members:
+        fitting = ", ".join(other for other, entry in LOSSES.items() if entry.members)
+        raise OptionError(
+            f"loss {name} compares single forecasts and the model has noise={model.noise}: take {fitting}"
+        )
+    if loss.by_rate and unit != RAIN_RATE:
+        raise OptionError(f"loss {name} weighs errors by rain rates in {RAIN_RATE} and the data is in {unit}")
 
 
 def training_loss(
@@ -120,6 +239,8 @@ def training_loss(
     *,
     valid: Tensor | None = None,
     recompute: Recompute = "none",
+    rows: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> Tensor:
     """Return the loss of a batch: of every forecast that the roll-out yields, plus the weighted penalty.
 
@@ -134,15 +255,29 @@ def training_loss(
         truth: (B, T - 1) booleans, True where a step sees the true frame; None for a recipe without sampling.
         valid: (B, T, 1 or C, H, W) booleans, False where there is no data; None where all is data.
         recompute: see ``Forecaster.rollout``.
+        rows: what the model sees beside the frames, see ``Forecaster.conditions``; with as many times the batch, those
+            of the members of an ensemble, one after another for each clip.
+        known: (B, T, 1, H, W) booleans, False where the model can know nothing.
 
     Raises:
         OptionError: a shape, context or ``recompute`` that the model cannot take.
     """
-    loss, rollout = LOSSES[recipe.loss], model.rollout(clip, context, clip.shape[1] - context, truth, recompute)
-    end = rollout.first + rollout.frames.shape[1]
-    mask = None if valid is None else valid[:, rollout.first : end]
-    total = loss.total(rollout.frames, clip[:, rollout.first : end], mask)
-    mean = global_mean(total, loss.count(rollout.frames, mask))
+    loss, count = LOSSES[recipe.loss], len(clip)
+    members = 1 if rows is None else len(rows) // count
+    seen, steps = (None if part is None else part.repeat_interleave(members, 0) for part in (clip, truth))
+    assert seen is not None
+    rollout = model.rollout(seen, context, clip.shape[1] - context, steps, recompute, rows)
+    frames = slice(rollout.first, rollout.first + rollout.frames.shape[1])
+    target, mask = clip[:, frames], None if valid is None else valid[:, frames]
+    if known is not None:
+        mask = known[:, frames] if mask is None else mask & known[:, frames]
+    weights = None
+    if loss.by_rate and model.clips is not None:
+        weights = rate_weights(model.clips.scaling.unscale(target))
+    forecast = rollout.frames
+    if loss.members:
+        forecast = forecast.reshape(count, members, *forecast.shape[1:])
+    mean = global_mean(loss.total(forecast, target, mask, weights), loss.count(forecast, mask))
     if rollout.penalty is not None and recipe.penalty_weight:
         mean = mean + recipe.penalty_weight * rollout.penalty.mean()
     return mean

@@ -10,6 +10,7 @@ from framecast.compute.compiling import MODES, Mode
 from framecast.errors import OptionError, UnknownNameError, check_count, check_finite, check_number
 from framecast.models.forecaster import Recompute, segment_length
 from framecast.registry import Training
+from framecast.training.order import DRAWS
 
 ON_NONFINITE = ("raise", "skip")
 # What may differ when a run continues: where and how it is computed, never what is computed.
@@ -33,11 +34,17 @@ class TrainingOptions:
         lr: learning rate; None takes the model's recipe (3e-4 for recurrent models).
         weight_decay: weight decay; None takes the model's recipe.
         schedule: "constant", "one-cycle" or "warmup-cosine"; None takes the model's recipe.
-        loss: "l1+l2" (summed over a frame), "mse", or "l2+edges" (see ``training/losses.py``); None takes the model's
-            recipe.
+        loss: "l1+l2" (summed over a frame), "mse", "l2+edges", "l2+pooled"; of rain rates also "balanced",
+            "balanced+edges" and "balanced+pooled"; of models with noise "crps", "crps+pooled" or "balanced-crps" (see
+            ``training/losses.py``); None takes the model's recipe, and "crps" for a model with noise.
         sampling: "none", "scheduled" or "reverse-scheduled"; None takes the model's recipe.
         penalty_weight: weight of the model's own penalty; None takes the model's recipe.
         clip_norm: largest norm of the gradient, 0 for no limit; None takes the model's recipe.
+        members: forecasts of each clip that a model with noise makes in a step, for its loss to compare; None takes 4.
+        select: the score of the validation clips by which the kept weights are chosen, such as "csi_2" or "ssim"; None
+            takes their MSE.
+        draw: "uniform" takes every clip once in an epoch; "rain" draws as many, each the more often the more its frames
+            hold. Validation and test stay as they are.
         ema: keep a moving average of the weights, of which this share stays at each step, such as 0.999: it is what is
             validated and kept; None keeps the weights themselves.
         augment: turn clips about at random: "flips", "flips+turns" for square frames, or "none". For data without a
@@ -87,6 +94,9 @@ class TrainingOptions:
     sampling: str | None = None
     penalty_weight: float | None = None
     clip_norm: float | None = None
+    members: int | None = None
+    select: str | None = None
+    draw: str = "uniform"
     ema: float | None = None
     augment: str = "none"
     seed: int = 0
@@ -119,6 +129,10 @@ class TrainingOptions:
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         check_count("workers", self.workers, least=0)
+        if self.members is not None:
+            check_count("members", self.members, least=2)
+        if self.draw not in DRAWS:
+            raise UnknownNameError("way to draw", self.draw, DRAWS)
         check_count("seed", self.seed, least=0)
         if self.compile not in MODES:
             raise UnknownNameError("mode of compile", str(self.compile), MODES)

@@ -3,6 +3,8 @@
 To the loop a training is one long sequence of batches. Batch b belongs to epoch b // per_epoch, whose clips
 are shuffled by (seed, epoch); of every global batch, rank r takes the clips r, r + ranks, r + 2 ranks, …, so
 the ranks together see what one process would. To continue after batch k is to start the sequence at k.
+
+Where clips have weights, an epoch draws as many clips as there are, each time one by its weight (with replacement).
 """
 
 from __future__ import annotations
@@ -10,15 +12,45 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
+from tqdm import tqdm
 
-from framecast.errors import DataError
+from framecast.data.clips import ClipSet
+from framecast.data.windows import WindowedClips
+from framecast.errors import DataError, OptionError
+
+DRAWS = ("uniform", "rain")
+DRY_SHARE = 0.1
+"""Share of draws that go to all clips alike where the others go to those that hold much, so that none is left out."""
+
+
+def weights_by_content(clips: ClipSet) -> NDArray[np.float64]:
+    """Return weights (N,) of clips, which add up to 1: the more, the more their frames hold, in the model's numbers.
+
+    Every frame is read once.
+
+    Raises:
+        OptionError: the clips are made and not cut from frames, so that nothing is known of them beforehand.
+    """
+    if not isinstance(clips, WindowedClips):
+        raise OptionError("draw='rain' is for clips that are cut from frames; these are made: leave draw out")
+    frames, places = np.unique(clips.windows, return_inverse=True)
+    held = np.empty(len(frames))
+    for place, number in enumerate(tqdm(frames, desc="how much the clips hold", delay=2, leave=False)):
+        numbers = clips.scaling.scale(torch.from_numpy(clips.source.read(np.array([number]))))
+        held[place] = numbers.nan_to_num(0.0).double().mean().item()
+    content = held[places.reshape(clips.windows.shape)].mean(1)
+    equal = np.full(len(clips), 1 / len(clips))
+    return equal if not content.any() else DRY_SHARE * equal + (1 - DRY_SHARE) * content / content.sum()
 
 
 class ShuffledBatches(Sampler[list[int]]):
     """The clip numbers of one rank's batches, over all epochs.
 
-    A last batch that would be incomplete is left out; every epoch leaves out other clips.
+    A last batch that would be incomplete is left out; every epoch leaves out other clips. With ``weights`` (N,), which
+    add up to 1, clips are drawn by them.
 
     Raises:
         DataError: the split is smaller than one batch, or the batch does not divide among the ranks.
@@ -32,6 +64,7 @@ class ShuffledBatches(Sampler[list[int]]):
         self.clips, self.batch, self.total, self.seed = clips, batch, total, seed
         self.rank, self.ranks = rank, ranks
         self.start = 0
+        self.weights: NDArray[np.float64] | None = None
 
     @property
     def per_epoch(self) -> int:
@@ -48,7 +81,11 @@ class ShuffledBatches(Sampler[list[int]]):
         for number in range(self.start, self.total):
             if number // self.per_epoch != epoch:
                 epoch = number // self.per_epoch
-                order = np.random.default_rng([self.seed, epoch]).permutation(self.clips)
+                generator = np.random.default_rng([self.seed, epoch])
+                if self.weights is None:
+                    order = generator.permutation(self.clips)
+                else:
+                    order = generator.choice(self.clips, self.clips, p=self.weights)
             place = number % self.per_epoch * self.batch
             yield order[place + self.rank : place + self.batch : self.ranks].tolist()
 

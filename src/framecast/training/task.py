@@ -15,11 +15,14 @@ from framecast.compute.compiling import Way
 from framecast.compute.graphs import CapturedLoss
 from framecast.data.clips import ClipSpec, Sample
 from framecast.errors import UnknownNameError, is_out_of_memory
+from framecast.models.conditions import Conditions
 from framecast.models.forecaster import Forecaster, Recompute
+from framecast.models.members import draw_noise, ensemble_mean, forecast_members
 from framecast.models.sampling import policy_named, truth_mask
-from framecast.registry import Training
+from framecast.registry import Training, score_families
+from framecast.scores.family import Compared, Counts, add_counts
 from framecast.training.augmentation import augment_clips, check_augmentation
-from framecast.training.losses import LOSSES, training_loss
+from framecast.training.losses import LOSSES, check_loss, rate_weights, training_loss
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class ForecastTask(lightning.LightningModule):
         accumulate: batches per optimiser step.
         recompute: what is computed again in backward, see ``Forecaster.rollout``.
         augment: how clips are turned about, see ``training/augmentation.py``.
+        select: the score of the validation clips by which weights are chosen; None for their MSE.
         way: how its steps are run.
         example: a sample of the batches of this process and how many it has, to record their shape; None where nothing
             is recorded.
@@ -60,12 +64,13 @@ class ForecastTask(lightning.LightningModule):
         accumulate: int = 1,
         recompute: Recompute = "none",
         augment: str = "none",
+        select: str | None = None,
         way: Way | None = None,
         example: tuple[Sample, int] | None = None,
     ) -> None:
         super().__init__()
+        check_loss(recipe.loss, model, clips.unit)
         for kind, name, table in (
-            ("loss", recipe.loss, LOSSES),
             ("optimizer", recipe.optimizer, OPTIMIZERS),
             ("schedule", recipe.schedule, SCHEDULES),
         ):
@@ -77,6 +82,7 @@ class ForecastTask(lightning.LightningModule):
         self.seed, self.per_epoch, self.total, self.accumulate = seed, per_epoch, total, accumulate
         self.loss, self.recompute, self.augment = LOSSES[recipe.loss], recompute, augment
         self.way, self.example = way or Way(False, False), example
+        self.select = None if select is None else SelectedScore(select, clips)
         self._captured: CapturedLoss | None = None
         self._passes, self._began = 0, 0.0
 
@@ -96,6 +102,11 @@ class ForecastTask(lightning.LightningModule):
             example["truth"] = torch.zeros(count, frames.shape[1] - 1, dtype=torch.bool)
         if "valid" in sample:
             example["valid"] = sample["valid"].new_ones(count, *sample["valid"].shape)
+        rows = self.model.blank_rows(frames, self.recipe.members)
+        if rows is not None:
+            example["rows"] = rows
+        if self.model.residual != "none":
+            example["known"] = torch.ones_like(frames[:, :, :1], dtype=torch.bool)
         example = {name: tensor.to(self.device) for name, tensor in example.items()}
         example = self.trainer.precision_plugin.convert_input(example)
         dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(self.trainer.precision))
@@ -118,10 +129,28 @@ class ForecastTask(lightning.LightningModule):
             log.warning("%s; to prepare that took %.0f s", self.way.text(), time.perf_counter() - self._began)
         self._began = 0.0
 
-    def _batch_loss(self, frames: Tensor, truth: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+    def _batch_loss(
+        self,
+        frames: Tensor,
+        truth: Tensor | None = None,
+        valid: Tensor | None = None,
+        rows: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
         return training_loss(
-            self.model, self.recipe, frames, self.clips.context, truth, valid=valid, recompute=self.recompute
-        )
+            self.model, self.recipe, frames, self.clips.context, truth, valid=valid, recompute=self.recompute,
+            rows=rows, known=known,
+        )  # fmt: skip
+
+    def _conditions(
+        self, frames: Tensor, valid: Tensor | None, covariates: Tensor | None, noise: Tensor | None
+    ) -> Conditions:
+        """Return what the model sees beside the frames (B, T, C, H, W) of whole clips, of which it sees the past."""
+        context = self.clips.context
+        past = frames[:, :context]
+        if valid is not None and self.model.residual != "none":
+            past = past.where(valid[:, :context], torch.nan)
+        return self.model.conditions(past, frames.shape[1] - context, covariates, noise)
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """Return the loss of one batch: of every forecast the roll-out yields, plus the weighted penalty."""
@@ -139,11 +168,21 @@ class ForecastTask(lightning.LightningModule):
             )
         if "valid" in batch:
             tensors["valid"] = batch["valid"]
-        clips = [name for name in ("frames", "valid") if name in tensors]
+        if "covariates" in batch and self.model.covariates:
+            tensors["covariates"] = batch["covariates"]
+        clips = [name for name in ("frames", "valid", "covariates") if name in tensors]
         turned = augment_clips(
             [tensors[name] for name in clips], self.augment, seed=self.seed, epoch=epoch, samples=samples
         )
         tensors |= zip(clips, turned, strict=True)
+        noise = None
+        if self.model.noise:
+            noise = draw_noise(self.model.noise, samples, self.recipe.members, seed=self.seed, epoch=epoch)
+        with torch.autocast(tensors["frames"].device.type, enabled=False):
+            conditions = self._conditions(
+                tensors["frames"], tensors.get("valid"), tensors.pop("covariates", None), noise
+            )
+        tensors |= {name: part for name, part in conditions._asdict().items() if part is not None}
         loss = self._captured(tensors) if self._captured else self._batch_loss(**tensors)
         self.log("loss", loss)
         return loss
@@ -160,16 +199,35 @@ class ForecastTask(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start the sums of a validation."""
         self._sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+        if self.select:
+            self.select.reset()
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
         """Add up loss and squared error of the forecast frames, the model seeing the context only."""
         frames, context = batch["frames"], self.clips.context
-        forecast = self.model(frames[:, :context], self.clips.horizon)
-        truth = frames[:, context:]
+        covariates = batch.get("covariates") if self.model.covariates else None
+        conditions = self._conditions(frames, batch.get("valid"), covariates, None)
+        past, truth = frames[:, :context], frames[:, context:]
         valid = batch["valid"][:, context:] if "valid" in batch else None
-        for place, loss, values in ((0, self.loss, forecast), (2, LOSSES["mse"], forecast.clamp(0, 1))):
-            self._sums[place] += loss.total(values, truth, valid)
-            self._sums[place + 1] += loss.count(values, valid)
+        if conditions.known is not None:
+            known = conditions.known[:, context:]
+            valid = known if valid is None else valid & known
+        if self.model.noise:
+            members = forecast_members(
+                self.model, past, self.clips.horizon, self.recipe.members, conditions=conditions,
+                samples=cast(Tensor, batch["index"]), seed=self.seed,
+            )  # fmt: skip
+            forecast = ensemble_mean(members, self.clips.scaling)
+        else:
+            members = forecast = self.model.continue_past(past, self.clips.horizon, conditions.rows)
+        weights = rate_weights(self.clips.scaling.unscale(truth)) if self.loss.by_rate else None
+        values = forecast.clamp(0, 1)
+        self._sums[0] += self.loss.total(members, truth, valid, weights)
+        self._sums[1] += self.loss.count(members, valid)
+        self._sums[2] += LOSSES["mse"].total(values, truth, valid, None)
+        self._sums[3] += LOSSES["mse"].count(values, valid)
+        if self.select:
+            self.select.add(Compared(forecast, truth, valid, self.clips.scaling.unscale))
         self._frame = truth[0, 0].numel()
         if batch_idx == 0:
             self._show(frames[0], forecast[0])
@@ -192,6 +250,8 @@ class ForecastTask(lightning.LightningModule):
         self.log("epoch", float(self._passes))
         self.log("validation_loss", loss)
         self.log("validation_mse", squared * self._frame, prog_bar=True)
+        if self.select:
+            self.log(f"validation_{self.select.name}", self.select.value(self.trainer.strategy), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and, where the recipe has one, the schedule by steps."""
@@ -208,6 +268,45 @@ class ForecastTask(lightning.LightningModule):
     def _fused(self) -> bool:
         # A gradient scaler (16-bit) unscales before clipping, which the fused form cannot.
         return not str(self.trainer.precision).startswith("16") and self.device.type in ("cpu", "cuda")
+
+
+class SelectedScore:
+    """One score of the validation clips, pooled over lead times, by which weights are chosen.
+
+    Args:
+        name: of a score, such as "csi_2"; thresholds that are not usual ones are taken from the name.
+        clips: the facts of the clips.
+
+    Raises:
+        UnknownNameError: no family that suits the unit has such a score.
+    """
+
+    def __init__(self, name: str, clips: ClipSpec) -> None:
+        families = score_families(clips.unit)
+        known = {score: family for family in families.values() for score in family.info()}
+        if name not in known:
+            raise UnknownNameError(f"score of {clips.unit}", name, known)
+        self.name, self.family = name, known[name]
+        self.best = self.family.info()[name].best
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.counts: Counts = {}
+
+    def add(self, pair: Compared) -> None:
+        """Add a batch."""
+        counts = self.family.counts(pair)
+        self.counts = add_counts(self.counts, {name: values.sum().double() for name, values in counts.items()})
+
+    def value(self, strategy: Any) -> Tensor:
+        """Return the score of all processes together, NaN where it is undefined."""
+        counts = {name: strategy.reduce(values, reduce_op="sum") for name, values in self.counts.items()}
+        return cast(Tensor, self.family.scores(counts)[self.name]).float()
+
+    def cost(self, value: float) -> float:
+        """Return a number that is the lower the better the score is."""
+        return {"low": value, "high": -value, "one": abs(value - 1)}[self.best]
 
 
 def _adam(model: nn.Module, recipe: Training, fused: bool) -> torch.optim.Optimizer:

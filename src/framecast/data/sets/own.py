@@ -29,6 +29,7 @@ from tqdm import tqdm
 from framecast.data.cache import kept_index
 from framecast.data.catalogue import describe_files, open_parts
 from framecast.data.clips import SPLITS, ClipData, ClipSet, ClipSpec, Split, check_lengths
+from framecast.data.covariates import HOUR, fit_covariates, open_covariates
 from framecast.data.formats.pysteps import PREFIX
 from framecast.data.formats.times import snap_times, step_statistics
 from framecast.data.grid import Grid
@@ -131,6 +132,7 @@ def open_own(
     product: str | None = None,
     reader: str | None = None,
     reader_options: Mapping[str, Any] | None = None,
+    covariates: Mapping[str, Any] | None = None,
 ) -> ClipData:
     """Open frames of your own.
 
@@ -162,6 +164,9 @@ def open_own(
         product: which of several products in a folder of radar files, such as "RATE".
         reader: an importer of pysteps, such as "pysteps:bom_rf3", for files that are not known by their names.
         reader_options: arguments of that importer.
+        covariates: channels for the model to see and not to forecast: name -> path of files on the same grid and with
+            the same times, or {"path": ..., "known": "past" or "future", "variable": ...}; "hour" -> true for the time
+            of day. See ``data/covariates.py``.
 
     Raises:
         DatasetNotFoundError: there is nothing at the path, or nothing that can be read.
@@ -191,15 +196,22 @@ def open_own(
     if not len(windows["train"]):
         raise DataError(_too_short(path, train, length, step, seconds))
     chosen = _scaling(scaling, train, path, notes)
-    splits: dict[Split, ClipSet] = {
-        split: WindowedClips(share.source, windows[split], chosen) for split, share in share_of.items()
-    }
     source = train.source
+    rows = None
+    if covariates:
+        if HOUR in covariates and source.times is None:
+            raise OptionError(f"covariate hour needs time stamps and {source.where} has none: leave it out")
+        rows = open_covariates(covariates, source.shape, source.georeference, Grid(box) if box else None, context)
+        numbers = np.unique(windows["train"])
+        rows = fit_covariates(rows, None if source.times is None else source.times[numbers], numbers)
+    splits: dict[Split, ClipSet] = {
+        split: WindowedClips(share.source, windows[split], chosen, covariates=rows) for split, share in share_of.items()
+    }
     pace = seconds if seconds is not None else source.interval
     frames, height, width = source.shape
     spec = ClipSpec(
         height, width, frames, context, horizon, source.unit, chosen, None if pace is None else float(pace * step),
-        Grid(box) if box else None, source.georeference, source.product,
+        Grid(box) if box else None, source.georeference, source.product, rows.facts if rows else (),
     )  # fmt: skip
     return ClipData("own", {}, spec, splits, notes)
 

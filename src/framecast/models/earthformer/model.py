@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from framecast.errors import OptionError, UnknownNameError, check_count
+from framecast.models.conditions import block_width
 from framecast.models.earthformer.attention import Cuboid, Settings, Shape, check_choice, stretch
 from framecast.models.earthformer.blocks import (
     GROUPS,
@@ -219,6 +220,7 @@ class Earthformer(OneShotForecaster):
         separate_vectors: bool = False,
         vector_self_attention: bool = False,
         vector_ffn: bool = False,
+        extra: int = 0,
     ) -> None:
         super().__init__()
         settings = Settings(
@@ -287,7 +289,11 @@ class Earthformer(OneShotForecaster):
         if queries == "positions":
             self.queries = PositionEmbedding(units, (horizon, *shapes[-1][1:]), positions)
         self.query = nn.Linear(units, units)
-        self.entry, self.exit, width = nn.Sequential(), nn.ModuleList(), in_channels
+        self.entry, self.exit, width = (
+            nn.Sequential(),
+            nn.ModuleList(),
+            block_width(in_channels, extra, context, horizon),
+        )
         for stage in stages:
             self.entry.append(Shrink(width, stage, padding))
             width = stage.units

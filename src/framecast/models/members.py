@@ -1,0 +1,110 @@
+"""Members of an ensemble: forecasts of one past that differ by a few random numbers each.
+
+A model with ``noise=E`` sees E numbers beside the frames, drawn from a normal distribution once for each member and the
+same at all places and times of its forecast. So a member is a whole possible future, as sharp as the model can make it,
+and not a field of independent pixels. The numbers follow from (seed, epoch, sample, member) by a hash: the same seed
+gives the same members, on any device and in batches of any size.
+
+Reference: Lang et al., "AIFS-CRPS: Ensemble forecasting using a model trained with a loss function based on the
+Continuous Ranked Probability Score", 2024, doi:10.48550/arXiv.2412.15832.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from framecast.data.scaling import Scaling
+from framecast.errors import OptionError, check_count
+from framecast.models.conditions import Conditions
+from framecast.models.forecaster import Forecaster
+from framecast.models.sampling import uniform
+
+MOST_PIXELS = 2**18
+"""Pixels of one frame of all members that are forecast together, so that memory stays small."""
+MEMBERS = 16
+"""Members of a forecast where nobody says how many."""
+FORECASTING = 2**31 - 1
+"""The epoch of forecasts, which no training reaches."""
+
+
+def draw_noise(size: int, samples: Tensor, members: int, *, seed: int, epoch: int = FORECASTING) -> Tensor:
+    """Draw normal numbers (B · members, size), those of a sample's members one after another, from a hash.
+
+    Args:
+        size: numbers of a member.
+        samples: (B,) int64 index of each sample; its device is the result's.
+        members: of each sample.
+        seed: of the training or forecast.
+        epoch: of a training, so that a sample meets other members each time.
+    """
+    shape = (len(samples), members, size)
+    numbers = [torch.arange(length, device=samples.device) for length in shape[1:]]
+    keys = [torch.full(shape, key, device=samples.device) for key in (seed, epoch)]
+    keys += [samples[:, None, None].expand(shape), numbers[0][:, None].expand(shape), numbers[1].expand(shape)]
+    # Below the keys of sampling masks, which have one fewer.
+    flat = uniform(torch.stack(keys)).clamp(min=2.0**-53)
+    return (math.sqrt(2) * torch.erfinv(2 * flat - 1)).flatten(0, 1).float()
+
+
+def ensemble_mean(members: Tensor, scaling: Scaling) -> Tensor:
+    """Return the mean (B, T, C, H, W) of members (B, M, T, C, H, W): that of the physical values, as numbers again."""
+    return scaling.scale(scaling.unscale(members).mean(1))
+
+
+def check_members(model: Forecaster, members: int) -> None:
+    """Refuse an impossible number of members.
+
+    Raises:
+        ValueError: below two, or of a model that has no noise to tell them apart.
+    """
+    check_count("members", members, least=2)
+    if not model.noise:
+        name = model.spec.name if model.spec else type(model).__name__
+        raise OptionError(
+            f"members is {members} and {name} was trained as a single forecast, all of whose members would be equal: "
+            "train it with model_options noise=4, or leave members out"
+        )
+
+
+def forecast_members(
+    model: Forecaster,
+    past: Tensor,
+    horizon: int,
+    members: int,
+    *,
+    samples: Tensor,
+    seed: int = 0,
+    conditions: Conditions | None = None,
+) -> Tensor:
+    """Forecast (B, members, horizon, C, H, W) from the past (B, T, C, H, W), few at a time.
+
+    Args:
+        model: a forecaster with noise.
+        past: NaN is no data, and taken as 0.
+        horizon: frames to forecast.
+        members: of each clip.
+        samples: (B,) numbers of the clips, so that each has members of its own.
+        seed: another one gives other members.
+        conditions: what the model sees beside the frames; None for what that is without covariates.
+
+    Raises:
+        ValueError: fewer than two members, or what ``forward`` refuses.
+    """
+    check_members(model, members)
+    noise = draw_noise(model.noise, samples.to(past.device), members, seed=seed)
+    noise = noise.reshape(len(past), members, -1)
+    together = max(1, MOST_PIXELS // (past.shape[-1] * past.shape[-2]))
+    conditions = model.conditions(past, horizon) if conditions is None else conditions
+    forecasts = []
+    for number in range(len(past)):
+        rows = None if conditions.rows is None else conditions.rows[number : number + 1]
+        parts = []
+        for some in torch.split(noise[number], together):
+            member_rows = model.with_noise(rows, some)
+            clips = past[number : number + 1].expand(len(some), -1, -1, -1, -1)
+            parts.append(model.continue_past(clips, horizon, member_rows))
+        forecasts.append(torch.cat(parts))
+    return torch.stack(forecasts)

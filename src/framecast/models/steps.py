@@ -1,0 +1,109 @@
+"""STEPS, the ensemble of extrapolations that others are compared with: its members are as rough as rain.
+
+The last frame is split into scales. Each goes on as an autoregression of its own, so that small scales are forgotten
+first and are replaced by noise with the spectrum of rain, while all of it moves along. It is that of ``pysteps`` (extra
+``nowcast``); the motion is that of the extrapolation baseline, and is not perturbed.
+
+References: Bowler, Pierce and Seed, "STEPS: A probabilistic precipitation forecasting scheme which merges an
+extrapolation nowcast with downscaled NWP", QJRMS 132, 2006, doi:10.1256/qj.04.100. Pulkkinen et al., Geosci. Model
+Dev. 12, 2019, doi:10.5194/gmd-12-4185-2019.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import math
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from framecast.data.scaling import Scaling
+from framecast.models.baselines import Baseline
+from framecast.models.extrapolation import DRY_DECIBELS, LEAST_RAIN, MOTION_FRAMES, Motions, extrapolate
+
+MEMBERS = 16
+LEVELS = 6
+ORDER = 2
+LEAST_WET = 0.01
+"""Share of wet pixels, of those with data, below which there is too little rain to take the spectrum of."""
+
+
+class Steps(Baseline):
+    """Forecasts an ensemble of rain rates in mm/h; a clip too dry for it gets extrapolation, with equal members."""
+
+    frames = MOTION_FRAMES
+    extrapolates = True
+    members = MEMBERS
+
+    def __init__(self, scaling: Scaling) -> None:
+        super().__init__(scaling)
+        self.motions = Motions("the STEPS baseline")
+        self.fallbacks: int = 0
+
+    def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
+        """Return members (B, M, horizon, C, H, W) of the past (B, T, C, H, W) in [0, 1]."""
+        return self.with_mask(past, horizon, valid)[0]
+
+    def with_mask(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the same, and booleans (B, horizon, 1, H, W), False where it comes from outside or from no data."""
+        moved = extrapolate(self.motions, self.scaling, past, horizon, valid)
+        rates = self.scaling.unscale(past.double())
+        if valid is not None:
+            rates = rates.where(valid, torch.nan)
+        clips = []
+        for number, clip in enumerate(rates):
+            members = self._members(clip.cpu().numpy(), horizon)
+            self.fallbacks += members is None
+            if members is None:
+                clips.append(moved.frames[number].expand(MEMBERS, -1, -1, -1, -1))
+                continue
+            values = torch.from_numpy(members).to(past)
+            # Where the noise has no value, as it comes from outside, stands what the mask leaves out.
+            clips.append(self.scaling.scale(values.nan_to_num(0.0)))
+        return torch.stack(clips), moved.known
+
+    def _grid(self) -> tuple[float, float]:
+        """Return kilometres of a pixel and minutes of a step, by which wet areas may grow; 1 and 5 if unknown."""
+        place = self.clips.georeference if self.clips else None
+        known = place is not None and place.regular and not place.geographic
+        kilometres = place.pixel[0] / 1000 if place is not None and known else 1.0
+        return kilometres, self.clips.interval / 60 if self.clips and self.clips.interval else 5.0
+
+    def _members(self, rates: NDArray[np.float64], horizon: int) -> NDArray[np.float64] | None:
+        """Return rates (M, horizon, C, H, W) of a clip (T, C, H, W), or None where STEPS cannot forecast it."""
+        motion = self.motions(rates[:, 0])
+        if motion is None or len(rates) <= ORDER:
+            return None
+        with contextlib.redirect_stdout(io.StringIO()):
+            from pysteps.nowcasts import steps
+        digest = hashlib.blake2b(rates.tobytes(), digest_size=4).digest()
+        kilometres, minutes = self._grid()
+        levels = max(2, min(LEVELS, int(math.log2(min(rates.shape[-2:]))) - 1))
+        channels = []
+        for channel in range(rates.shape[1]):
+            frames = rates[-ORDER - 1 :, channel]
+            data = np.isfinite(frames[-1])
+            if not data.any() or (frames[-1][data] >= LEAST_RAIN).mean() < LEAST_WET:
+                return None
+            with np.errstate(divide="ignore"):
+                decibels = np.where(frames >= LEAST_RAIN, 10 * np.log10(frames), DRY_DECIBELS)
+            try:
+                with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+                    warnings.simplefilter("ignore")
+                    forecast = steps.forecast(
+                        decibels, motion, horizon, n_ens_members=MEMBERS, n_cascade_levels=levels,
+                        precip_thr=10 * math.log10(LEAST_RAIN), vel_pert_method=None, ar_order=ORDER,
+                        kmperpixel=kilometres, timestep=minutes,
+                        # The same past has the same members, wherever it stands.
+                        seed=int.from_bytes(digest, "big"), num_workers=1,
+                    )  # fmt: skip
+            except (ValueError, IndexError, RuntimeError, np.linalg.LinAlgError):
+                return None
+            members = np.where(forecast > DRY_DECIBELS, 10 ** (forecast / 10), 0.0)
+            channels.append(np.where(members < LEAST_RAIN, 0.0, members))
+        return np.stack(channels, 2)
