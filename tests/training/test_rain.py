@@ -113,7 +113,7 @@ def test_clips_are_drawn_by_what_they_hold() -> None:
     )
     assert (same == 1 / 8).all()
     with pytest.raises(OptionError, match="these are made"):
-        weights_by_content(fc.data("moving-mnist", clips=10)["train"])
+        weights_by_content(fc.data("moving-mnist", clips=15)["train"])
 
 
 def test_a_selected_score_is_that_of_all_clips_together() -> None:
