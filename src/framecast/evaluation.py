@@ -14,8 +14,9 @@ nothing of, as it would have come from outside the map: all are compared where a
 Confidence intervals come from a Poisson bootstrap over clips: replicate r counts clip i w_ri times, w_ri drawn from a
 Poisson distribution of mean 1 by (seed, i) alone. Replicates of counts are sums that grow batch by batch, on any rank
 and in any order, and are the same for all forecasts of an evaluation; no clip's counts need to be stored. Intervals are
-percentiles of the replicates' scores. Clips that overlap in time are not independent draws: their intervals are too
-narrow.
+percentiles of the replicates' scores. Clips that overlap in time are not independent draws, so where clips have times,
+blocks of time of the length of a clip are drawn, each with all clips that begin in it; of fewer than three there is no
+interval. The same replicates give the interval of the difference between the model and each baseline.
 
 Reference: Hanley and MacGibbon, "Creating non-parametric bootstrap samples using Poisson frequencies", Comput.
 Methods Programs Biomed. 83, 2006, doi:10.1016/j.cmpb.2006.04.006.
@@ -41,6 +42,8 @@ from framecast.registry import make_baselines, score_families
 from framecast.scores.family import Compared, Counts, ScoreFamily, add_counts, masked, plain_values, pool_counts
 
 LOW, HIGH = 0.025, 0.975
+LEAST_BLOCKS = 3
+"""Independent clips or blocks of time below which no interval is given: of one, all replicates are alike."""
 
 
 def poisson_weights(clips: Sequence[int], replicates: int, seed: int = 0) -> Tensor:
@@ -109,6 +112,21 @@ class ScoreAccumulator:
             results["per_clip"] = self._per_clip()
         return results
 
+    def difference(self, other: ScoreAccumulator) -> dict[str, Any]:
+        """Return the scores of all lead times minus another forecast's, with 95 % intervals by the same replicates."""
+        difference: dict[str, Any] = {"mean": {}, "interval": {}}
+        for name, family in self.families.items():
+            pairs = [
+                [family.scores(pool_counts(one, -1)) for one in (mine.counts[name], mine.replicates[name])]
+                for mine in (self, other)
+            ]
+            (scores, replicates), (its, its_replicates) = pairs
+            difference["mean"] |= _plain({key: values - its[key] for key, values in scores.items()})
+            difference["interval"] |= _plain(
+                {key: interval(values - its_replicates[key]) for key, values in replicates.items()}
+            )
+        return difference
+
     def _per_clip(self) -> dict[str, Any]:
         """Return the main scores of each clip, all lead times pooled, in the order of their numbers."""
         order = sorted(range(len(self.clips)), key=self.clips.__getitem__)
@@ -166,6 +184,7 @@ class PartialSums(NamedTuple):
         clips: how many.
         seconds: the model took.
         pixels: that are data, and those of them that no forecast could know.
+        blocks: what is drawn as one for intervals: clips, or blocks of time.
         accumulators: counts by forecast.
         published: counts as the released code takes them.
         fallbacks: clips that a baseline could not treat, by baseline; None for those that treat all.
@@ -177,6 +196,7 @@ class PartialSums(NamedTuple):
     clips: int
     seconds: float
     pixels: tuple[int, int]
+    blocks: set[int]
     accumulators: dict[str, ScoreAccumulator]
     published: PublishedAccumulator
     fallbacks: dict[str, int | None]
@@ -235,6 +255,7 @@ class Evaluation:
         self.clips = 0
         self.seconds = 0.0
         self.pixels = (0, 0)
+        self.blocks: set[int] = set()
         if members is not None:
             check_members(model, members)
         self.members, self.seed = (members or MEMBERS) if model.noise else 0, seed
@@ -279,7 +300,9 @@ class Evaluation:
             total = int(everywhere.sum())
             self.pixels = (self.pixels[0] + total, self.pixels[1] + total - int(truth_valid.sum()))
         clips = torch.as_tensor(batch["index"]).tolist()
-        weights = poisson_weights(clips, self.replicates) if self.replicates else None
+        blocks = self._blocks(batch)
+        self.blocks |= set(blocks)
+        weights = poisson_weights(blocks, self.replicates) if self.replicates else None
         for name, forecast in forecasts.items():
             self.accumulators[name].add(
                 self._compared(forecast, truth, truth_valid), weights, clips if self.per_clip else ()
@@ -290,6 +313,13 @@ class Evaluation:
         if "times" in batch:
             times = batch["times"]
             self.period = _joint_period([self.period, (int(times.min()), int(times.max()))])
+
+    def _blocks(self, batch: Sample) -> list[int]:
+        """Return what is drawn as one of each clip: the block of time it begins in, or itself."""
+        clips: list[int] = torch.as_tensor(batch["index"]).tolist()
+        if "times" not in batch or not self.spec.interval:
+            return clips
+        return (batch["times"][:, 0] // int(self.spec.interval * self.spec.length)).tolist()
 
     def _compared(self, forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Compared:
         """Return what families of scores take of a forecast (B, T, C, H, W), or of members (B, M, T, C, H, W)."""
@@ -349,8 +379,8 @@ class Evaluation:
         """Return the sums so far."""
         fallbacks = {name: baseline.fallbacks for name, baseline in self.baselines.items()}
         return PartialSums(
-            self.clips, self.seconds, self.pixels, self.accumulators, self.published, fallbacks, self.period,
-            self.numbers, self.examples,
+            self.clips, self.seconds, self.pixels, self.blocks, self.accumulators, self.published, fallbacks,
+            self.period, self.numbers, self.examples,
         )  # fmt: skip
 
     def merge(self, parts: Sequence[PartialSums]) -> None:
@@ -358,6 +388,7 @@ class Evaluation:
         first, *more = parts
         self.clips, self.seconds = sum(part.clips for part in parts), sum(part.seconds for part in parts)
         self.pixels = sum(part.pixels[0] for part in parts), sum(part.pixels[1] for part in parts)
+        self.blocks = set().union(*(part.blocks for part in parts))
         self.accumulators, self.published = first.accumulators, first.published
         self.period = _joint_period([part.period for part in parts])
         for other in more:
@@ -376,6 +407,9 @@ class Evaluation:
 
     def results(self) -> dict[str, Any]:
         """Return scores per lead time and of all together, with the counts they come from, as plain values."""
+        if len(self.blocks) < LEAST_BLOCKS:
+            for accumulator in self.accumulators.values():
+                accumulator.replicates = {name: {} for name in self.families}
         results: dict[str, Any] = {
             "protocol": self.protocol,
             "clips": self.clips,
@@ -383,7 +417,8 @@ class Evaluation:
             "horizon": self.spec.horizon,
             "period": list(self.period) if self.period else None,
             "seconds_per_clip": self.seconds / max(1, self.clips),
-            "bootstrap": self.replicates,
+            "bootstrap": self.replicates if len(self.blocks) >= LEAST_BLOCKS else 0,
+            "blocks": len(self.blocks),
             "members": self.members or None,
             "unknown_share": self.pixels[1] / self.pixels[0] if self.pixels[0] else None,
             "scores": {
@@ -395,19 +430,29 @@ class Evaluation:
         for name, baseline in self.baselines.items():
             if baseline.fallbacks is not None:
                 results["forecasts"][name]["fallbacks"] = baseline.fallbacks
+        model = self.accumulators[self.name]
+        results["differences"] = {
+            name: model.difference(self.accumulators[name]) for name in self.baselines if results["bootstrap"]
+        }
         if self.protocol == "as-published":
             results["as_published"] = {self.name: self.published.results()}
         return results
 
     def _notes(self) -> list[str]:
         """Say what enters no score."""
+        notes = []
         total, unknown = self.pixels
-        if not unknown:
-            return []
-        return [
-            f"{unknown / total:.1%} of the pixels with data enter no score of any forecast: what fell there came from "
-            "outside the map, or from where there was no data, so that extrapolation can know nothing of it."
-        ]
+        if unknown:
+            notes.append(
+                f"{unknown / total:.1%} of the pixels with data enter no score of any forecast: what fell there came "
+                "from outside the map, or from where there was no data, so that extrapolation can know nothing of it."
+            )
+        if self.replicates and len(self.blocks) < LEAST_BLOCKS:
+            notes.append(
+                f"There are no intervals: the {self.clips} clips overlap in time or are few, so that there are "
+                f"{len(self.blocks)} independent of {LEAST_BLOCKS} that it takes."
+            )
+        return notes
 
     def example_arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return the example clips: past, truth and each forecast (N, T, C, H, W) in physical units, valid, times."""

@@ -128,6 +128,7 @@ def draw_curves(
     bands: Mapping[str, Sequence[Sequence[float]]] | None = None,
     styles: Mapping[str, LineStyle] | None = None,
     minutes: float | None = None,
+    whole: bool = True,
 ) -> Drawing:
     """Draw named lines (x, y).
 
@@ -141,6 +142,7 @@ def draw_curves(
         bands: name -> shades (low, high).
         styles: of the others, see ``line_styles``; None gives them by their order.
         minutes: where x is in minutes, those between two frames.
+        whole: whether x is told in whole numbers.
     """
     from matplotlib.ticker import MaxNLocator, MultipleLocator
 
@@ -164,8 +166,8 @@ def draw_curves(
     if log:
         axes.set_yscale("log")
     last = max((max(x) for x, _ in lines.values() if len(x)), default=0)
-    whole = MaxNLocator(integer=True)
-    axes.xaxis.set_major_locator(MultipleLocator(minute_step(last, minutes)) if minutes and last else whole)
+    numbers = MaxNLocator(integer=whole)
+    axes.xaxis.set_major_locator(MultipleLocator(minute_step(last, minutes)) if minutes and last else numbers)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if lines:

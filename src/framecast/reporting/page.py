@@ -17,6 +17,7 @@ from framecast.data.units import duration_text
 from framecast.errors import RunNotFoundError, UnknownNameError, check_count
 from framecast.files import write_atomically
 from framecast.reporting.clips import clip_figures, clip_legend, clip_rows, comparison_drawings, time_labels
+from framecast.reporting.diagrams import ensemble_diagrams
 from framecast.reporting.figures import TITLE as RADAR_TITLE
 from framecast.reporting.figures import (
     Drawing,
@@ -105,6 +106,7 @@ def _page(
         suffix = "" if len(groups) == 1 else f", test set {number}"
         clips = clip_rows(runs.names, runs.folders, runs.results, most)
         curves = _lead_curves(runs, scores, suffix)
+        curves |= _diagrams(runs, suffix)
         drawings |= curves | comparison_drawings(clips, runs.results[0], suffix)
         sets.append(
             {
@@ -313,6 +315,14 @@ def _lead_curves(runs: _Runs, scores: Sequence[str] | None, suffix: str) -> dict
             lines, title=title, across=across, up=up, muted=muted, bands=bands, styles=runs.styles, minutes=minutes
         )
     return drawings
+
+
+def _diagrams(runs: _Runs, suffix: str) -> dict[str, Drawing]:
+    """Return the diagrams of ensembles, where there are some."""
+    columns = forecast_columns(runs.names, runs.results, "forecasts")
+    muted = [name for name, (_, model) in columns.items() if not model]
+    forecasts = {name: forecast for name, (forecast, _) in columns.items()}
+    return ensemble_diagrams(forecasts, score_infos(runs.results), muted=muted, styles=runs.styles, suffix=suffix)
 
 
 MINUTES_AHEAD = "lead time (minutes)"
