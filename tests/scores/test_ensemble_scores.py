@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scores.probability import (
     brier_score,
@@ -18,7 +18,9 @@ from scores.probability import (
 
 from framecast.errors import OptionError
 from framecast.scores.ensemble import EnsembleScores, probability_scores
-from framecast.scores.family import Compared, pool_counts
+from framecast.scores.family import Compared, ScoreFamily, pool_counts
+from framecast.scores.image import ImageScores
+from framecast.scores.sharpness import Sharpness
 from framecast.scores.spectrum import SpectrumScores, radial_power, spectrum_of
 
 
@@ -37,7 +39,7 @@ def ensemble(seed: int = 0, members: int = 7, spread: float = 1.0, bias: float =
     return Compared(parts.mean(1), truth, None, identity, parts)
 
 
-def pooled(family: EnsembleScores | SpectrumScores, pair: Compared) -> dict[str, float]:
+def pooled(family: ScoreFamily, pair: Compared) -> dict[str, float]:
     counts = pool_counts(pool_counts(family.counts(pair), 0), -1)
     return {name: value.item() for name, value in family.scores(counts).items()}
 
@@ -51,6 +53,7 @@ def arrays(pair: Compared) -> tuple[xarray.DataArray, xarray.DataArray]:
     )
 
 
+@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 50), st.integers(2, 9), st.floats(0.2, 2), st.floats(-1, 1))
 def test_they_are_those_of_another_library(seed: int, members: int, spread: float, bias: float) -> None:
     pair = ensemble(seed, members, spread, bias, side=8)
@@ -147,6 +150,19 @@ def test_power_tells_blur_at_short_waves() -> None:
     assert pooled(SpectrumScores(), pair)["power_4"] == pytest.approx(1)
     counts = SpectrumScores().counts(pair)
     assert (spectrum_of(counts, "mean")[..., 4:].sum() < spectrum_of(counts, "forecast")[..., 4:].sum()).item()
+
+
+def test_what_is_of_a_member_is_the_mean_over_members() -> None:
+    generator = torch.Generator().manual_seed(4)
+    truth, members = (
+        torch.rand(2, 2, 1, 16, 16, generator=generator),
+        torch.rand(2, 3, 2, 1, 16, 16, generator=generator),
+    )
+    scores = pooled(EnsembleScores("1"), Compared(members.mean(1), truth, None, identity, members))
+    each = [Compared(one, truth, None, identity) for one in members.unbind(1)]
+    for name, family, score in (("member_ssim", ImageScores(), "ssim"), ("member_sharpness", Sharpness(), "sharpness")):
+        expected = sum(pooled(family, one)[score] for one in each) / 3
+        assert scores[name] == pytest.approx(expected, rel=1e-5)
 
 
 def test_options_that_make_no_sense() -> None:

@@ -218,7 +218,9 @@ def test_batches_change_no_interval_and_undefined_replicates_are_left_out() -> N
 
 def test_families_by_unit_name_and_option() -> None:
     for unit in ("1", "mm/h"):
-        assert list(score_families(unit)) == [name for name in SCORES if resolve(SCORES[name]).suits(unit)]
+        suiting = {name: resolve(SCORES[name]) for name in SCORES if resolve(SCORES[name]).suits(unit)}
+        assert list(score_families(unit, ensembles=True)) == list(suiting)
+        assert list(score_families(unit)) == [name for name, kind in suiting.items() if not kind.of_ensembles]
     assert "rain" in score_families("mm/h")
     assert "rain" not in score_families("1")
     family = score_families("1", ["rain"], {"thresholds": [1, 10], "scales": [3]})["rain"]

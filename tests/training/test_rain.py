@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import framecast as fc
@@ -30,6 +30,7 @@ def test_weights_by_rate() -> None:
     assert rate_weights(rates).tolist() == [1, 1, 2, 2, 5, 5, 10, 10, 30, 30]
 
 
+@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 200), st.integers(2, 6))
 def test_the_loss_of_members_lies_between_both_scores(seed: int, members: int) -> None:
     generator = torch.Generator().manual_seed(seed)

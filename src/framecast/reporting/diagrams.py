@@ -86,6 +86,7 @@ def ensemble_diagrams(
     if styles is not None:
         styles = {**dict.fromkeys(spectra, ("#111111", "-")), **styles}
         styles |= {f"{name}, mean": (styles[name][0], ":") for name in ensembles}
+    muted = [*muted, *(f"{name}, mean" for name in muted)]
     draw("Power spectrum", spectra, "waves across the frame", "power", log=True)
     return drawings
 

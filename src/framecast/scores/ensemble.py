@@ -10,6 +10,7 @@ For members x_1 … x_M, a truth y, and an event (a value of at least a threshol
     Brier     = 1/n Σ (k/M - o)²                                           o = 1 where the event was observed, else 0
     slope     of observed frequency on forecast probability k/M, weighted by how often it was forecast; 1 is best
     ROC area  of hit rate over false alarm rate, the event forecast where k/M is at least some probability
+    SSIM and sharpness of a member, in the mean over members: of frames in the model's range, where the mean is blurred
 
 All are sums over the pixels that count, so those of clips, lead times and processes add up. A single forecast is an
 ensemble of one: its CRPS is its mean absolute error.
@@ -31,7 +32,9 @@ from torch import Tensor
 from framecast.errors import OptionError
 from framecast.registry import RAIN_RATE
 from framecast.scores.family import Compared, Counts, ScoreFamily, ScoreInfo, masked
+from framecast.scores.image import image_counts
 from framecast.scores.rain import ROUNDING, THRESHOLDS
+from framecast.scores.sharpness import gradient_energy
 
 
 class EnsembleScores(ScoreFamily):
@@ -74,6 +77,8 @@ class EnsembleScores(ScoreFamily):
             "crps_fair": ScoreInfo(f"fair CRPS{unit}", "low", table, False),
             "spread": ScoreInfo("spread / error", "one", table, True),
             "rank_error": ScoreInfo("rank error", "low", table, False),
+            "member_ssim": ScoreInfo("SSIM of a member", "high", table, False),
+            "member_sharpness": ScoreInfo("sharpness of a member", "one", table, False),
         }
         event = f" {self.unit}" if unit else ""
         for threshold in self.thresholds:
@@ -96,6 +101,7 @@ class EnsembleScores(ScoreFamily):
             **crps_counts(values, truth, in_domain),
             **rank_counts(values, truth, in_domain),
             **probability_counts(values, truth, in_domain, thresholds=self.thresholds),
+            **member_counts(members.float().clamp(0, 1), pair.truth.float(), valid),
         }
 
     def scores(self, counts: Counts) -> dict[str, Tensor]:
@@ -108,6 +114,8 @@ class EnsembleScores(ScoreFamily):
             "crps_fair": error - counts["member_difference_fair"] / pixels,
             "spread": (counts["member_variance"] / counts["mean_squared_error"]).sqrt(),
             "rank_error": (ranks / pixels[..., None] - 1 / ranks.shape[-1]).abs().sum(-1),
+            "member_ssim": counts["member_ssim"] / counts["member_frames"],
+            "member_sharpness": counts["member_energy"] / counts["true_energy"],
         }
         for threshold in self.thresholds:
             forecast = torch.stack([counts[name] for name in _numbered(counts, f"forecast_{threshold:g}_")], -1)
@@ -149,6 +157,17 @@ def rank_counts(members: Tensor, truth: Tensor, in_domain: Tensor) -> Counts:
     steps.scatter_add_(2, below, share).scatter_add_(2, below + equal + 1, -share)
     ranks = steps.cumsum(2)
     return {f"rank_{rank}": ranks[..., rank] for rank in range(count + 1)}
+
+
+def member_counts(members: Tensor, truth: Tensor, valid: Tensor | None) -> Counts:
+    """Return SSIM and gradient energy of members (B, M, T, C, H, W), in the mean over them, (B, T) float64 each."""
+    similar = [image_counts(one, truth, valid) for one in members.unbind(1)]
+    return {
+        "member_ssim": torch.stack([counts["ssim"] for counts in similar]).mean(0),
+        "member_frames": similar[0]["ssim_frames"],
+        "member_energy": torch.stack([gradient_energy(one, valid) for one in members.unbind(1)]).mean(0),
+        "true_energy": gradient_energy(truth, valid),
+    }
 
 
 def probability_counts(members: Tensor, truth: Tensor, in_domain: Tensor, *, thresholds: Sequence[float]) -> Counts:
