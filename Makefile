@@ -33,8 +33,9 @@ $(READY): $(TORCH) pyproject.toml
 	@touch $(READY) $(RUNS)
 
 $(RUNS): $(TORCH) pyproject.toml
-	@echo 'installing the package and what it needs to run: half a minute'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@echo 'installing the package and what it needs to run: a minute'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[nowcast]' \
+	  || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	@$(BIN)/python -m framecast.compute.native
 	@touch $(RUNS)
 

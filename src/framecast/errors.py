@@ -63,6 +63,10 @@ class OutputExistsError(FramecastError, FileExistsError):
     """A file that would be written and is there already."""
 
 
+class OutputPlaceError(FramecastError, OSError):
+    """A place nothing can be written to: read-only, beyond a link that leads nowhere, or of a name that is not text."""
+
+
 class LockedError(FramecastError, OSError):
     """A lock that another process holds; the message names the process."""
 

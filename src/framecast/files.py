@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from framecast.errors import FramecastError, LockedError, OutputExistsError, WeightsError
+from framecast.errors import FramecastError, LockedError, OutputExistsError, OutputPlaceError, WeightsError
 
 try:
     import fcntl
@@ -89,6 +89,41 @@ def _describe_failure(error: OSError, path: Path, placed: bool) -> OSError:
         )
     kept = "; the old file is intact" if path.exists() else ""
     return OSError(error.errno, f"cannot write {path}: {reason}: free space or choose another folder{kept}")
+
+
+def check_place(path: Path) -> None:
+    """Refuse a place where nothing can be written, before there is something to write.
+
+    Raises:
+        OutputPlaceError: its name is not UTF-8, a link in it leads nowhere, or its folder is read-only or a file; the
+            message says which.
+    """
+    check_name(path, OutputPlaceError)
+    for part in (path, *path.parents):
+        if part.is_symlink() and not part.exists():
+            raise OutputPlaceError(
+                f"{part} is a link to {part.readlink()}, which is not there: make that, or remove it"
+            )
+    folder = next((part for part in (path, *path.parents) if part.exists()), Path())
+    if folder != path and not folder.is_dir():
+        raise OutputPlaceError(f"cannot write {path}: {folder} is a file: choose another folder")
+    if not os.access(folder, os.W_OK):
+        raise OutputPlaceError(
+            f"cannot write {path}: {folder.absolute()} is read-only, or not yours: choose another folder"
+        )
+
+
+def check_name(path: Path, kind: type[FramecastError]) -> None:
+    """Refuse a path whose name is not UTF-8, as configurations and indices are.
+
+    Raises:
+        FramecastError: of the kind that is asked for.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise kind(f"the name {shown} is not UTF-8, which configurations are written in: rename it") from None
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:

@@ -85,12 +85,16 @@ def test_rain_and_image_scores_of_all_forecasts(run: Path, results: dict[str, An
     assert results["forecasts"]["extrapolation"]["fallbacks"] == 0
     better, worse = (results["forecasts"][name]["mean"]["csi_2"] for name in ("extrapolation", "persistence"))
     assert better > worse + 0.1
-    low, high = results["forecasts"]["persistence"]["interval"]["mean"]["csi_2"]
-    assert low < worse < high
-    # The mask: 20 x 20 pixels without the last two columns.
-    cells = [results["forecasts"]["persistence"]["counts"][f"{cell}_2"][0]
+    # All clips lie within one stretch of time as long as a clip or two.
+    assert results["blocks"] < 3
+    assert results["bootstrap"] == 0
+    assert not results["forecasts"]["persistence"]["interval"]["mean"]
+    assert any("There are no intervals" in note for note in results["notes"])
+    # The mask: 20 x 20 pixels without the last two columns, and without what would come from outside the map.
+    cells = [sum(results["forecasts"]["persistence"]["counts"][f"{cell}_2"])
              for cell in ("hits", "false_alarms", "misses", "correct_negatives")]  # fmt: skip
-    assert sum(cells) == results["clips"] * 20 * 18
+    assert 0 < results["unknown_share"] < 0.3
+    assert sum(cells) == round(results["clips"] * 2 * 20 * 18 * (1 - results["unknown_share"]))
 
 
 def test_undefined_scores_are_shown_as_such(results: dict[str, Any], run: Path) -> None:

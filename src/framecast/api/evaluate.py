@@ -20,7 +20,7 @@ from framecast.cost.count import model_cost
 from framecast.data.clips import SPLITS, ClipData, ClipSpec, Split
 from framecast.errors import DataError, WorkerLostError, check_count, is_worker_lost
 from framecast.evaluation import Evaluation, Protocol, evaluate_clips
-from framecast.files import sealed_json, write_atomically
+from framecast.files import check_place, sealed_json, write_atomically
 from framecast.models.forecaster import Forecaster
 from framecast.registry import shipped_runs
 from framecast.reporting.results import Scores, score_csv
@@ -100,6 +100,8 @@ def evaluate(
     if limit is not None:
         check_count("limit", limit)
     model, name, model_options, folder = trained = open_trained(run)
+    if out is not None:
+        check_place(Path(out))
     clips = as_trained(run_data(folder, data, data_options), model)
     check_channels(model, clips)
     peers, subset, where = join_peers(), _first(clips, split, limit), own_device(find_device(device))

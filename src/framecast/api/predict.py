@@ -21,7 +21,7 @@ from framecast.data.covariates import open_covariates
 from framecast.data.past import Past, read_past, spec_of_past
 from framecast.data.scaling import MinMax
 from framecast.errors import OptionError, check_count
-from framecast.files import refuse_present
+from framecast.files import check_place, refuse_present
 from framecast.models.forecaster import check_horizon
 from framecast.models.members import MEMBERS, check_members, forecast_members
 from framecast.registry import BASELINES, RAIN_RATE, make_baselines
@@ -129,6 +129,8 @@ def forecast_frames(
     threads: int | None,
 ) -> Forecast:
     """Forecast as ``predict`` does, and return all that is known of the forecast."""
+    if out is not None:
+        check_place(Path(out))
     if out is not None and not overwrite:
         refuse_present([Path(out) / name for name in NAMES])
     where = find_device(device)

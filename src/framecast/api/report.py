@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framecast.files import refuse_present
+from framecast.files import check_place, refuse_present
 from framecast.reporting.page import write_report
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def report(
     """
     if not overwrite:
         refuse_present([Path(out)])
+    check_place(Path(out))
     several: Sequence[Any] = [results] if isinstance(results, str | Path) or hasattr(results, "path") else results
     folders = [Path(getattr(folder, "path", folder)) for folder in several]
     return write_report(folders, Path(out), scores, clips, figures)

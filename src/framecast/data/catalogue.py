@@ -25,6 +25,7 @@ from framecast.data.radar import holds_radar, is_radar, radar_folder
 from framecast.data.sources import FrameSource, ReadOptions
 from framecast.data.units import duration_text
 from framecast.errors import DataError, DatasetNotFoundError, OptionError, UnknownNameError, check_finite
+from framecast.files import check_name
 from framecast.registry import DATASETS, canonical_name, dataset_builder, sequence_endings, sequence_opener
 from framecast.untrusted import check_no_pipe
 
@@ -40,10 +41,13 @@ def open_parts(path: Path, options: ReadOptions) -> list[FrameSource]:
     """
     if not path.exists():
         raise DatasetNotFoundError(f"there is nothing at {path}: check the path")
+    check_name(path, DataError)
     check_no_pipe(path)
     if path.is_file() or is_zarr(path):
         return _of_product(_with_times_of_names([_open_one(path, options)], [path], options), path, options.product)
     inner = [entry for entry in sorted(path.iterdir(), key=natural_order) if not is_stray(entry)]
+    for entry in inner:
+        check_name(entry, DataError)
     if options.reader is None and holds_radar(path):
         options.refuse_all_but((), str(path))
         return [_of_channels(radar_folder(path, options.product, options.skip_damaged), options.channels)]

@@ -35,7 +35,7 @@ from framecast.data.sources import Frame, ReadOptions
 from framecast.data.units import unit_facts
 from framecast.data.zarr_writer import FILL, ArchiveWriter, ConversionPlan, create_archive, import_zarr, packing_for
 from framecast.errors import DataError, MissingExtraError, WorkerLostError, check_count
-from framecast.files import read_sealed, sealed_json, write_atomically
+from framecast.files import check_place, read_sealed, sealed_json, write_atomically
 from framecast.untrusted import reading
 
 BULK = (0.02, 0.98)
@@ -205,12 +205,14 @@ def convert(
         DatasetNotFoundError: there is nothing at the path.
         DataError: nothing can be read, the target was made of other files, or what is to be added does not fit it.
         MissingExtraError: dask, zarr or a reader's package is not installed.
+        OutputPlaceError: nothing can be written there.
     """
     check_count("workers", workers)
     read_options = ReadOptions(
         variable=variable, time=time, axes=axes, channels=channels, size=size, nodata=nodata, unit=unit, product=product
     )
     source, target = Path(source), Path(target)
+    check_place(target)
     part = target.with_name(f"{target.name}.part")
     _restore(target, part)
     works = find_work(source, read_options)

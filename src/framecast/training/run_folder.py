@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from framecast.errors import LockedError, RunExistsError, RunFolderError, RunNotFoundError
-from framecast.files import locked, remove_leftovers, write_atomically
+from framecast.files import check_place, locked, remove_leftovers, write_atomically
 from framecast.models.forecaster import Forecaster
 from framecast.untrusted import check_aliases, reading
 from framecast.weights.saving import save_weights
@@ -65,7 +65,9 @@ class RunFolder:
 
         Raises:
             RunExistsError: it does; the message names the two ways on.
+            OutputPlaceError: nothing can be written there.
         """
+        check_place(self.path)
         if self.path.exists() and (not self.path.is_dir() or self._holds_more_than_a_killed_start()):
             raise RunExistsError(
                 f"{self.path} exists and is never overwritten: continue it with resume=True, or choose another out="
