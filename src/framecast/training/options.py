@@ -42,7 +42,7 @@ class TrainingOptions:
         clip_norm: largest norm of the gradient, 0 for no limit; None takes the model's recipe.
         members: forecasts of each clip that a model with noise makes in a step, for its loss to compare; None takes 4.
         select: the score of the validation clips by which the kept weights are chosen, such as "csi_2" or "ssim"; None
-            takes their MSE.
+            takes their MSE. A model with noise has "crps" too.
         draw: "uniform" takes every clip once in an epoch; "rain" draws as many, each the more often the more its frames
             hold. Validation and test stay as they are.
         ema: keep a moving average of the weights, of which this share stays at each step, such as 0.999: it is what is

@@ -82,7 +82,7 @@ class ForecastTask(lightning.LightningModule):
         self.seed, self.per_epoch, self.total, self.accumulate = seed, per_epoch, total, accumulate
         self.loss, self.recompute, self.augment = LOSSES[recipe.loss], recompute, augment
         self.way, self.example = way or Way(False, False), example
-        self.select = None if select is None else SelectedScore(select, clips)
+        self.select = None if select is None else SelectedScore(select, clips, ensembles=bool(model.noise))
         self._captured: CapturedLoss | None = None
         self._passes, self._began = 0, 0.0
 
@@ -227,7 +227,8 @@ class ForecastTask(lightning.LightningModule):
         self._sums[2] += LOSSES["mse"].total(values, truth, valid, None)
         self._sums[3] += LOSSES["mse"].count(values, valid)
         if self.select:
-            self.select.add(Compared(forecast, truth, valid, self.clips.scaling.unscale))
+            several = members if self.model.noise else None
+            self.select.add(Compared(forecast, truth, valid, self.clips.scaling.unscale, several))
         self._frame = truth[0, 0].numel()
         if batch_idx == 0:
             self._show(frames[0], forecast[0])
@@ -276,13 +277,14 @@ class SelectedScore:
     Args:
         name: of a score, such as "csi_2"; thresholds that are not usual ones are taken from the name.
         clips: the facts of the clips.
+        ensembles: whether the forecasts are ensembles, which have scores of their own.
 
     Raises:
         UnknownNameError: no family that suits the unit has such a score.
     """
 
-    def __init__(self, name: str, clips: ClipSpec) -> None:
-        families = score_families(clips.unit)
+    def __init__(self, name: str, clips: ClipSpec, *, ensembles: bool = False) -> None:
+        families = score_families(clips.unit, ensembles=ensembles)
         known = {score: family for family in families.values() for score in family.info()}
         if name not in known:
             raise UnknownNameError(f"score of {clips.unit}", name, known)
