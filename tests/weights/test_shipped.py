@@ -69,6 +69,7 @@ def test_its_forecasts_of_digits_beat_what_needs_no_training(tmp_path: Path, mon
 
 
 def test_its_forecasts_of_rain_beat_persistence(tmp_path: Path) -> None:
+    pytest.importorskip("pysteps", reason="it adds to rain that pysteps moves on")
     found = fc.evaluate("ms-lstm-knmi", bootstrap=0, examples=1, out=tmp_path, progress=False)["forecasts"]
     ours, persistence = (found[name]["mean"] for name in ("ms-lstm", "persistence"))
     assert ours["mse"] < persistence["mse"]

@@ -45,6 +45,8 @@ def evaluate(
     baselines: list[str] | None = None,
     bootstrap: int = 1000,
     per_clip: bool = False,
+    members: int | None = None,
+    seed: int = 0,
     examples: int = 8,
     out: str | Path | None = None,
     device: str = "auto",
@@ -70,9 +72,12 @@ def evaluate(
         limit: only the first so many clips.
         scores: families of scores, "image" or "rain"; None takes all that suit the data's unit.
         score_options: options of families, such as {"thresholds": [0.5, 2, 5], "scales": [5, 11]} of "rain".
-        baselines: forecasts to compare with; None takes all that suit the unit and are installed.
-        bootstrap: replicates for 95 % confidence intervals over clips; 0 for none.
+        baselines: forecasts to compare with; None takes all that suit the unit, are installed and do not take long;
+            "steps" is an ensemble to ask for.
+        bootstrap: replicates for 95 % confidence intervals over clips, or over blocks of time; 0 for none.
         per_clip: write the main scores of every clip too, for paired comparisons of models.
+        members: of the ensemble that a model with noise forecasts; None takes 16. Their mean is its forecast.
+        seed: of the members.
         examples: clips to keep as pictures for the report.
         out: folder for results.json, results.csv and examples.npz; None writes into the run folder, and for a model
             that comes trained into runs/<its name>. Of a model in memory None writes nothing.
@@ -97,6 +102,7 @@ def evaluate(
     """
     check_count("batch", batch)
     check_count("examples", examples, least=0)
+    check_count("seed", seed, least=0)
     if limit is not None:
         check_count("limit", limit)
     model, name, model_options, folder = trained = open_trained(run)
@@ -113,7 +119,7 @@ def evaluate(
     speed_up(model, compile)
     evaluation = Evaluation(
         model, name, clips.spec, protocol, examples, scores=scores, score_options=score_options, baselines=baselines,
-        bootstrap=bootstrap, per_clip=per_clip, precision=precision,
+        bootstrap=bootstrap, per_clip=per_clip, precision=precision, members=members, seed=seed,
     )  # fmt: skip
     progress = progress and peers.number == 0
     with arithmetic(threads), _explain_lost_workers(workers):

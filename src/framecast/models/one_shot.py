@@ -100,16 +100,17 @@ class OneShotForecaster(Forecaster):
         frames = without_nan(self.fit_size(past)[:, -self.context :])
         if rows is not None:
             rows = resize_rows(rows[:, past.shape[1] - self.context :], frames.shape[-2:])
-        while frames.shape[1] < self.context + horizon:
-            seen = frames[:, -self.context :]
-            frames = torch.cat([frames, self._next_block(seen, rows, frames.shape[1])], 1)
-        return frames[:, self.context : self.context + horizon, :, : past.shape[-2], : past.shape[-1]]
+        forecast = self._next_block(frames, rows, 0)
+        while forecast.shape[1] < horizon:
+            seen = torch.cat([frames, forecast], 1)[:, -self.context :]
+            forecast = torch.cat([forecast, self._next_block(seen, rows, forecast.shape[1])], 1)
+        return forecast[:, :horizon, :, : past.shape[-2], : past.shape[-1]]
 
     def _next_block(self, seen: Tensor, rows: Tensor | None, first: int) -> Tensor:
-        """Forecast the block that begins with frame ``first``, with the rows of all frames, as many as there are."""
+        """Forecast the block that begins so many frames after the past, with the rows of all frames that it sees."""
         if rows is None:
             return self.forecast_block(seen)
-        block_rows = rows[:, first - self.context : first + self.block]
+        block_rows = rows[:, first : first + self.context + self.block]
         forecast = self.forecast_block(torch.cat([seen, rows_of_block(block_rows, self.context, self.block)], 2))
         if self.residual == "none":
             return forecast
