@@ -117,16 +117,11 @@ def _weighed(values: Tensor, weights: Tensor | None) -> Tensor:
 def almost_fair_crps(
     forecast: Tensor, truth: Tensor, valid: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:
-    """Return Σ w CRPS of members (B, M, T, C, H, W) over all that counts, to be averaged over samples and frames."""
-    members = forecast.shape[1]
-    error = _error(forecast, truth[:, None], None if valid is None else valid[:, None])
-    # Σ_{j≠k} |x_j - x_k| of sorted members: each counts once for each that is below, and is taken off for those above.
-    ranked = error.sort(1).values
-    places = 2 * torch.arange(members, dtype=error.dtype, device=error.device) - (members - 1)
-    differences = 2 * (places[:, None, None, None, None] * ranked).sum(1)
-    fairness = (1 - ALMOST / members) / (2 * members * (members - 1))
-    score = error.abs().mean(1) - fairness * differences
-    return _weighed(score, weights).sum((2, 3, 4)).sum()
+    """Return Σ w CRPS of members (B, M, T, C, H, W) over all that counts, to be averaged over samples and frames.
+
+    A forecast (B, T, C, H, W) is an ensemble of one, whose CRPS is its absolute error.
+    """
+    return _crps(_member_errors(forecast, truth, valid), weights)
 
 
 def pooled_crps(forecast: Tensor, truth: Tensor, valid: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
@@ -134,12 +129,30 @@ def pooled_crps(forecast: Tensor, truth: Tensor, valid: Tensor | None = None, we
 
     A score of pixels alone does not see whether neighbours belong together; what a window gets tells that.
     """
-    error = _error(forecast, truth[:, None], None if valid is None else valid[:, None])
-    total = almost_fair_crps(error, torch.zeros_like(truth), None, weights)
+    error = _member_errors(forecast, truth, valid)
+    total = _crps(error, weights)
     for scale in (4, 16):
-        pooled, pooled_weights = _pooled(error, scale), None if weights is None else _pooled(weights, scale)
-        total = total + scale**2 * almost_fair_crps(pooled, torch.zeros_like(pooled[:, 0]), None, pooled_weights)
+        total = total + scale**2 * _crps(_pooled(error, scale), None if weights is None else _pooled(weights, scale))
     return total
+
+
+def _member_errors(forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the errors (B, M, T, C, H, W) of members, 0 where nothing counts."""
+    members = forecast[:, None] if forecast.ndim == truth.ndim else forecast
+    return _error(members, truth[:, None], None if valid is None else valid[:, None])
+
+
+def _crps(error: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the sum of the score of members whose errors are these."""
+    members = error.shape[1]
+    score = error.abs().mean(1)
+    if members > 1:
+        # Σ_{j≠k} |x_j - x_k| = 2 Σ_j (2 j - (M - 1)) x_(j), of the members in their order.
+        ranked = error.sort(1).values
+        places = 2 * torch.arange(members, dtype=error.dtype, device=error.device) - (members - 1)
+        differences = 2 * (places[:, None, None, None, None] * ranked).sum(1)
+        score = score - (1 - ALMOST / members) / (2 * members * (members - 1)) * differences
+    return _weighed(score, weights).sum((2, 3, 4)).sum()
 
 
 def squared_plus_edges(
