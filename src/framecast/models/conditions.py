@@ -36,10 +36,6 @@ class Conditions(NamedTuple):
     rows: Tensor | None = None
     known: Tensor | None = None
 
-    def after(self, count: int) -> Conditions:
-        """Return the rows from a frame on."""
-        return Conditions(*(None if part is None else part[:, count:] for part in self))
-
 
 def block_width(channels: int, extra: int, context: int, block: int) -> int:
     """Return the channels of the input of a one-shot model whose frames come with rows of ``extra`` channels."""

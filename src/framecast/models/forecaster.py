@@ -200,7 +200,7 @@ class Forecaster(nn.Module, ABC):
         motions = Motions("a model with residual='extrapolation'")
         valid = None if not past.isnan().any() else ~past.isnan()
         frames, scaling = without_nan(past), self.clips.scaling
-        rows, known = [torch.zeros_like(frames[:, :first])], [valid_or_all(frames[:, :first])]
+        rows, known = [torch.zeros_like(frames[:, :first])], [torch.ones_like(frames[:, :first, :1], dtype=torch.bool)]
         for end in range(first, frames.shape[1] + 1):
             steps = horizon if end == frames.shape[1] else 1
             moved = extrapolate(motions, scaling, frames[:, :end], steps, None if valid is None else valid[:, :end])
@@ -257,11 +257,6 @@ class Forecaster(nn.Module, ABC):
             raise OptionError("the clip holds no frames: give at least one")
         if not frames.is_floating_point():
             raise OptionError(f"frames are {frames.dtype} and the model needs floating point: scale them to [0, 1]")
-
-
-def valid_or_all(frames: Tensor) -> Tensor:
-    """Return booleans (B, T, 1, H, W), all True, for frames (B, T, C, H, W)."""
-    return torch.ones_like(frames[:, :, :1], dtype=torch.bool)
 
 
 def without_nan(frames: Tensor) -> Tensor:
