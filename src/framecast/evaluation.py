@@ -289,10 +289,11 @@ class Evaluation:
         if frames.device.type != "cpu":
             torch.accelerator.synchronize(frames.device)
         self.seconds += time.perf_counter() - began
-        forecasts = {self.name: own}
+        forecasts, knows = {self.name: own}, {} if known is None else {self.name: known}
         for name, baseline in self.baselines.items():
             forecasts[name], its = baseline.with_mask(past, self.spec.horizon, past_valid)
             if baseline.extrapolates:
+                knows[name] = its
                 known = its if known is None else known & its
         if known is not None and self.protocol == "forecast":
             everywhere = torch.ones_like(truth, dtype=torch.bool) if truth_valid is None else truth_valid
@@ -308,7 +309,7 @@ class Evaluation:
                 self._compared(forecast, truth, truth_valid), weights, clips if self.per_clip else ()
             )
         forecasts = {name: self._single(forecast) for name, forecast in forecasts.items()}
-        self._keep(batch, {"past": past, "truth": truth, **forecasts})
+        self._keep(batch, {"past": past, "truth": truth, **forecasts}, knows)
         self.clips += len(frames)
         if "times" in batch:
             times = batch["times"]
@@ -362,14 +363,16 @@ class Evaluation:
         self.published.add(self._compared(yielded, frames[:, later], None if valid is None else valid[:, later]))
         return yielded[:, context - 1 :], known
 
-    def _keep(self, batch: Sample, examples: Mapping[str, Tensor]) -> None:
-        """Keep the first clips for the report, in physical units, with mask and times."""
+    def _keep(self, batch: Sample, examples: Mapping[str, Tensor], knows: Mapping[str, Tensor]) -> None:
+        """Keep the first clips for the report, in physical units, with mask and times, NaN where one knows nothing."""
         start = self.max_examples - min(self.max_examples, self.clips)
         if not start:
             return
         self.numbers += torch.as_tensor(batch["index"])[:start].tolist()
         for name, frames in examples.items():
             values = self.spec.scaling.unscale(frames[:start].float().clamp(0, 1))
+            if name in knows:
+                values = values.masked_fill(~knows[name][:start], torch.nan)
             self.examples.setdefault(name, []).append(values.cpu())
         for extra in ("valid", "times"):
             if extra in batch:

@@ -140,6 +140,18 @@ def test_what_does_not_fit_is_refused(files: dict[str, Path], tmp_path: Path) ->
         fc.data(tmp_path / "timeless.npy", context=3, horizon=4, covariates={"hour": True})
 
 
+def test_channels_of_a_covariate_have_a_scaling_each(files: dict[str, Path], tmp_path: Path) -> None:
+    number = np.arange(FRAMES, dtype=np.float32)[:, None, None, None] * np.ones((1, 2, SIDE, SIDE), np.float32)
+    np.save(tmp_path / "both.npy", number * np.float32([1, 50])[:, None, None])
+    np.save(tmp_path / "frames.npy", number[:, 0])
+    both = {"path": str(tmp_path / "both.npy"), "axes": "TCHW", "known": "future"}
+    data = fc.data(tmp_path / "frames.npy", context=3, horizon=4, covariates={"both": both})
+    assert [covariate.name for covariate in data.spec.covariates] == ["both:0", "both:1"]
+    rows = data["train"][2]["covariates"]
+    torch.testing.assert_close(rows[:, 0], rows[:, 1])
+    assert 0 < rows[0].mean() < rows[-1].mean() < 1
+
+
 def test_rows_turn_with_the_frames(files: dict[str, Path]) -> None:
     data = opened(files)
     upright, turned = data["train"][0], data.turned()["train"][0]

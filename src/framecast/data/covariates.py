@@ -67,28 +67,28 @@ class CovariateFrames:
         Raises:
             DataError: a covariate lacks a frame; the message names it and its time.
         """
-        channels: dict[str, Tensor] = {}
+        facts: dict[str, list[Covariate]] = {}
         for fact in self.facts:
-            name = fact.name.partition(":")[0]
-            if name not in channels:
-                channels[name] = self._channels(name, fact, times, numbers)
-        return torch.cat(list(channels.values()), 1)
+            facts.setdefault(fact.name.partition(":")[0], []).append(fact)
+        return torch.cat([self._channels(name, several, times, numbers) for name, several in facts.items()], 1)
 
-    def _channels(self, name: str, fact: Covariate, times: Indices | None, numbers: Indices) -> Tensor:
+    def _channels(self, name: str, facts: Sequence[Covariate], times: Indices | None, numbers: Indices) -> Tensor:
         """Return the channels (T, K, H, W) of one covariate."""
-        if fact.known == HOUR:
+        if name == HOUR:
             assert times is not None
             angle = 2 * np.pi * (times % DAY) / DAY
             both = torch.from_numpy(np.stack([np.sin(angle), np.cos(angle)], 1)).float() / 2 + 0.5
             return both[:, :, None, None].expand(-1, -1, *self.size)
         source = self.sources[name]
         steps = np.arange(len(numbers))
-        if fact.known == "past":
+        if facts[0].known == "past":
             steps = np.clip(steps - 1, 0, self.context - 1)
         places = self._places(name, source, times, numbers, steps)
         once, back = np.unique(places, return_inverse=True)
         values = torch.from_numpy(source.read(once)[back])
-        scaled = fact.scaling.scale(values).clamp(0, 1)
+        scaled = torch.stack([fact.scaling.scale(values[:, channel]) for channel, fact in enumerate(facts)], 1).clamp(
+            0, 1
+        )
         return (scaled.flip(-2) if self.turned else scaled).nan_to_num(0.0).float()
 
     def _places(
