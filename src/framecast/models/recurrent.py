@@ -140,7 +140,7 @@ class RecurrentForecaster(Forecaster):
     ) -> Rollout:
         steps = context + horizon - 1
         length = segment_length(steps, recompute)
-        canvas = self._pad(without_nan(clip[:, :context] if truth is None else clip[:, :steps]))
+        canvas = self._pad(clip[:, :context] if truth is None else clip[:, :steps])
         rows = None if rows is None else self._pad(rows)
         layers, memory = self._start(canvas)
         kernels = self._kernels()
