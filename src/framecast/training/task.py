@@ -178,10 +178,7 @@ class ForecastTask(lightning.LightningModule):
         noise = None
         if self.model.noise:
             noise = draw_noise(self.model.noise, samples, self.recipe.members, seed=self.seed, epoch=epoch)
-        with torch.autocast(tensors["frames"].device.type, enabled=False):
-            conditions = self._conditions(
-                tensors["frames"], tensors.get("valid"), tensors.pop("covariates", None), noise
-            )
+        conditions = self._conditions(tensors["frames"], tensors.get("valid"), tensors.pop("covariates", None), noise)
         tensors |= {name: part for name, part in conditions._asdict().items() if part is not None}
         loss = self._captured(tensors) if self._captured else self._batch_loss(**tensors)
         self.log("loss", loss)
