@@ -120,7 +120,7 @@ def test_a_way_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model("convlstm")
     before = set(vars(model))
     apply_way(model, Way(True, True))
-    assert {"_step", "forward", "observe", "forecast"} <= set(vars(model))
+    assert {"_step", "continue_past", "observe", "forecast"} <= set(vars(model))
     undo_way(model)
     assert set(vars(model)) == before
     monkeypatch.setattr(compiling, "can_capture", lambda _: False)

@@ -55,7 +55,7 @@ def test_the_papers_settings(name: str, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_there_are_the_papers_and_ours() -> None:
-    assert {recipe.stem for recipe in RECIPES} == {*PAPER, "moving-mnist-better", "digits", "knmi"}
+    assert {recipe.stem for recipe in RECIPES} == {*PAPER, "moving-mnist-better", "digits", "knmi", "knmi-ensemble"}
 
 
 def test_the_better_recipe_sees_as_many_clips(capsys: pytest.CaptureFixture[str]) -> None:
