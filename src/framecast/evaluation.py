@@ -285,16 +285,16 @@ class Evaluation:
         past_valid, truth_valid = (None, None) if valid is None else (valid[:, :context], valid[:, context:length])
         covariates = batch.get("covariates") if self.model.covariates else None
         began = time.perf_counter()
-        own, known = self._forecast(frames, valid, covariates, batch)
+        forecast, known = self._forecast(frames, valid, covariates, batch)
         if frames.device.type != "cpu":
             torch.accelerator.synchronize(frames.device)
         self.seconds += time.perf_counter() - began
-        forecasts, knows = {self.name: own}, {} if known is None else {self.name: known}
+        forecasts, known_by = {self.name: forecast}, {} if known is None else {self.name: known}
         for name, baseline in self.baselines.items():
-            forecasts[name], its = baseline.with_mask(past, self.spec.horizon, past_valid)
+            forecasts[name], mask = baseline.with_mask(past, self.spec.horizon, past_valid)
             if baseline.extrapolates:
-                knows[name] = its
-                known = its if known is None else known & its
+                known_by[name] = mask
+                known = mask if known is None else known & mask
         if known is not None and self.protocol == "forecast":
             everywhere = torch.ones_like(truth, dtype=torch.bool) if truth_valid is None else truth_valid
             truth_valid = everywhere & known
@@ -304,12 +304,11 @@ class Evaluation:
         blocks = self._blocks(batch)
         self.blocks |= set(blocks)
         weights = poisson_weights(blocks, self.replicates) if self.replicates else None
-        for name, forecast in forecasts.items():
-            self.accumulators[name].add(
-                self._compared(forecast, truth, truth_valid), weights, clips if self.per_clip else ()
-            )
-        forecasts = {name: self._single(forecast) for name, forecast in forecasts.items()}
-        self._keep(batch, {"past": past, "truth": truth, **forecasts}, knows)
+        pairs = {name: self._compared(forecast, truth, truth_valid) for name, forecast in forecasts.items()}
+        for name, pair in pairs.items():
+            self.accumulators[name].add(pair, weights, clips if self.per_clip else ())
+        singles = {name: pair.forecast for name, pair in pairs.items()}
+        self._keep(batch, {"past": past, "truth": truth, **singles}, known_by)
         self.clips += len(frames)
         if "times" in batch:
             times = batch["times"]
@@ -325,10 +324,8 @@ class Evaluation:
     def _compared(self, forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Compared:
         """Return what families of scores take of a forecast (B, T, C, H, W), or of members (B, M, T, C, H, W)."""
         members = forecast if forecast.ndim == 6 else None
-        return Compared(self._single(forecast), truth, valid, self.spec.scaling.unscale, members)
-
-    def _single(self, forecast: Tensor) -> Tensor:
-        return forecast if forecast.ndim == 5 else ensemble_mean(forecast, self.spec.scaling)
+        single = forecast if members is None else ensemble_mean(members, self.spec.scaling)
+        return Compared(single, truth, valid, self.spec.scaling.unscale, members)
 
     def _forecast(
         self, frames: Tensor, valid: Tensor | None, covariates: Tensor | None, batch: Sample
@@ -363,7 +360,7 @@ class Evaluation:
         self.published.add(self._compared(yielded, frames[:, later], None if valid is None else valid[:, later]))
         return yielded[:, context - 1 :], known
 
-    def _keep(self, batch: Sample, examples: Mapping[str, Tensor], knows: Mapping[str, Tensor]) -> None:
+    def _keep(self, batch: Sample, examples: Mapping[str, Tensor], known_by: Mapping[str, Tensor]) -> None:
         """Keep the first clips for the report, in physical units, with mask and times, NaN where one knows nothing."""
         start = self.max_examples - min(self.max_examples, self.clips)
         if not start:
@@ -371,8 +368,8 @@ class Evaluation:
         self.numbers += torch.as_tensor(batch["index"])[:start].tolist()
         for name, frames in examples.items():
             values = self.spec.scaling.unscale(frames[:start].float().clamp(0, 1))
-            if name in knows:
-                values = values.masked_fill(~knows[name][:start], torch.nan)
+            if name in known_by:
+                values = values.masked_fill(~known_by[name][:start], torch.nan)
             self.examples.setdefault(name, []).append(values.cpu())
         for extra in ("valid", "times"):
             if extra in batch:

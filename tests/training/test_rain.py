@@ -77,6 +77,7 @@ def test_losses_that_do_not_suit(tmp_path: Path) -> None:
     refused("compares the members of an ensemble.*noise=4", loss="crps", model_options=small)
     refused("single forecasts.*take crps", loss="mse", model_options={**small, "noise": 2})
     refused("members", members=1, model_options={**small, "noise": 2})
+    refused(r"members is 3 and .* single forecast", members=3, model_options=small)
     refused("score of 1 'csi_2'", select="csi_2", model_options=small)
     refused("way to draw 'heavy'", draw="heavy", model_options=small)
 

@@ -247,8 +247,8 @@ def _by_model(
 def _unknown(known: Tensor | None) -> list[str]:
     """Say which share of a forecast is unknown."""
     unknown = 0.0 if known is None else 1 - float(known.float().mean())
-    told = f"{unknown:.1%} of the forecast is no data, as it would come from outside the map or its data"
-    return [told] if unknown else []
+    note = f"{unknown:.1%} of the forecast is no data, as it would come from outside the map or its data"
+    return [note] if unknown else []
 
 
 def _covariates(model: Forecaster, frames: Any, past: Past, horizon: int, entries: Mapping[str, Any]) -> Tensor | None:

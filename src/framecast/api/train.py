@@ -16,6 +16,7 @@ from framecast.data.catalogue import open_data
 from framecast.data.clips import ClipData, ClipSpec
 from framecast.errors import DataError, OptionError, OutOfMemoryError, RunFolderError, is_out_of_memory
 from framecast.models.forecaster import Forecaster, create_model, fitting_options
+from framecast.models.members import check_members
 from framecast.registry import Training, model_entry
 from framecast.training.distributed import process_count
 from framecast.training.options import TrainingOptions, resumed_options, training_options
@@ -83,6 +84,8 @@ def train(
     check_channels(forecaster, clips)
     if training.init_from:
         _init_from(forecaster, clips, Path(training.init_from))
+    if training.members is not None:
+        check_members(forecaster, training.members)
     forecaster.clips = clips.spec
     recipe = training.recipe(forecaster.recipe())
     config = {
@@ -90,7 +93,12 @@ def train(
         "model_options": plain_options(spec.options),
         "data": clips.name,
         "data_options": plain_options(clips.options),
-        "training": {**asdict(training), **asdict(recipe), "clip_norm": recipe.clip_norm or 0.0},
+        "training": {
+            **asdict(training),
+            **asdict(recipe),
+            "clip_norm": recipe.clip_norm or 0.0,
+            "members": recipe.members if forecaster.noise else None,
+        },
     }
     if resume and folder.config.is_file():
         _check_same(folder, config)

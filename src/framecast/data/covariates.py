@@ -147,13 +147,13 @@ def open_covariates(
     """
     scaled = {fact.name: fact for fact in facts}
     sources: dict[str, FrameSource] = {}
-    opened: list[Covariate] = []
+    channels: list[Covariate] = []
     size = (int(shape[-2]), int(shape[-1]))
     for name, entry in entries.items():
         if name == HOUR:
             if entry is not True:
                 raise OptionError(f"covariate hour is {entry!r} and follows from the time stamps: say hour: true")
-            opened += [Covariate(f"hour:{part}", HOUR) for part in ("sine", "cosine")]
+            channels += [Covariate(f"hour:{part}", HOUR) for part in ("sine", "cosine")]
             continue
         options = {"path": entry} if isinstance(entry, str | Path) else dict(entry or {})
         for option in options:
@@ -177,13 +177,13 @@ def open_covariates(
         for number in range(source.shape[0]):
             label = name if source.shape[0] == 1 else f"{name}:{number}"
             scaling = scaled[label].scaling if label in scaled else MinMax()
-            opened.append(Covariate(label, known, source.unit, scaling))
-    if facts and [fact.name for fact in facts] != [fact.name for fact in opened]:
-        missing = [fact.name for fact in facts if fact.name not in {other.name for other in opened}]
+            channels.append(Covariate(label, known, source.unit, scaling))
+    if facts and [fact.name for fact in facts] != [fact.name for fact in channels]:
+        missing = [fact.name for fact in facts if fact.name not in {other.name for other in channels}]
         hint = f"missing {', '.join(missing)}" if missing else "in another order"
         names = ", ".join(fact.name for fact in facts)
         raise DataError(f"the model was trained with covariates {names} and these are {hint}: give them all")
-    return CovariateFrames(tuple(opened), sources, context, size)
+    return CovariateFrames(tuple(channels), sources, context, size)
 
 
 def fit_covariates(covariates: CovariateFrames, times: Indices | None, numbers: Indices) -> CovariateFrames:
@@ -197,20 +197,20 @@ def fit_covariates(covariates: CovariateFrames, times: Indices | None, numbers: 
     Raises:
         DataError: a covariate lacks a frame of these, or has no data.
     """
-    picked = np.unique(np.linspace(0, len(numbers) - 1, min(len(numbers), MOST_LOOKED_AT)).round().astype(int))
-    fitted = []
+    sample = np.unique(np.linspace(0, len(numbers) - 1, min(len(numbers), MOST_LOOKED_AT)).round().astype(int))
+    facts = []
     for fact in covariates.facts:
         name, _, channel = fact.name.partition(":")
         if fact.known == HOUR:
-            fitted.append(fact)
+            facts.append(fact)
             continue
         source = covariates.sources[name]
-        some_times = None if times is None else times[picked]
-        places = covariates._places(name, source, some_times, numbers[picked], np.arange(len(picked)))
+        some_times = None if times is None else times[sample]
+        places = covariates._places(name, source, some_times, numbers[sample], np.arange(len(sample)))
         values = np.concatenate([source.read(places[i : i + 1])[:, int(channel or 0)] for i in range(len(places))])
         finite = values[np.isfinite(values)]
         if not len(finite):
             raise DataError(f"covariate {name}: {source.where} has no data at all in the training part")
         low, high = float(finite.min()), float(finite.max())
-        fitted.append(replace(fact, scaling=MinMax(low, high if high > low else low + 1)))
-    return replace(covariates, facts=tuple(fitted))
+        facts.append(replace(fact, scaling=MinMax(low, high if high > low else low + 1)))
+    return replace(covariates, facts=tuple(facts))

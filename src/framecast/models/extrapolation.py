@@ -117,8 +117,8 @@ def extrapolate(motions: Motions, scaling: Scaling, past: Tensor, steps: int, va
         valid = valid[:, -MOTION_FRAMES:]
         rates, seen = rates.where(valid, torch.nan), valid[:, -1:].all(2, keepdim=True)
     # One motion per clip: channels are maps of the same rain.
-    found = [motions(clip) for clip in rates[:, :, 0].cpu().numpy()]
-    motion = {number: velocity for number, velocity in enumerate(found) if velocity is not None}
+    velocity_of_clip = [motions(clip) for clip in rates[:, :, 0].cpu().numpy()]
+    motion = {number: velocity for number, velocity in enumerate(velocity_of_clip) if velocity is not None}
     frames = past[:, -1:].repeat(1, steps, 1, 1, 1)
     known = seen.repeat(1, steps, 1, 1, 1)
     if motion:
@@ -129,7 +129,7 @@ def extrapolate(motions: Motions, scaling: Scaling, past: Tensor, steps: int, va
         frames[moving] = scaling.scale(moved[:, :, :-1].to(frames))
         # A pixel that is read from one without data, in part, is not known.
         known[moving] = inside & (moved[:, :, -1:] > 1 - 1e-6)
-    return Extrapolated(frames, known, len(found) - len(motion))
+    return Extrapolated(frames, known, len(past) - len(motion))
 
 
 class Extrapolation(Baseline):

@@ -361,7 +361,8 @@ def create_model(name: str, **options: Any) -> Forecaster:
     network, beside = dict(options), signature_defaults(condition)
     for option in beside:
         beside[option] = network.pop(option, beside[option])
-    model: Forecaster = condition(partial(entry.builder(), **network), **beside)
+    channels = network.get("in_channels", accepted["in_channels"].default)
+    model: Forecaster = condition(partial(entry.builder(), **network), channels, **beside)
     model.spec = ModelSpec(entry.name, dict(options))
     return model
 
@@ -373,12 +374,13 @@ def signature_defaults(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def condition(
-    build: Callable[..., Forecaster], *, residual: str = "none", covariates: int = 0, noise: int = 0
+    build: Callable[..., Forecaster], channels: int, *, residual: str = "none", covariates: int = 0, noise: int = 0
 ) -> Forecaster:
     """Build any model so that it sees more than the frames, see ``models/conditions.py``.
 
     Args:
         build: builds the network; it takes the number of channels beside the frames as ``extra``.
+        channels: of the frames.
         residual: "extrapolation" to add to extrapolated rain, or "none"; needs pysteps and rain rates in mm/h.
         covariates: channels that come with the frames and are not forecast; train takes it from the data.
         noise: numbers drawn for each member of an ensemble; 0 for a model that has no members.
@@ -390,14 +392,9 @@ def condition(
         raise UnknownNameError("residual", residual, RESIDUALS)
     for name, count in {"covariates": covariates, "noise": noise}.items():
         check_count(name, count, least=0)
-    if residual == "none" and not covariates + noise:
-        return build()
-    if residual == "none":
-        model = build(extra=covariates + noise)
-    else:
-        # The extrapolated frame has the channels of the frames, which only the network's options tell.
-        channels = getattr(build, "keywords", {}).get("in_channels", 1)
-        model = build(extra=channels + covariates + noise)
+    extra = covariates + noise + (channels if residual != "none" else 0)
+    model = build(extra=extra) if extra else build()
+    if residual != "none":
         if model.out_channels != channels:
             raise OptionError(
                 f"residual is {residual!r} and the model forecasts {model.out_channels} channels of {channels}: leave "

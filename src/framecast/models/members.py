@@ -44,7 +44,7 @@ def draw_noise(size: int, samples: Tensor, members: int, *, seed: int, epoch: in
     numbers = [torch.arange(length, device=samples.device) for length in shape[1:]]
     keys = [torch.full(shape, key, device=samples.device) for key in (seed, epoch)]
     keys += [samples[:, None, None].expand(shape), numbers[0][:, None].expand(shape), numbers[1].expand(shape)]
-    # Below the keys of sampling masks, which have one fewer.
+    # Five keys, where the masks of sampling have four: so these numbers are others.
     flat = uniform(torch.stack(keys)).clamp(min=2.0**-53)
     return (math.sqrt(2) * torch.erfinv(2 * flat - 1)).flatten(0, 1).float()
 

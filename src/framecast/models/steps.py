@@ -22,28 +22,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from framecast.data.scaling import Scaling
-from framecast.models.baselines import Baseline
-from framecast.models.extrapolation import DRY_DECIBELS, LEAST_RAIN, MOTION_FRAMES, Motions, extrapolate
+from framecast.models.extrapolation import DRY_DECIBELS, LEAST_RAIN, Extrapolation, extrapolate
+from framecast.models.members import MEMBERS
 
-MEMBERS = 16
 LEVELS = 6
 ORDER = 2
 LEAST_WET = 0.01
 """Share of wet pixels, of those with data, below which there is too little rain to take the spectrum of."""
 
 
-class Steps(Baseline):
+class Steps(Extrapolation):
     """Forecasts an ensemble of rain rates in mm/h; a clip too dry for it gets extrapolation, with equal members."""
 
-    frames = MOTION_FRAMES
-    extrapolates = True
     members = MEMBERS
-
-    def __init__(self, scaling: Scaling) -> None:
-        super().__init__(scaling)
-        self.motions = Motions("the STEPS baseline")
-        self.fallbacks: int = 0
 
     def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
         """Return members (B, M, horizon, C, H, W) of the past (B, T, C, H, W) in [0, 1]."""

@@ -37,11 +37,11 @@ def weights_by_content(clips: ClipSet) -> NDArray[np.float64]:
     if not isinstance(clips, WindowedClips):
         raise OptionError("draw='rain' is for clips that are cut from frames; these are made: leave draw out")
     frames, places = np.unique(clips.windows, return_inverse=True)
-    held = np.empty(len(frames))
+    frame_content = np.empty(len(frames))
     for place, number in enumerate(tqdm(frames, desc="how much the clips hold", delay=2, leave=False)):
         numbers = clips.scaling.scale(torch.from_numpy(clips.source.read(np.array([number]))))
-        held[place] = numbers.nan_to_num(0.0).double().mean().item()
-    content = held[places.reshape(clips.windows.shape)].mean(1)
+        frame_content[place] = numbers.nan_to_num(0.0).double().mean().item()
+    content = frame_content[places.reshape(clips.windows.shape)].mean(1)
     equal = np.full(len(clips), 1 / len(clips))
     return equal if not content.any() else DRY_SHARE * equal + (1 - DRY_SHARE) * content / content.sum()
 

@@ -272,7 +272,7 @@ class SelectedScore:
     """One score of the validation clips, pooled over lead times, by which weights are chosen.
 
     Args:
-        name: of a score, such as "csi_2"; thresholds that are not usual ones are taken from the name.
+        name: of a score, such as "csi_2", at the thresholds that ``evaluate`` has without options.
         clips: the facts of the clips.
         ensembles: whether the forecasts are ensembles, which have scores of their own.
 
