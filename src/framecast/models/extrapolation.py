@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import io
 import warnings
+from abc import abstractmethod
 from collections import OrderedDict
 from typing import Any, ClassVar, NamedTuple
 
@@ -132,8 +133,8 @@ def extrapolate(motions: Motions, scaling: Scaling, past: Tensor, steps: int, va
     return Extrapolated(frames, known, len(past) - len(motion))
 
 
-class Extrapolation(Baseline):
-    """Extrapolates rain rates in mm/h; a clip without motion, such as a dry one, gets persistence instead."""
+class MovingRain(Baseline):
+    """A forecast of rain rates in mm/h that moves the last frame along."""
 
     frames = MOTION_FRAMES
     extrapolates = True
@@ -144,11 +145,19 @@ class Extrapolation(Baseline):
         self.fallbacks: int = 0
 
     def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
-        """Return (B, horizon, C, H, W) of the past (B, T, C, H, W) in [0, 1], dry where it comes from outside."""
+        """Return the forecast of the past (B, T, C, H, W) in [0, 1], dry where it comes from outside."""
         return self.with_mask(past, horizon, valid)[0]
 
+    @abstractmethod
     def with_mask(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the same, and booleans (B, horizon, 1, H, W), False where it comes from outside or from no data."""
+
+
+class Extrapolation(MovingRain):
+    """Extrapolates rain; a clip without motion, such as a dry one, gets persistence instead."""
+
+    def with_mask(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return frames (B, horizon, C, H, W) and where they are known, (B, horizon, 1, H, W)."""
         forecast = extrapolate(self.motions, self.scaling, past, horizon, valid)
         self.fallbacks += forecast.still
         return forecast.frames, forecast.known

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from framecast.models.extrapolation import DRY_DECIBELS, LEAST_RAIN, Extrapolation, extrapolate
+from framecast.models.extrapolation import DRY_DECIBELS, LEAST_RAIN, MovingRain, extrapolate
 from framecast.models.members import MEMBERS
 
 LEVELS = 6
@@ -31,17 +31,13 @@ LEAST_WET = 0.01
 """Share of wet pixels, of those with data, below which there is too little rain to take the spectrum of."""
 
 
-class Steps(Extrapolation):
+class Steps(MovingRain):
     """Forecasts an ensemble of rain rates in mm/h; a clip too dry for it gets extrapolation, with equal members."""
 
     members = MEMBERS
 
-    def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:
-        """Return members (B, M, horizon, C, H, W) of the past (B, T, C, H, W) in [0, 1]."""
-        return self.with_mask(past, horizon, valid)[0]
-
     def with_mask(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the same, and booleans (B, horizon, 1, H, W), False where it comes from outside or from no data."""
+        """Return members (B, M, horizon, C, H, W) and where they are known, (B, horizon, 1, H, W)."""
         moved = extrapolate(self.motions, self.scaling, past, horizon, valid)
         rates = self.scaling.unscale(past.double())
         if valid is not None:
