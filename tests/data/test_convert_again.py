@@ -106,39 +106,6 @@ def test_a_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pyt
     np.testing.assert_allclose(values_of(tmp_path / "out.zarr")["rainfall_rate"].values, expected(values), atol=1e-6)
 
 
-def test_a_flipped_bit_in_a_marker_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values, rng = raw(36), np.random.default_rng(0)
-    knmi_folder(tmp_path / "in", values, START)
-    original, work = converting.write_work, []
-
-    def stop(piece: Any) -> Any:
-        if work:
-            raise KeyboardInterrupt
-        work.append(piece)
-        return original(piece)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(converting, "write_work", stop)
-        with pytest.raises(KeyboardInterrupt):
-            converted(tmp_path / "in", tmp_path / "out.zarr")
-    shutil.copytree(tmp_path / "out.zarr.part", tmp_path / "kept")
-    markers = [path for path in sorted((tmp_path / "kept").glob("*/*.json")) if path.parent.suffix != ".zarr"]
-    assert {marker.parent.name for marker in markers} == {"index", "written"}
-    for _ in range(12):
-        shutil.rmtree(tmp_path / "out.zarr.part", ignore_errors=True)
-        shutil.rmtree(tmp_path / "out.zarr", ignore_errors=True)
-        shutil.copytree(tmp_path / "kept", tmp_path / "out.zarr.part")
-        marker = markers[int(rng.integers(len(markers)))].relative_to(tmp_path / "kept")
-        content = bytearray((tmp_path / "kept" / marker).read_bytes())
-        content[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
-        (tmp_path / "out.zarr.part" / marker).write_bytes(content)
-        report = converted(tmp_path / "in", tmp_path / "out.zarr")
-        assert (report.frames, report.unreadable) == (36, [])
-        stored = values_of(tmp_path / "out.zarr")
-        np.testing.assert_allclose(stored["rainfall_rate"].values, expected(values), atol=1e-6)
-        assert (np.diff(stored["time"].values) == np.timedelta64(300, "s")).all()
-
-
 def test_a_file_that_vanishes_between_the_two_readings_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     knmi_folder(tmp_path / "in", raw(6), START)
     original, gone = converting.frames_of, sorted((tmp_path / "in").iterdir())[3]

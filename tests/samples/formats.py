@@ -291,6 +291,12 @@ def _arrays(folder: Path) -> Path:
     return folder / "plain.zarr"
 
 
+def _blosc(folder: Path) -> Path:
+    frames = xr.Dataset({"frames": (("time", "y", "x"), pixels(COUNT))})
+    frames.to_zarr(folder / "blosc.zarr", consolidated=False, zarr_format=2)
+    return folder / "blosc.zarr"
+
+
 def _odim(folder: Path) -> Path:
     return odim_file(folder / "composite.h5", RAW.astype(np.uint16))
 
@@ -320,6 +326,7 @@ FORMATS: dict[str, Format] = {
     "GeoTIFF": Format(_raster("GTiff", "map.tif"), _read_parts),
     "GRIB": Format(_raster("GRIB", "map.grib2"), _read_parts),
     "Zarr": Format(_arrays, read_own),
+    "Zarr 2, Blosc": Format(_blosc, read_own, quick=False),
     "Zarr, converted": Format(_converted, read_own, checksum=True, quick=False),
     "RADOLAN": Format(_radar_file(RADOLAN, bytes), _read_frame),
     "RADOLAN, gzip": Format(_radar_file(f"{RADOLAN}.gz", gzip.compress), _read_frame),

@@ -33,7 +33,7 @@ from torture.runs import (
     wait_for_batch,
 )
 
-GONE_WITHIN = 60
+GONE_WITHIN, NOTICED_WITHIN = 60, 30
 RESTARTS = [*TORCHRUN, "--max-restarts", "3"]
 # The one command of the first start and of every restart.
 AGAIN = [*TRAIN, "--resume"]
@@ -142,6 +142,27 @@ def terminated(folder: Path, times: int) -> Figure:
     return Figure(times - len(broken), times, note, tuple(broken))
 
 
+def launcher_killed(folder: Path, times: int) -> Figure:
+    """SIGKILL torchrun itself; its processes must save and end in time, and a restart must end as if undisturbed."""
+    rng, whole, broken, slowest = np.random.default_rng(10), undisturbed(folder), [], 0.0
+    for trial in range(times):
+        out = folder / f"run-{trial}"
+        process = start(out, AGAIN, TORCHRUN)
+        wait_for_batch(out, int(rng.integers(1, STEPS // 2)), process)
+        wrong = [] if kill(process.pid) else ["torchrun had ended before"]
+        process.wait()
+        began = time.monotonic()
+        left = staying(out, NOTICED_WITHIN)
+        slowest = max(slowest, time.monotonic() - began)
+        wrong += [f"still there: {left}"] if left else []
+        for number in left:
+            kill(number)
+        code = finish(out, AGAIN, TORCHRUN)
+        wrong += [f"exit code {code}: {printed(out)[-3000:]}"] if code else differences(whole, out)
+        broken += [f"trial {trial}: {wrong}"] if wrong else []
+    return Figure(times - len(broken), times, f"the slowest after {slowest:.0f} s", tuple(broken))
+
+
 def order(folder: Path, times: int) -> Figure:
     """Compare what clips a training is shown, in which order, with so many combinations of processes and workers."""
     del folder
@@ -184,6 +205,8 @@ PROMISES = [
             all_gone, long=4, short=0),
     Promise("R9", "SIGTERM to two processes saves and ends both; the resumed run ends as if undisturbed", terminated,
             long=5, short=0),
+    Promise("R9", f"torchrun itself SIGKILLed: its processes save and end within {NOTICED_WITHIN} s, and the resumed "
+            "run ends as if undisturbed", launcher_killed, long=4, short=0),
     Promise("R10", "The same clips in the same order for 1, 2 and 4 processes and 0, 2 and 4 workers", order,
             long=9, short=3),
 ]  # fmt: skip

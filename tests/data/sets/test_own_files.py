@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
+import numcodecs
 import numpy as np
 import pytest
 import torch
@@ -178,6 +179,30 @@ def test_flipped_bytes_of_chunks_are_found(tmp_path: Path) -> None:
         assert clips[0]["frames"].shape == (4, 1, 6, 8)
         with pytest.raises(DataError, match=rf"{name}.*frames from 2 on cannot be read: .*damaged"):
             clips[2]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_chunk_that_is_cut_short_is_no_data(version: Literal[2, 3], named: bool, tmp_path: Path) -> None:
+    """Blosc would unpack the memory behind it."""
+    frames, path = np.random.default_rng(0).integers(0, 256, (8, 32, 32), np.uint8), tmp_path / "a.zarr"
+    codec: Any = zarr.codecs.BloscCodec() if version == 3 else numcodecs.Blosc()
+    array = zarr.create_array(
+        path / "frames" if named else path, shape=frames.shape, chunks=(1, 32, 32), dtype="u1", zarr_format=version,
+        compressors=codec, dimension_names=("time", "y", "x") if named and version == 3 else None,
+        attributes={"_ARRAY_DIMENSIONS": ["time", "y", "x"]} if named and version == 2 else None,
+    )  # fmt: skip
+    array[:] = frames
+    if named:
+        zarr.open_group(path, zarr_format=version)
+    whole = open_own(path, **SHORT)["train"][2]["frames"]
+    assert torch.equal(whole[:, 0] * 255, torch.from_numpy(frames[2:6]).float())
+    chunk = next(file for file in path.rglob("*") if str(file).endswith(("/5.0.0", "/c/5/0/0")))
+    content = chunk.read_bytes()
+    for length in (len(content) * 2 // 3, 20, 16, 3, 0):
+        chunk.write_bytes(content[:length])
+        with pytest.raises(DataError, match=rf"a\.zarr, chunk .* is truncated: it has {length} bytes"):
+            open_own(path, **SHORT)["train"][2]
 
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:

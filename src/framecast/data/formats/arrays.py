@@ -449,18 +449,20 @@ def open_zarr_array(path: Path, options: ReadOptions) -> FrameSource:
     """
     try:
         import zarr
+
+        from framecast.data.formats.zarr_store import CheckedStore
     except ImportError as error:
         raise MissingExtraError("zarr", "geo", "reading Zarr") from error
     options.refuse_all_but(("variable", "time", *ARRAY_OPTIONS), str(path))
     with reading(path, remedy="the Zarr is damaged or of another version"):
-        node = zarr.open(path, mode="r")
+        store = CheckedStore(path)
+        node = zarr.open(store, mode="r")
         if isinstance(node, zarr.Array):
-            return array_source(
-                str(path), partial(zarr.open_array, path, mode="r"), options, node.attrs.asdict(), None, zarr_fill(path)
-            )
+            opener = partial(zarr.open_array, store, mode="r")
+            return array_source(str(path), opener, options, node.attrs.asdict(), None, zarr_fill(path))
         arrays = dict(node.arrays())
     name = choose_variable({key: array.ndim for key, array in arrays.items()}, options, str(path))
-    opener, attributes = partial(zarr.open_array, path / name, mode="r"), arrays[name].attrs.asdict()
+    opener, attributes = partial(zarr.open_array, store, path=name, mode="r"), arrays[name].attrs.asdict()
     times, attributes_of_time = None, dict[str, Any]()
     stamps = _time_name({key: array.shape for key, array in arrays.items()}, options, str(path))
     if stamps:

@@ -89,7 +89,10 @@ def open_dataset(path: Path, group: str = "") -> xarray.Dataset:
             check_seal(path)
             consolidated = (path / ".zmetadata").is_file()
             common |= {"consolidated": consolidated, "group": group or None}
-            return xarray.open_dataset(path, engine="zarr", **common)
+            from framecast.data.formats.zarr_store import CheckedStore
+
+            store: Any = CheckedStore(path)
+            return xarray.open_dataset(store, engine="zarr", **common)
         if is_classic(path):
             return xarray.open_dataset(path, engine="scipy", **common)
         with open_hdf5(path) as file:  # what h5netcdf cannot open, it leaves half open
