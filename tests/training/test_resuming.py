@@ -182,21 +182,26 @@ def test_a_finished_run_is_finished(tmp_path: Path) -> None:
     assert before == after
 
 
-def test_ctrl_c_saves_and_ends_cleanly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_saves_and_ends_cleanly(number: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C in a terminal and SIGTERM of a scheduler reach those that prepare clips too."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "framecast", "train", "--model", "ms-lstm", "--data", "moving-mnist",
                "--out", str(out), "--model_options.hidden", "4", "--model_options.layers", "2",
                "--data_options.size", "16", "--data_options.clips", "60", "--data_options.context", "2",
                "--data_options.horizon", "2", "--steps", "100000", "--log_every", "1",
-               "--progress", "false"]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+               "--workers", "1", "--progress", "false"]  # fmt: skip
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
+    )
     log = out / "log/train.csv"
     deadline = time.monotonic() + 120
     while not (log.exists() and len(log.read_text().splitlines()) > 3) and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
+    assert errors.count("stopping after") == (number == signal.SIGINT)
     assert "--resume" in errors
     assert "Traceback" not in errors
     assert fc.load(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -351,6 +352,7 @@ def training_loaders(
         "num_workers": options.workers,
         "pin_memory": pin,
         "persistent_workers": options.workers > 0,
+        "worker_init_fn": _leave_stopping_to_the_trainer,
     }
     train = DataLoader(
         data["train"], batch_sampler=batches, generator=torch.Generator().manual_seed(options.seed), **common
@@ -373,6 +375,16 @@ def training_loaders(
         **common,
     )
     return train, validation
+
+
+def _leave_stopping_to_the_trainer(worker: int) -> None:
+    """Ignore Ctrl-C and SIGTERM in a process that prepares clips.
+
+    Terminals and schedulers send them to all processes of a group; the trainer, which saves first, ends these itself.
+    """
+    del worker
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _tensorboard(folder: RunFolder) -> Any:
