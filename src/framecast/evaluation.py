@@ -333,9 +333,7 @@ class Evaluation:
         """Return the model's forecast, or its members, and where it can know something."""
         context, horizon = self.spec.context, self.spec.horizon
         past = frames[:, :context]
-        if valid is not None and self.model.residual != "none":
-            past = past.where(valid[:, :context], torch.nan)
-        conditions = self.model.conditions(past, horizon, covariates)
+        conditions = self.model.conditions(past, horizon, covariates, valid=valid)
         known = None if conditions.known is None else conditions.known[:, context:]
         if self.members:
             samples = torch.as_tensor(batch["index"])

@@ -162,7 +162,8 @@ def keeping(folder: Path, times: int) -> Figure:
     for number in range(times):
         score = [np.nan, np.inf, float(rng.random())][number % 3]
         best = min(best, score) if np.isfinite(score) else best
-        keeper.done, trainer.callback_metrics = number + 1, {"validation_mse": torch.tensor(score)}
+        keeper.done = number + 1
+        trainer.callback_metrics = dict.fromkeys(("validation_mse", "validation_cost"), torch.tensor(score))
         keeper.on_validation_end(trainer, task)  # type: ignore[arg-type]
         kept = [state.name for state in run.saved_checkpoints()]
         if kept != [run.checkpoint(k).name for k in range(number + 1, 0, -1)][:KEPT_CHECKPOINTS]:

@@ -188,9 +188,13 @@ def test_minutes_stop_early_but_schedules_follow_steps(tmp_path: Path) -> None:
     assert float(rows(run.path / "log/train.csv")[0]["lr"]) == pytest.approx(3e-4 / 25, rel=1e-3)
 
 
-def test_patience(tmp_path: Path) -> None:
-    run = train(tmp_path / "run", steps=100, lr=1e-12, patience=2, validate_every=2)
-    assert run.batches < 100
+@pytest.mark.parametrize("select", [None, "ssim"])
+def test_patience_is_with_what_is_selected(select: str | None, tmp_path: Path) -> None:
+    run = train(tmp_path / "run", steps=100, lr=3e-3, patience=2, validate_every=2, select=select)
+    costs = [float(row["validation_mse"]) if select is None else -float(row["validation_ssim"])
+             for row in rows(run.path / "log/validation.csv")]  # fmt: skip
+    assert len(costs) < 50
+    assert int(np.argmin(costs)) == len(costs) - 3, "two validations without a better one, and the end"
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))

@@ -222,12 +222,10 @@ def _by_model(
     parts, masks = [], []
     with torch.inference_mode(), autocast(device, precision):
         for numbers in torch.split(torch.arange(len(past.frames)), _batch_size(past)):
-            clips = past.frames[numbers]
-            if past.valid is not None and model.residual != "none":
-                clips = clips.where(past.valid[numbers], torch.nan)
-            clips = clips.to(device)
+            clips = past.frames[numbers].to(device)
+            valid = None if past.valid is None else past.valid[numbers].to(device)
             rows = None if covariates is None else covariates.expand(len(clips), -1, -1, -1, -1).to(device)
-            conditions = model.conditions(clips, steps, rows)
+            conditions = model.conditions(clips, steps, rows, valid=valid)
             if model.noise:
                 part = forecast_members(
                     model, clips, steps, members or MEMBERS, samples=numbers, seed=seed, conditions=conditions

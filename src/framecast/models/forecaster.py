@@ -150,11 +150,22 @@ class Forecaster(nn.Module, ABC):
         """Forecast from the past and the rows of ``conditions``."""
 
     def conditions(
-        self, past: Tensor, horizon: int, covariates: Tensor | None = None, noise: Tensor | None = None
+        self,
+        past: Tensor,
+        horizon: int,
+        covariates: Tensor | None = None,
+        noise: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> Conditions:
-        """Return what the model sees beside the frames; see ``forward`` for the arguments.
+        """Return what the model sees beside the frames.
 
-        With noise of several members for each clip (B · members, E), one clip's after another, there are as many rows.
+        Args:
+            past: as all others of ``forward``.
+            horizon: frames to forecast.
+            covariates: channels that come with the data.
+            noise: of a member of each clip, or of several (B · members, E), one clip's after another; there are as
+                many rows.
+            valid: booleans (B, T or more, 1 or C, H, W), False where the past has no data but a number.
 
         Raises:
             ValueError: covariates of another shape than it needs, or clips whose rain it cannot extrapolate.
@@ -162,7 +173,10 @@ class Forecaster(nn.Module, ABC):
         self.check_frames(past)
         check_horizon(horizon)
         length = past.shape[1] + horizon
-        extrapolated = self.extrapolated(past, horizon) if self.residual != "none" else Conditions()
+        extrapolated = Conditions()
+        if self.residual != "none":
+            seen = past if valid is None else past.where(valid[:, : past.shape[1]], torch.nan)
+            extrapolated = self.extrapolated(seen, horizon)
         parts = [] if extrapolated.rows is None else [extrapolated.rows]
         members = 1 if noise is None else max(1, len(noise) // len(past))
         parts += self._given_rows(past, length, covariates, noise if members == 1 else None)

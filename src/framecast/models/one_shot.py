@@ -74,7 +74,12 @@ class OneShotForecaster(Forecaster):
         return Rollout(self.continue_past(past, horizon, rows), context, None)
 
     def conditions(
-        self, past: Tensor, horizon: int, covariates: Tensor | None = None, noise: Tensor | None = None
+        self,
+        past: Tensor,
+        horizon: int,
+        covariates: Tensor | None = None,
+        noise: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> Conditions:
         """Return what the model sees beside the frames it takes.
 
@@ -93,7 +98,7 @@ class OneShotForecaster(Forecaster):
                 f"this model takes {self.in_channels} channels and gives {self.out_channels}, so it cannot be fed "
                 f"with its own forecasts: ask for horizon={self.block} at most, or create it with equal channels"
             )
-        return super().conditions(past, horizon, covariates, noise)
+        return super().conditions(past, horizon, covariates, noise, valid)
 
     def continue_past(self, past: Tensor, horizon: int, rows: Tensor | None) -> Tensor:
         """Forecast (B, horizon, C', H, W) from the past (B, T, C, H, W) and the rows of ``conditions``."""

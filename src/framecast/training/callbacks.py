@@ -292,9 +292,7 @@ class Checkpointer(lightning.Callback):
         """Keep the weights where they are the best so far, then save the training state."""
         self.validated = self.done
         assert isinstance(pl_module, ForecastTask)
-        score = cost = float(trainer.callback_metrics["validation_mse"])
-        if pl_module.select:
-            cost = pl_module.select.cost(float(trainer.callback_metrics[f"validation_{pl_module.select.name}"]))
+        score, cost = (float(trainer.callback_metrics[f"validation_{name}"]) for name in ("mse", "cost"))
         if math.isfinite(score) and math.isfinite(cost) and cost <= self.best:
             self.best = cost
             if trainer.is_global_zero:

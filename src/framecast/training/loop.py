@@ -305,7 +305,8 @@ def _explained(
 def _trainer(options: TrainingOptions, recipe: Training, folder: RunFolder, interval: int) -> lightning.Trainer:
     callbacks: list[lightning.Callback] = []
     if options.patience:
-        callbacks.append(EarlyStopping("validation_mse", patience=options.patience))
+        # An undefined score is no better one; that a loss is not finite is looked for elsewhere.
+        callbacks.append(EarlyStopping("validation_cost", patience=options.patience, check_finite=False))
     if options.progress:
         callbacks.append(Progress())
     settings: dict[str, Any] = {

@@ -273,7 +273,8 @@ def training_loss(
         known: (B, T, 1, H, W) booleans, False where the model can know nothing.
 
     Raises:
-        OptionError: a shape, context or ``recompute`` that the model cannot take.
+        OptionError: a shape, context or ``recompute`` that the model cannot take, or a loss by rain rates for a model
+            that does not know its clips.
     """
     loss, count = LOSSES[recipe.loss], len(clip)
     members = 1 if rows is None else len(rows) // count
@@ -285,7 +286,9 @@ def training_loss(
     if known is not None:
         mask = known[:, frames] if mask is None else mask & known[:, frames]
     weights = None
-    if loss.by_rate and model.clips is not None:
+    if loss.by_rate:
+        if model.clips is None:
+            raise OptionError(f"loss {recipe.loss} weighs errors by rain rates: set model.clips = data.spec")
         weights = rate_weights(model.clips.scaling.unscale(target))
     forecast = rollout.frames
     if loss.members:

@@ -52,7 +52,7 @@ class TrainingOptions:
         seed: of initial weights, order of the clips and sampling masks.
         validate_every: batches between validations; None validates after each epoch and at the end.
         validate_clips: use only so many clips of the validation split.
-        patience: stop after so many validations without a better one.
+        patience: stop after so many validations without a better one, by the score of ``select``.
         save_every: batches between training checkpoints; None saves after each validation.
         log_every: batches per row of the log.
         init_from: a run folder or weights file to start from (fine-tuning).

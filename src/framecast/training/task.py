@@ -147,10 +147,7 @@ class ForecastTask(lightning.LightningModule):
     ) -> Conditions:
         """Return what the model sees beside the frames (B, T, C, H, W) of whole clips, of which it sees the past."""
         context = self.clips.context
-        past = frames[:, :context]
-        if valid is not None and self.model.residual != "none":
-            past = past.where(valid[:, :context], torch.nan)
-        return self.model.conditions(past, frames.shape[1] - context, covariates, noise)
+        return self.model.conditions(frames[:, :context], frames.shape[1] - context, covariates, noise, valid)
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """Return the loss of one batch: of every forecast the roll-out yields, plus the weighted penalty."""
@@ -241,15 +238,24 @@ class ForecastTask(lightning.LightningModule):
                 add_image("truth over forecast", strip.clamp(0, 1), self.global_step)
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``validation_loss`` and ``validation_mse`` (summed over a frame, averaged over frames and clips)."""
+        """Log ``validation_loss`` and ``validation_mse`` (summed over a frame, averaged over frames and clips).
+
+        ``validation_cost``, which is low for the weights to keep, is logged for the callbacks alone.
+        """
         sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
         assert isinstance(sums, Tensor)
         loss, squared = (sums[::2] / sums[1::2].clamp(min=1)).float()
         self.log("epoch", float(self._passes))
         self.log("validation_loss", loss)
-        self.log("validation_mse", squared * self._frame, prog_bar=True)
+        mse = cost = squared * self._frame
+        self.log("validation_mse", mse, prog_bar=True)
         if self.select:
-            self.log(f"validation_{self.select.name}", self.select.value(self.trainer.strategy), prog_bar=True)
+            score = self.select.value(self.trainer.strategy)
+            cost = self.select.cost(score)
+            self.log(f"validation_{self.select.name}", score, prog_bar=True)
+            if not cost.isfinite() and self.trainer.is_global_zero:
+                log.warning("%s of the validation clips is undefined: no weights are kept by it", self.select.name)
+        self.log("validation_cost", cost, logger=False)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and, where the recipe has one, the schedule by steps."""
@@ -303,7 +309,7 @@ class SelectedScore:
         counts = {name: strategy.reduce(values, reduce_op="sum") for name, values in self.counts.items()}
         return cast(Tensor, self.family.scores(counts)[self.name]).float()
 
-    def cost(self, value: float) -> float:
+    def cost(self, value: Tensor) -> Tensor:
         """Return a number that is the lower the better the score is."""
         return {"low": value, "high": -value, "one": abs(value - 1)}[self.best]
 
