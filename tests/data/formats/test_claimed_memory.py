@@ -138,6 +138,7 @@ MADE: dict[str, Callable[[Path], object]] = {
 }
 # One parser reads both, and what test_sizes gives it is as large; a video that is decoded already is a .npy.
 ALIKE = {"HDF5, fletcher32": "HDF5", "HDF5, fletcher32, older format": "HDF5", "Zarr, converted": "Zarr",
+         "Zarr 2, Blosc": "Zarr",
          "AVI": "video", "MP4": "video", "decoded video": "npy"}  # fmt: skip
 
 
