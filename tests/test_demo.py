@@ -17,7 +17,13 @@ parts = sys.modules[demo.__module__]  # the package has the function under the m
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"DIGIT_CLIPS": 2, "SMALL_STEPS": 2, "SMALL_CLIPS": 2, "SMALL_MODEL": {"hidden": 4}}.items():
+    for name, value in {
+        "DIGIT_CLIPS": 2,
+        "RAIN_MEMBERS": 2,
+        "SMALL_STEPS": 2,
+        "SMALL_CLIPS": 2,
+        "SMALL_MODEL": {"hidden": 4},
+    }.items():
         monkeypatch.setattr(parts, name, value)
 
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from samples.fresh import run_code
 from samples.paths import ROOT
 
 import framecast
@@ -30,7 +31,7 @@ MODULES = [m.name for m in pkgutil.walk_packages(framecast.__path__, "framecast.
 
 @pytest.mark.parametrize(("page", "code", "said"), BLOCKS)
 def test_python_blocks_run_and_say_what_stands_below(page: Path, code: str, said: str, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = run_code(code, tmp_path)
     assert done.returncode == 0, f"{page}:\n{done.stderr}"
     if said:
         assert done.stdout == said, page

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from samples.fresh import run_framecast
 
 import framecast as fc
 from framecast import registry
@@ -150,14 +150,6 @@ models: {ms-leaky: {}}
 """
 
 
-def framecast(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command line in a process of its own, which knows nothing of this one's registry."""
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(
-        [sys.executable, "-m", "framecast", *words], cwd=folder, env=variables, capture_output=True, text=True
-    )
-
-
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
     """A folder with modules of one's own, none of which is installed."""
@@ -171,21 +163,21 @@ def outside(tmp_path: Path) -> Path:
 def test_what_is_registered_outside_works_in_every_verb_and_in_subprocesses(outside: Path) -> None:
     train = ["train", "--model", "ms-leaky", "--data", "noise", "--model_options.hidden", "2",
              "--model_options.layers", "2", "--steps", "2", "--batch", "2", "--progress", "false"]  # fmt: skip
-    lost = framecast(*train, "--out", "run", folder=outside)
+    lost = run_framecast([*train, "--out", "run"], outside)
     assert lost.returncode == 1
     assert "--import MODULE" in lost.stderr
-    done = framecast("--import", "mine.py", *train, "--out", "run", folder=outside)
+    done = run_framecast(["--import", "mine.py", *train, "--out", "run"], outside)
     assert done.returncode == 0, done.stderr
     assert "next: framecast evaluate --import mine.py run" in done.stdout
-    lost = framecast("evaluate", "run", folder=outside)
+    lost = run_framecast(["evaluate", "run"], outside)
     assert "--import MODULE" in lost.stderr
     assert "fetch it again" not in lost.stderr
-    done = framecast("evaluate", "run", "--progress", "false", "--import=mine", folder=outside)
+    done = run_framecast(["evaluate", "run", "--progress", "false", "--import=mine"], outside)
     assert "worst pixel" in done.stdout, done.stderr
-    done = framecast("study", "study.yaml", "--import", "mine.py", folder=outside)
+    done = run_framecast(["study", "study.yaml", "--import", "mine.py"], outside)
     assert "1 trials done" in done.stdout, done.stderr
-    done = framecast("cost", "ms-leaky", "--shape", "4", "1", "8", "8", "--measure", folder=outside,
-                     FRAMECAST_IMPORT="mine")  # fmt: skip
+    measure = ["cost", "ms-leaky", "--shape", "4", "1", "8", "8", "--measure"]
+    done = run_framecast(measure, outside, {"FRAMECAST_IMPORT": "mine"})
     assert "training step" in done.stdout, done.stderr
 
 
@@ -194,7 +186,8 @@ def test_an_installed_plugin_is_found_by_its_entry_point(outside: Path) -> None:
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: own-cells\nVersion: 1\n")
     (facts / "entry_points.txt").write_text("[framecast.plugins]\nmine = mine\nbroken = nowhere\n")
-    done = framecast("models", folder=outside, PYTHONPATH=f"{outside}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    path = f"{outside}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    done = run_framecast(["models"], outside, {"PYTHONPATH": path})
     assert "ms-leaky" in done.stdout
     assert "plugin nowhere cannot be imported" in done.stderr
     assert done.returncode == 0

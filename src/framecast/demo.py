@@ -22,7 +22,7 @@ from framecast.reporting.clips import clip_pictures
 from framecast.reporting.results import Scores, score_table
 
 DIGITS, DIGIT_CLIPS = "ms-lstm-moving-mnist", 32
-RAIN = "ms-lstm-knmi"
+RAIN, RAIN_MEMBERS = "ms-lstm-knmi", 8
 SMALL_DATA = {"size": 32, "context": 5, "horizon": 5, "digits_per_frame": 1}
 SMALL_MODEL: dict[str, Any] = {"hidden": 16}
 SMALL_TRAINING: dict[str, Any] = {
@@ -62,7 +62,7 @@ def demo(
 
     _say(f"2 of {parts}: rain over the Netherlands, 26 August 2010, an hour ahead (KNMI, CC BY 4.0)")
     try:
-        results = evaluate(RAIN, examples=2, out=folder / "rain", **options)
+        results = evaluate(RAIN, members=RAIN_MEMBERS, examples=2, out=folder / "rain", **options)
     except MissingExtraError as error:
         _say(f"Left out, as the model adds to rain that moves on as it did, and {error}")
     else:

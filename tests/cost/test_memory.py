@@ -120,7 +120,7 @@ def base() -> int:
     return measure_base()
 
 
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("name", ["ms-lstm", "simvp", pytest.param("predrnn", marks=pytest.mark.slow)])
 def test_what_fits_is_what_a_real_step_uses(name: str, base: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting_memory, "measure_base", lambda: base)
     shape, mode, options = FITTED[name]

@@ -60,7 +60,7 @@ def test_it_is_small_and_has_a_card(name: str, folder: Path) -> None:
 
 def test_its_forecasts_of_digits_beat_what_needs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = fc.evaluate("ms-lstm-moving-mnist", limit=24, bootstrap=0, examples=1, progress=False)["forecasts"]
+    found = fc.evaluate("ms-lstm-moving-mnist", limit=12, bootstrap=0, examples=1, progress=False)["forecasts"]
     ours = found.pop("ms-lstm")
     assert all(ours["mean"]["mse"] < other["mean"]["mse"] / 1.8 for other in found.values())
     assert ours["mean"]["ssim"] > found["persistence"]["mean"]["ssim"]
@@ -70,7 +70,7 @@ def test_its_forecasts_of_digits_beat_what_needs_no_training(tmp_path: Path, mon
 
 def test_its_forecasts_of_rain_beat_persistence(tmp_path: Path) -> None:
     pytest.importorskip("pysteps", reason="it adds to rain that pysteps moves on")
-    found = fc.evaluate("ms-lstm-knmi", bootstrap=0, examples=1, out=tmp_path, progress=False)["forecasts"]
+    found = fc.evaluate("ms-lstm-knmi", members=4, bootstrap=0, examples=1, out=tmp_path, progress=False)["forecasts"]
     ours, persistence = (found[name]["mean"] for name in ("ms-lstm", "persistence"))
     assert ours["mse"] < persistence["mse"]
     assert ours["csi_0.5"] > persistence["csi_0.5"]
