@@ -244,7 +244,7 @@ class Evaluation:
         per_clip: bool = False,
         precision: str = "32-true",
         members: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         autocast(torch.device("cpu"), precision)  # refuses an unknown one
         if protocol not in PROTOCOLS:
@@ -256,9 +256,8 @@ class Evaluation:
         self.seconds = 0.0
         self.pixels = (0, 0)
         self.blocks: set[int] = set()
-        if members is not None:
-            check_members(model, members)
-        self.members, self.seed = (members or MEMBERS) if model.noise else 0, seed
+        check_members(model, members, seed)
+        self.members, self.seed = (members or MEMBERS) if model.noise else 0, seed or 0
         if self.members and protocol != "forecast":
             raise OptionError("protocol 'as-published' is for single forecasts, and this model makes an ensemble")
         self.period: tuple[int, int] | None = None

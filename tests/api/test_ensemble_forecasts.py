@@ -85,14 +85,16 @@ def test_netcdf_holds_the_ensemble(run: Path, tmp_path: Path) -> None:
 def test_a_single_forecast_has_no_members(clip: Any) -> None:
     model = fc.create_model("convlstm", hidden=4, layers=1)
     model.clips = fc.data("knmi-sample", **RAIN).spec
-    with pytest.raises(OptionError, match=r"single forecast.*noise=4"):
-        fc.predict(model, clip, members=4)
+    options: list[dict[str, Any]] = [{"members": 4}, {"seed": 4}]
+    for option in options:
+        with pytest.raises(OptionError, match=r"is 4.*single forecast.*noise=4"):
+            fc.predict(model, clip, **option)
+        with pytest.raises(OptionError, match="members and seed are for models"):
+            fc.predict("steps", clip["frames"].numpy(), horizon=1, **option)
+        with pytest.raises(OptionError, match=r"is 4.*single forecast.*noise=4"):
+            fc.evaluate(model, data="knmi-sample", data_options=RAIN, progress=False, **option)
     with pytest.raises(OptionError, match="this is a single forecast"):
         fc.predict(model, clip, thresholds=[1.0])
-    with pytest.raises(OptionError, match="members are for models"):
-        fc.predict("steps", clip["frames"].numpy(), horizon=1, members=4)
-    with pytest.raises(OptionError, match=r"single forecast.*noise=4"):
-        fc.evaluate(model, data="knmi-sample", data_options=RAIN, members=4, progress=False)
     with pytest.raises(UnknownNameError, match="crps"):
         fc.train("convlstm", "knmi-sample", out="nowhere", data_options=RAIN, select="crps", progress=False,
                  model_options={"hidden": 4, "layers": 1})  # fmt: skip

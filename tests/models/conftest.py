@@ -7,6 +7,8 @@ from samples.native import WAYS, use
 
 
 @pytest.fixture(params=WAYS)
-def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compute cells by torch alone, and by native code."""
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Compute cells by torch alone, and by native code; return which."""
     use(monkeypatch, request.param)
+    way: str = request.param
+    return way

@@ -46,7 +46,7 @@ def evaluate(
     bootstrap: int = 1000,
     per_clip: bool = False,
     members: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     examples: int = 8,
     out: str | Path | None = None,
     device: str = "auto",
@@ -77,7 +77,7 @@ def evaluate(
         bootstrap: replicates for 95 % confidence intervals over clips, or over blocks of time; 0 for none.
         per_clip: write the main scores of every clip too, for paired comparisons of models.
         members: of the ensemble that a model with noise forecasts; None takes 16. Their mean is its forecast.
-        seed: of the members.
+        seed: of the members; None takes 0.
         examples: clips to keep as pictures for the report.
         out: folder for results.json, results.csv and examples.npz; None writes into the run folder, and for a model
             that comes trained into runs/<its name>. Of a model in memory None writes nothing.
@@ -102,7 +102,6 @@ def evaluate(
     """
     check_count("batch", batch)
     check_count("examples", examples, least=0)
-    check_count("seed", seed, least=0)
     if limit is not None:
         check_count("limit", limit)
     model, name, model_options, folder = trained = open_trained(run)

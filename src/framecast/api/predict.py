@@ -20,7 +20,7 @@ from framecast.compute.precision import autocast
 from framecast.data.covariates import open_covariates
 from framecast.data.past import Past, read_past, spec_of_past
 from framecast.data.scaling import MinMax
-from framecast.errors import OptionError, check_count
+from framecast.errors import OptionError
 from framecast.files import check_place, refuse_present
 from framecast.models.forecaster import check_horizon
 from framecast.models.members import MEMBERS, check_members, forecast_members
@@ -47,7 +47,7 @@ def predict(
     context: int | None = None,
     members: int | None = None,
     thresholds: Sequence[float] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     data_options: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -73,7 +73,7 @@ def predict(
         members: of the ensemble that a model with noise forecasts; None takes 16. Steps has 16.
         thresholds: of probabilities that the members give, in the unit of the frames; None takes 0.5, 2 and 5 for rain
             rates in mm/h.
-        seed: of the members; the same seed gives the same ones.
+        seed: of the members; the same seed gives the same ones, and None takes 0.
         data_options: how the frames are to be read: variable, time, y, x, channel, axes, size, nodata, unit, tolerance,
             select, product, reader, reader_options, covariates; they replace those of the same name that the run was
             trained with.
@@ -101,7 +101,7 @@ def predict(
         MissingExtraError: extrapolation needs a package that is not installed.
         ValueError: ``horizon`` is below 1, or the frames are too small or too few for the model; members of a model
             without noise; a baseline is given no horizon, frames in another unit than its own, or ``precision``,
-            ``compile`` or ``members``, which change nothing.
+            ``compile``, ``members`` or ``seed``, which change nothing.
     """
     forecast = forecast_frames(
         run, frames, horizon=horizon, context=context, members=members, thresholds=thresholds, seed=seed,
@@ -119,7 +119,7 @@ def forecast_frames(
     context: int | None,
     members: int | None,
     thresholds: Sequence[float] | None,
-    seed: int,
+    seed: int | None,
     data_options: Mapping[str, Any] | None,
     out: str | Path | None,
     overwrite: bool,
@@ -135,9 +135,8 @@ def forecast_frames(
         refuse_present([Path(out) / name for name in NAMES])
     where = find_device(device)
     by_baseline = isinstance(run, str) and run in BASELINES and not Path(run).exists()
-    if by_baseline and (precision, compile, members) != ("32-true", "auto", None):
-        raise OptionError(f"precision, compile and members are for models, and {run} has no use for them")
-    check_count("seed", seed, least=0)
+    if by_baseline and (precision, compile, members, seed) != ("32-true", "auto", None, None):
+        raise OptionError(f"precision, compile, members and seed are for models, and {run} has no use for them")
     with arithmetic(threads):
         if by_baseline:
             raw = _by_baseline(run, frames, horizon, context, data_options, where)
@@ -204,14 +203,13 @@ class _RawForecast(NamedTuple):
 
 
 def _by_model(
-    run: Any, frames: Any, horizon: int | None, context: int | None, ensemble: tuple[int | None, int],
+    run: Any, frames: Any, horizon: int | None, context: int | None, ensemble: tuple[int | None, int | None],
     data_options: Mapping[str, Any] | None, device: torch.device, precision: str, compile: Mode,
 ) -> _RawForecast:  # fmt: skip
     """Forecast with a model, of which ``ensemble`` tells members and seed."""
     model, _, _, folder = open_trained(run)
     spec, (members, seed) = model.clips, ensemble
-    if members is not None:
-        check_members(model, members)
+    check_members(model, members, seed)
     reading = read_options(folder, data_options)
     past = read_past(past_of_clip(frames, spec), model.in_channels, spec, reading, context)
     notes = [f"{past.note}{'' if past.valid is None else ', which the model takes as 0'}"] if past.note else []
@@ -228,7 +226,7 @@ def _by_model(
             conditions = model.conditions(clips, steps, rows, valid=valid)
             if model.noise:
                 part = forecast_members(
-                    model, clips, steps, members or MEMBERS, samples=numbers, seed=seed, conditions=conditions
+                    model, clips, steps, members or MEMBERS, samples=numbers, seed=seed or 0, conditions=conditions
                 )
             else:
                 part = model.continue_past(clips, steps, conditions.rows)

@@ -84,8 +84,7 @@ def train(
     check_channels(forecaster, clips)
     if training.init_from:
         _init_from(forecaster, clips, Path(training.init_from))
-    if training.members is not None:
-        check_members(forecaster, training.members)
+    check_members(forecaster, training.members)
     forecaster.clips = clips.spec
     recipe = training.recipe(forecaster.recipe())
     config = {

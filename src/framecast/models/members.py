@@ -54,19 +54,23 @@ def ensemble_mean(members: Tensor, scaling: Scaling) -> Tensor:
     return scaling.scale(scaling.unscale(members).mean(1))
 
 
-def check_members(model: Forecaster, members: int) -> None:
-    """Refuse an impossible number of members.
+def check_members(model: Forecaster, members: int | None, seed: int | None = None) -> None:
+    """Refuse an impossible number of members or seed.
 
     Raises:
-        ValueError: below two, or of a model that has no noise to tell them apart.
+        ValueError: members below two, a negative seed, or either of a model that has no noise to tell members apart.
     """
-    check_count("members", members, least=2)
-    if not model.noise:
-        name = model.spec.name if model.spec else type(model).__name__
-        raise OptionError(
-            f"members is {members} and {name} was trained as a single forecast, all of whose members would be equal: "
-            "train it with model_options noise=4, or leave members out"
-        )
+    if members is not None:
+        check_count("members", members, least=2)
+    if seed is not None:
+        check_count("seed", seed, least=0)
+    for option, value in {"members": members, "seed": seed}.items():
+        if value is not None and not model.noise:
+            name = model.spec.name if model.spec else type(model).__name__
+            raise OptionError(
+                f"{option} is {value} and {name} was trained as a single forecast, of equal members: "
+                f"train it with model_options noise=4, or leave {option} out"
+            )
 
 
 def forecast_members(
