@@ -113,8 +113,12 @@ def test_files_of_a_radar_go_on_in_time(tmp_path: Path, caplog: pytest.LogCaptur
     [
         ("persistence", {}, "say how many frames, such as horizon=12"),
         ("persistence", {"horizon": 0}, "horizon is 0"),
-        ("persistence", {"horizon": 2, "precision": "bf16-mixed"}, "precision, compile, members and seed are for models"),
-        ("persistence", {"horizon": 2, "compile": "step"}, "precision, compile, members and seed are for models"),
+        (
+            "persistence",
+            {"horizon": 2, "precision": "bf16-mixed"},
+            "compile, members and seed are for models",
+        ),
+        ("persistence", {"horizon": 2, "compile": "step"}, "compile, members and seed are for models"),
         ("persistence", {"horizon": 2, "data_options": {"horizon": 3}}, "option of reading"),
         ("extrapolation", {"horizon": 2}, r"is for mm/h and these frames are in '1': if they are mm/h, say so"),
     ],

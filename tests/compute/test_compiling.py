@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from samples.models import CONTEXT, HORIZON, small_clip, small_model
+from samples.models import CONTEXT, HORIZON, pyramids_in_long_form, small_clip, small_model
 
 import framecast as fc
 from framecast.cells import native
@@ -31,7 +31,7 @@ NEEDS_COMPILER = pytest.mark.skipif(
 OF_TORCH = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 
 
-@pytest.mark.parametrize("name", fc.list_models())
+@pytest.mark.parametrize("name", pyramids_in_long_form(fc.list_models()))
 def test_every_step_is_one_graph_of_the_compiler(name: str) -> None:
     model, clip = small_model(name).eval().double(), small_clip()[:, :CONTEXT].double()
     with torch.no_grad():

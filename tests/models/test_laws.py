@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from samples.models import CONTEXT, HORIZON, REACH, RECURRENT, small_clip, small_model
+from samples.models import CONTEXT, HORIZON, REACH, RECURRENT, pyramids_in_long_form, small_clip, small_model
 
 import framecast as fc
 from framecast.models import recurrent
@@ -188,7 +188,7 @@ class FixedHorizon(torch.nn.Module):
         return self.model(past, HORIZON)
 
 
-@every_model
+@pytest.mark.parametrize("name", pyramids_in_long_form(MODELS))
 def test_export_gives_the_same_numbers(name: str, precision: tuple[torch.dtype, float]) -> None:
     dtype, atol = precision
     model, past = FixedHorizon(small_model(name).eval().to(dtype)), small_clip()[:, :CONTEXT].to(dtype)

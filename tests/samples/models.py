@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 import torch
 
 import framecast as fc
@@ -38,3 +40,11 @@ def small_clip(batch: int = 2, height: int = 16, width: int = 16, channels: int 
     """Draw a clip (B, CONTEXT + HORIZON, C, H, W) of numbers in [0, 1)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(batch, CONTEXT + HORIZON, channels, height, width, generator=generator)
+
+
+def pyramids_in_long_form(names: Iterable[str]) -> list[Any]:
+    """Return names of models for a test that takes seconds each: pyramids of other columns only in its long form."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if name.startswith("ms-") and name != "ms-lstm" else name
+        for name in names
+    ]
