@@ -20,13 +20,13 @@ from framecast.reporting.clips import shown_frames
 from framecast.reporting.figures import (
     COLOURS,
     LEGEND_CHARACTERS,
+    Drawing,
     draw_curves,
     draw_grid,
     draw_radar,
     legend_columns,
     minute_step,
     radar_axes,
-    rendered,
     shades,
 )
 from framecast.reporting.page import clear_best, period_text
@@ -261,7 +261,7 @@ def test_when_frames_are() -> None:
 def test_titles_are_escaped() -> None:
     from framecast.reporting.figures import new_figure
 
-    svg = rendered(new_figure(1, 1), '"><script>alert(1)</script>').svg
+    svg = Drawing(new_figure(1, 1), '"><script>alert(1)</script>').svg
     assert "<script" not in svg
 
 

@@ -11,9 +11,10 @@ import math
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +31,42 @@ COLOURS = ("#d6601c", "#20639b", "#3caea3", "#8e44ad", "#c0392b", "#7f8c8d")
 DOTS_PER_INCH = 150
 
 
-class Drawing(NamedTuple):
-    """A figure in two forms: an <svg> element to embed, and a PNG."""
+class Drawing:
+    """A figure in two forms, each made when it is first asked for.
 
-    svg: str
-    png: bytes
+    Args:
+        figure: what is drawn.
+        title: names it for those who cannot see it.
+    """
+
+    def __init__(self, figure: Figure, title: str) -> None:
+        self.figure, self.title = figure, title
+
+    @cached_property
+    def svg(self) -> str:
+        """An <svg> element to embed; words are text, a third of the size of outlines, and equal figures equal files."""
+        from matplotlib import rc_context
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+        name, vector = file_name(self.title), io.StringIO()
+        FigureCanvasSVG(self.figure)
+        lean: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}
+        with rc_context(lean):
+            self.figure.savefig(vector, format="svg", metadata={"Date": None})
+        svg = re.sub(r"\n\s+", "\n", vector.getvalue())
+        # Embedded in one page with others, identifiers of two figures must not meet.
+        svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg[svg.index("<svg") :])
+        return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(self.title)}" ', 1)
+
+    @cached_property
+    def png(self) -> bytes:
+        """A PNG."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        pixels = io.BytesIO()
+        FigureCanvasAgg(self.figure)
+        self.figure.savefig(pixels, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+        return pixels.getvalue()
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -43,28 +75,6 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def rendered(figure: Figure, title: str) -> Drawing:
-    """Return a figure as SVG and PNG; the title names it for those who cannot see it.
-
-    Words in the SVG are text, a third of the size of outlines, and equal figures are equal files.
-    """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    vector, pixels = io.StringIO(), io.BytesIO()
-    FigureCanvasSVG(figure)
-    lean: Any = {"svg.fonttype": "none", "svg.hashsalt": file_name(title), "font.sans-serif": ["DejaVu Sans"]}
-    with rc_context(lean):
-        figure.savefig(vector, format="svg", metadata={"Date": None})
-    FigureCanvasAgg(figure)
-    figure.savefig(pixels, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    svg = re.sub(r"\n\s+", "\n", vector.getvalue())
-    # Embedded in one page with others, identifiers of two figures must not meet.
-    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{file_name(title)}-", svg[svg.index("<svg") :])
-    return Drawing(svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(title)}" ', 1), pixels.getvalue())
 
 
 def file_name(title: str) -> str:
@@ -172,7 +182,7 @@ def draw_curves(
     axes.spines[["top", "right"]].set_visible(False)
     if lines:
         figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
-    return rendered(figure, title)
+    return Drawing(figure, title)
 
 
 # Key in the results, its name, and what the number is divided by to be readable.
@@ -246,7 +256,7 @@ def draw_radar(
     plot.spines["polar"].set_visible(False)
     plot.set_title(f"{TITLE}: outwards is worse", fontsize=11, pad=18)
     figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
-    return rendered(figure, TITLE)
+    return Drawing(figure, TITLE)
 
 
 GAP = 2
@@ -302,7 +312,7 @@ def draw_grid(
     if legend:
         handles = [Patch(facecolor=colour, edgecolor="#8a8f98", label=label) for colour, label in legend]
         figure.legend(handles=handles, loc="outside lower center", ncols=entries, title=unit, frameon=False, fontsize=7)
-    return rendered(figure, title)
+    return Drawing(figure, title)
 
 
 def _sheet(rows: Sequence[PictureRow], columns: int, height: int, width: int) -> Picture:
