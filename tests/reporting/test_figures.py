@@ -74,7 +74,7 @@ def test_the_figures_stand_beside_the_page_and_in_it(runs: list[Path], tmp_path:
     assert 'aria-label="Cost and score"' in page
     assert "|sms-lstm (again) − truth|" in page
     # Of two, each with an axis of its own on which it is the worse, a radar chart says less than the table.
-    assert 'aria-label="Cost and score"' not in fc.report(runs, out=tmp_path / "two.html").read_text()
+    assert 'aria-label="Cost and score"' not in fc.report(runs, out=tmp_path / "two.html", figures=False).read_text()
     for stem in stems:
         assert (tmp_path / "page-figures" / f"{stem}.svg").read_text().startswith("<svg")
         Image.open(tmp_path / "page-figures" / f"{stem}.png").verify()
@@ -98,7 +98,7 @@ def test_curves_of_any_score(runs: list[Path], tmp_path: Path, capsys: pytest.Ca
 def test_results_of_before_costs_were_written(runs: list[Path], tmp_path: Path) -> None:
     old = {key: value for key, value in results(runs[0]).items() if key not in ("macs", "peak_bytes")}
     (tmp_path / "results.json").write_text(json.dumps(old))
-    page = fc.report(tmp_path, out=tmp_path / "page.html", scores=["mse"]).read_text()
+    page = fc.report(tmp_path, out=tmp_path / "page.html", scores=["mse"], figures=False).read_text()
     assert "Cost and score" not in page, "one run has nothing to compare with"
     assert list(radar_axes([old, results(runs[1])])) == ["parameters (M)", "forecast time (ms)", "MSE"]
 
@@ -186,7 +186,8 @@ def test_nothing_is_bold_without_intervals(runs: list[Path], tmp_path: Path) -> 
         for name, found in (("a", first), ("b", second | changes)):
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "results.json").write_text(json.dumps(found))
-        return fc.report([tmp_path / "a", tmp_path / "b"], out=tmp_path / "page.html", overwrite=True).read_text()
+        folders = [tmp_path / "a", tmp_path / "b"]
+        return fc.report(folders, out=tmp_path / "page.html", overwrite=True, figures=False).read_text()
 
     assert page().count('class="best"') == 1
     # Tested on other clips it stands in a table of its own, beside its own baselines.
@@ -219,7 +220,7 @@ def test_a_run_has_one_colour_in_tables_and_figures(runs: list[Path], tmp_path: 
 
 
 def test_baselines_stand_once_for_each_test_set(runs: list[Path], tmp_path: Path) -> None:
-    page = fc.report(runs, out=tmp_path / "page.html").read_text()
+    page = fc.report(runs, out=tmp_path / "page.html", figures=False).read_text()
     assert page.count(">persistence</td>") == page.count("<caption>")
 
 

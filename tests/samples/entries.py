@@ -121,7 +121,7 @@ def _evaluate(run: Path) -> object:
 
 
 def _report(run: Path) -> object:
-    return fc.report(run, out=run / "page.html")
+    return fc.report(run, out=run / "page.html", figures=False)
 
 
 def _convert(path: Path) -> object:
