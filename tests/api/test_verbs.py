@@ -253,7 +253,7 @@ def test_bad_files(run: Path, tmp_path: Path) -> None:
         "text.txt": "ends in .txt",
         "no.gif": "cannot be read as a GIF",
         "zip.npz": "cannot be read",
-        "mixed": "one size",
+        "mixed": r"24x24 \(.*png\).*one size",
         "broken": "cannot be read as a picture",
     }.items():
         with pytest.raises(DataError, match=message):
@@ -295,6 +295,19 @@ def test_weights_of_others(tmp_path: Path) -> None:
     nameless = build_plain(column, hidden=2)
     with pytest.raises(ValueError, match="has no name"):
         fc.save_weights(nameless, tmp_path / "x.safetensors")
+
+
+def test_weights_that_find_no_memory_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors panics, with what no handler of errors catches."""
+    panic = type("PanicException", (BaseException,), {})
+
+    def panicking(*_: Any) -> None:
+        raise panic("PyObject pointer is null")
+
+    monkeypatch.setattr("framecast.weights.saving.save", panicking)
+    with pytest.raises(MemoryError, match="weights cannot be packed"):
+        fc.save_weights(fc.create_model("convlstm", hidden=2, layers=1), tmp_path / "w.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

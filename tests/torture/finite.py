@@ -168,7 +168,7 @@ def poisoned_rank(out: Path, step: int) -> None:
 
 PROMISES = [
     Promise("R7", "NaN or infinity in a loss or gradient ends the training before the weights, running means and "
-            "states; the message names step and clips", raising, long=10, short=4),
+            "states; the message names step and clips", raising, long=10, short=5),
     Promise("R7", "`--on_nonfinite skip` leaves out such steps without a trace, and ends after too many in a row",
             skipping, long=10, short=2),
     Promise("R7", "The command line ends with its exit code and one message, of one process or two", command_line,

@@ -71,7 +71,8 @@ class OneShotForecaster(Forecaster):
         check_clip(clip, context, horizon, truth)
         past = clip[:, :context]
         rows = self.conditions(past, horizon).rows if rows is None else rows
-        return Rollout(self.continue_past(past, horizon, rows), context, None)
+        # A NaN that nothing masks ends a training, and is not taken as no data.
+        return Rollout(self._forecast_blocks(past, horizon, rows), context, None)
 
     def conditions(
         self,
@@ -102,7 +103,10 @@ class OneShotForecaster(Forecaster):
 
     def continue_past(self, past: Tensor, horizon: int, rows: Tensor | None) -> Tensor:
         """Forecast (B, horizon, C', H, W) from the past (B, T, C, H, W) and the rows of ``conditions``."""
-        frames = without_nan(self.fit_size(past)[:, -self.context :])
+        return self._forecast_blocks(without_nan(past), horizon, rows)
+
+    def _forecast_blocks(self, past: Tensor, horizon: int, rows: Tensor | None) -> Tensor:
+        frames = self.fit_size(past)[:, -self.context :]
         if rows is not None:
             rows = resize_rows(rows[:, past.shape[1] - self.context :], frames.shape[-2:])
         forecast = self._next_block(frames, rows, 0)

@@ -186,9 +186,9 @@ def run_training(
             if isinstance(start, Path) and _is_finished(start, folder, total, len(data["validation"])):
                 log.warning("%s is finished: there is nothing to go on with", folder.path)
                 return Run(folder.path, total, True, best_score(folder), len(data["test"]))
-            state = _begin(start, folder, data, model, trainer.is_global_zero)
             failed = None
             try:
+                state = _begin(start, folder, data, model, trainer.is_global_zero)
                 trainer.fit(task, train, validation, ckpt_path=state)
                 if len(validation) and checkpointer.validated != checkpointer.done and not checkpointer.interrupted:
                     trainer.validate(task, validation, verbose=False)

@@ -102,7 +102,21 @@ def save_weights(model: Forecaster, path: str | Path, *, clips: Mapping[str, Any
     text = json.dumps(header, sort_keys=True)
     # One key only: safetensors writes several in random order, and equal weights shall be equal files.
     envelope = {"format": FORMAT, "header": text, "sha256": _digest(text, tensors)}
-    write_atomically(Path(path), save(tensors, {"framecast": json.dumps(envelope, sort_keys=True)}))
+    write_atomically(Path(path), _packed(tensors, {"framecast": json.dumps(envelope, sort_keys=True)}))
+
+
+def _packed(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """Return tensors as safetensors.
+
+    Raises:
+        MemoryError: there is no room for them; the library panics then, past all handlers of errors.
+    """
+    try:
+        return save(dict(tensors), metadata)
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":
+            raise MemoryError(f"weights cannot be packed: {error}") from error
+        raise
 
 
 def load_weights(path: str | Path) -> tuple[Forecaster, dict[str, Any]]:

@@ -78,16 +78,16 @@ class PictureFolder(FrameSource):
         return ["times are those in the names of the pictures; time='none' leaves them out"]
 
     def _check_sizes(self, first: tuple[int, int]) -> None:
-        sizes, failures = {first}, dict[Path, DataError]()
+        sizes, failures = {first: self.files[0]}, dict[Path, DataError]()
         for file in self.files[:: len(self.files) // MOST_HEADERS + 1]:
             try:
-                sizes.add(_opened(file, _facts)[0])
+                sizes.setdefault(_opened(file, _facts)[0], file)
             except DataError as error:
                 failures[file] = error
         if failures:
             raise damaged(failures, self.count) from next(iter(failures.values()))
         if len(sizes) > 1:
-            listing = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
+            listing = ", ".join(f"{height}x{width} ({file})" for (height, width), file in sorted(sizes.items()))
             raise DataError(f"{self.where} holds pictures of {listing}: frames have one size; resize with size=")
 
     def read(self, numbers: Indices) -> Values:
