@@ -253,7 +253,7 @@ def test_bad_files(run: Path, tmp_path: Path) -> None:
         "text.txt": "ends in .txt",
         "no.gif": "cannot be read as a GIF",
         "zip.npz": "cannot be read",
-        "mixed": r"24x24 \(.*png\).*one size",
+        "mixed": r"16x16 \(.*16\.png\), 17x17 \(.*17\.png\): frames have one size",
         "broken": "cannot be read as a picture",
     }.items():
         with pytest.raises(DataError, match=message):

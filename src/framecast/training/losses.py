@@ -13,7 +13,9 @@ which is least, in the mean over many truths, where the members are drawn as the
 could lie anywhere at no cost where all others meet the truth.
 
 References: Shi et al., "Deep Learning for Precipitation Nowcasting: A Benchmark and A New Model", NeurIPS 2017,
-doi:10.48550/arXiv.1706.03458 (weights by rate). Lang et al., AIFS-CRPS, 2024, doi:10.48550/arXiv.2412.15832.
+doi:10.48550/arXiv.1706.03458 (weights by rate). Lang et al., AIFS-CRPS, 2024, doi:10.48550/arXiv.2412.15832. Gneiting
+and Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", JASA 102, 2007,
+doi:10.1198/016214506000001437 (energy score).
 
 One training step without a trainer, so that its cost can be counted and measured: the loss of a batch.
 """
@@ -36,6 +38,7 @@ Total = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
 Count = Callable[[Tensor, Tensor | None], Tensor | int]
 WINDOWS = (4, 8, 16)
 SCALES = (2, 4, 8)
+ENERGY_WINDOWS = (8, 32)
 ALMOST = 0.05
 RATE_STEPS = ((2.0, 1.0), (5.0, 3.0), (10.0, 5.0), (30.0, 20.0))
 """From which rate in mm/h on an error weighs how much more: 1, 2, 5, 10 and 30 in all."""
@@ -136,6 +139,34 @@ def pooled_crps(forecast: Tensor, truth: Tensor, valid: Tensor | None = None, we
     return total
 
 
+def almost_fair_energy(
+    forecast: Tensor, truth: Tensor, valid: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Return the almost fair energy score of members (B, M, T, C, H, W), to be averaged over samples and frames.
+
+        Σ_s s Σ_i (mean_j ‖x_j - y‖ - (1 - ε) / (2 M (M - 1)) Σ_{j≠k} ‖x_j - x_k‖)       windows i of s x s pixels
+
+    The norm is the root mean square over a window. It is the CRPS of many pixels at once, and least where they go
+    together as those of the truth. Where most pixels are black the median of each is black too, and CRPS of pixels
+    leaves that late or never; a window with a digit somewhere has no such median.
+    """
+    error = _member_errors(forecast, truth, valid)
+    members, total = error.shape[1], error.new_zeros(())
+    first, second = torch.triu_indices(members, members, 1, device=error.device)
+    for scale in ENERGY_WINDOWS:
+        score = _norms(error, scale).mean(1)
+        if members > 1:
+            apart = _norms(error[:, first] - error[:, second], scale).sum(1)
+            score = score - (1 - ALMOST / members) / (members * (members - 1)) * apart
+        total = total + scale * _weighed(score, None if weights is None else _pooled(weights, scale)).sum()
+    return total
+
+
+def _norms(values: Tensor, scale: int) -> Tensor:
+    """Return the root mean squares of windows, as means over channels (..., 1, h, w)."""
+    return (_pooled(values.square(), scale).mean(-3, keepdim=True) + FAINT**2).sqrt()
+
+
 def _member_errors(forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Tensor:
     """Return the errors (B, M, T, C, H, W) of members, 0 where nothing counts."""
     members = forecast[:, None] if forecast.ndim == truth.ndim else forecast
@@ -217,6 +248,7 @@ LOSSES: dict[str, Loss] = {
     "balanced+pooled": Loss(squared_and_pooled, all_frames, by_rate=True),
     "crps": Loss(almost_fair_crps, all_frames, members=True),
     "crps+pooled": Loss(pooled_crps, all_frames, members=True),
+    "energy": Loss(almost_fair_energy, all_frames, members=True),
     "balanced-crps": Loss(almost_fair_crps, all_frames, by_rate=True, members=True),
 }
 
