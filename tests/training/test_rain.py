@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from framecast.data.windows import WindowedClips
 from framecast.errors import FramecastError, OptionError
 from framecast.scores.ensemble import crps_counts
 from framecast.scores.family import Compared
-from framecast.training.losses import ALMOST, LOSSES, rate_weights
+from framecast.training.losses import ALMOST, ENERGY_WINDOWS, LOSSES, rate_weights
 from framecast.training.order import DRY_SHARE, ShuffledBatches, weights_by_content
 from framecast.training.task import SelectedScore
 
@@ -43,6 +44,33 @@ def test_the_loss_of_members_lies_between_both_scores(seed: int, members: int) -
     expected = error - (1 - ALMOST / members) * fair
     assert LOSSES["crps"].total(forecast, truth, None, None).item() == pytest.approx(expected, rel=1e-9)
     assert error - fair <= expected <= error - plain + 1e-12
+
+
+def test_energy_by_hand() -> None:
+    forecast, truth = torch.rand(2, 3, 2, 1, 20, 16).double(), torch.rand(2, 2, 1, 20, 16).double()
+    expected = 0.0
+    for sample, frame in itertools.product(range(2), range(2)):
+        for scale in ENERGY_WINDOWS:
+            for row, column in itertools.product(range(0, 20, scale), range(0, 16, scale)):
+                window = (slice(row, row + scale), slice(column, column + scale))
+                members = [forecast[sample, j, frame, 0][window] for j in range(3)]
+                seen = truth[sample, frame, 0][window]
+                errors = sum((x - seen).square().mean().sqrt() for x in members) / 3
+                apart = sum((a - b).square().mean().sqrt() for a, b in itertools.permutations(members, 2))
+                expected += scale * float(errors - (1 - ALMOST / 3) / (2 * 3 * 2) * apart)
+    assert LOSSES["energy"].total(forecast, truth, None, None).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_energy_is_least_for_members_drawn_as_the_truth_is() -> None:
+    """Of digits that lie left or right, members that do so too cost less than all in the middle, and than black."""
+    places = torch.randint(0, 2, (400, 5), generator=torch.Generator().manual_seed(0)).bool()
+    left, right = torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16)
+    left[..., :4], right[..., 12:] = 1, 1
+    frames = torch.where(places[..., None, None, None, None], left, right)
+    truth, drawn = frames[:, 0], frames[:, 1:]
+    middle = ((left + right) / 2).expand_as(drawn)
+    costs = [LOSSES["energy"](members, truth) for members in (drawn, middle, torch.zeros_like(drawn))]
+    assert costs[0] < costs[1] < costs[2]
 
 
 @pytest.mark.parametrize("name", sorted(name for name, loss in LOSSES.items() if loss.members))

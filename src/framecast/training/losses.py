@@ -163,8 +163,8 @@ def almost_fair_energy(
 
 
 def _norms(values: Tensor, scale: int) -> Tensor:
-    """Return the root mean squares of windows, as means over channels (..., 1, h, w)."""
-    return (_pooled(values.square(), scale).mean(-3, keepdim=True) + FAINT**2).sqrt()
+    """Return the root mean squares (..., 1, h, w) of windows, with a slope at zero too."""
+    return (_pooled(values.square(), scale).mean(-3, keepdim=True) + FAINT**2).sqrt() - FAINT
 
 
 def _member_errors(forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Tensor:
