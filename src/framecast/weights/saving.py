@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
@@ -77,6 +78,8 @@ def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> No
 
 
 FORMAT = "1"
+# Of the weights, while they are packed.
+COPIES = 3
 MOST_OPTION = 1024
 
 
@@ -109,14 +112,11 @@ def _packed(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
     """Return tensors as safetensors.
 
     Raises:
-        MemoryError: there is no room for them; the library panics then, past all handlers of errors.
+        MemoryError: there is no room for them.
     """
-    try:
-        return save(dict(tensors), metadata)
-    except BaseException as error:
-        if type(error).__name__ == "PanicException":
-            raise MemoryError(f"weights cannot be packed: {error}") from error
-        raise
+    # The library panics without memory, past all handlers of errors, so the room for its copies is asked for before.
+    np.empty(COPIES * sum(tensor.nbytes for tensor in tensors.values()), np.uint8)
+    return save(dict(tensors), metadata)
 
 
 def load_weights(path: str | Path) -> tuple[Forecaster, dict[str, Any]]:
