@@ -141,7 +141,7 @@ class MovingRain(Baseline):
 
     def __init__(self, scaling: Scaling) -> None:
         super().__init__(scaling)
-        self.motions = Motions("the extrapolation baseline")
+        self.motions = Motions(f"the {type(self).__name__.lower()} baseline")
         self.fallbacks: int = 0
 
     def __call__(self, past: Tensor, horizon: int, valid: Tensor | None = None) -> Tensor:

@@ -170,8 +170,7 @@ class Forecaster(nn.Module, ABC):
         Raises:
             ValueError: covariates of another shape than it needs, or clips whose rain it cannot extrapolate.
         """
-        self.check_frames(past)
-        check_horizon(horizon)
+        self.check_past(past, horizon)
         length = past.shape[1] + horizon
         extrapolated = Conditions()
         if self.residual != "none":
@@ -244,6 +243,15 @@ class Forecaster(nn.Module, ABC):
     @abstractmethod
     def layers(self) -> dict[str, nn.Module]:
         """Return the named layers whose outputs are worth looking at, from input to output."""
+
+    def check_past(self, past: Tensor, horizon: int) -> None:
+        """Refuse a past (B, T, C, H, W) or a horizon that the model cannot take.
+
+        Raises:
+            ValueError: see ``check_frames``, or a horizon below 1.
+        """
+        self.check_frames(past)
+        check_horizon(horizon)
 
     def check_frames(self, frames: Tensor) -> None:
         """Refuse frames that are not a batch of clips of this model's channels.

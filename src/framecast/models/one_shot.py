@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from framecast.errors import OptionError
-from framecast.models.conditions import Conditions, resize_rows, rows_of_block
+from framecast.models.conditions import resize_rows, rows_of_block
 from framecast.models.forecaster import Forecaster, Recompute, Rollout, check_clip, without_nan
 
 
@@ -74,21 +74,14 @@ class OneShotForecaster(Forecaster):
         # A NaN that nothing masks ends a training, and is not taken as no data.
         return Rollout(self._forecast_blocks(past, horizon, rows), context, None)
 
-    def conditions(
-        self,
-        past: Tensor,
-        horizon: int,
-        covariates: Tensor | None = None,
-        noise: Tensor | None = None,
-        valid: Tensor | None = None,
-    ) -> Conditions:
-        """Return what the model sees beside the frames it takes.
+    def check_past(self, past: Tensor, horizon: int) -> None:
+        """Refuse a past (B, T, C, H, W) or a horizon that the model cannot take.
 
         Raises:
-            ValueError: fewer frames than ``context``, frames of a size it cannot take, a horizon beyond one block where
-                it cannot be fed with its own forecasts, or covariates that it needs.
+            ValueError: fewer frames than ``context``, or a horizon beyond one block where it cannot be fed with its
+                own forecasts.
         """
-        self.check_frames(past)
+        super().check_past(past, horizon)
         if past.shape[1] < self.context:
             raise OptionError(
                 f"the past has {past.shape[1]} frames and this model was built for context={self.context}: give "
@@ -99,7 +92,6 @@ class OneShotForecaster(Forecaster):
                 f"this model takes {self.in_channels} channels and gives {self.out_channels}, so it cannot be fed "
                 f"with its own forecasts: ask for horizon={self.block} at most, or create it with equal channels"
             )
-        return super().conditions(past, horizon, covariates, noise, valid)
 
     def continue_past(self, past: Tensor, horizon: int, rows: Tensor | None) -> Tensor:
         """Forecast (B, horizon, C', H, W) from the past (B, T, C, H, W) and the rows of ``conditions``."""
