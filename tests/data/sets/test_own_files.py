@@ -99,7 +99,7 @@ def test_pictures_of_16_bits_and_colour(tmp_path: Path) -> None:
 def test_resizing_pictures_and_videos(tmp_path: Path) -> None:
     Image.new("L", (16, 16), 100).save(tmp_path / "0.png")
     Image.new("L", (9, 17), 100).save(tmp_path / "1.png")
-    with pytest.raises(DataError, match=r"pictures of 16x16, 17x9.*size="):
+    with pytest.raises(DataError, match=r"pictures of 16x16 .*0\.png\), 17x9 .*1\.png\).*size="):
         open_own(tmp_path, **SHORT)
     for number in range(2, 5):
         Image.new("L", (16, 16), 100).save(tmp_path / f"{number}.png")
