@@ -338,8 +338,9 @@ class Evaluation:
             samples = torch.as_tensor(batch["index"])
             with autocast(frames.device, self.precision):
                 ensemble = forecast_members(
-                    self.model, past, horizon, self.members, samples=samples, seed=self.seed, conditions=conditions
-                )
+                    self.model, past, horizon, self.members, samples=samples, seed=self.seed,
+                    covariates=covariates, valid=valid,
+                )  # fmt: skip
             return ensemble.float(), known
         if self.protocol == "forecast":
             with autocast(frames.device, self.precision):

@@ -11,6 +11,9 @@ from torch.func import functional_call
 from framecast.cells import motionrnn, trajgru
 from framecast.cells.cell import Cell
 from framecast.cells.warp import advect, warp_along
+from framecast.data.clips import ClipSpec
+from framecast.data.scaling import DbzPixel
+from framecast.models.extrapolation import motion_errors
 
 
 def read(a: torch.Tensor, x: float, y: float) -> torch.Tensor:
@@ -84,9 +87,14 @@ def test_advection_by_hand() -> None:
     moved, known = advect(a, right, 2)
     assert torch.equal(moved[0, 0, 0, :, 1:], a[0, 0, :, :-1])
     assert torch.equal(moved[0, 1, 0, :, 2:], a[0, 0, :, :-2])
-    # What comes from the left of the map is unknown.
+    # What comes from the left of the map is not known, and taken to be as at its edge.
     assert known[0, :, 0, 0].tolist() == [[False, True, True, True], [False, False, True, True]]
-    assert (moved[~known] == 0).all()
+    assert moved[0, 1, 0, :, :2].tolist() == [[0, 0], [4, 4], [8, 8]]
+    # Half as fast, then as it should be; and then a pixel down, which is to the right of what goes right on a map.
+    errors = torch.tensor([[[-0.5, 0.0], [0.0, 1.0]]], dtype=torch.float64)
+    moved, _ = advect(a, right, 2, errors)
+    torch.testing.assert_close(moved[0, 0, 0, :, 1:], a[0, 0, :, :-1] + 0.5)
+    torch.testing.assert_close(moved[0, 1, 0, 1:, 2:], a[0, 0, :-1, :-2] + 0.5)
 
 
 def test_advection_is_that_of_pysteps() -> None:
@@ -103,4 +111,30 @@ def test_advection_is_that_of_pysteps() -> None:
                 outside = theirs.isnan()
                 assert torch.equal(~outside, known[b, :, 0])
                 # Rounding of a place grows step by step where the motion differs from pixel to pixel.
-                torch.testing.assert_close(ours[b, :, c], theirs.nan_to_num(0.0), rtol=0, atol=1e-9)
+                torch.testing.assert_close(
+                    ours[b, :, c].where(known[b, :, 0], 0), theirs.nan_to_num(0.0), rtol=0, atol=1e-9
+                )
+
+
+def test_errors_of_the_motion_are_those_of_pysteps() -> None:
+    oracle = pytest.importorskip("pysteps.extrapolation.semilagrangian", reason="pysteps needs a C compiler to install")
+    noise = pytest.importorskip("pysteps.noise.motion")
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand(1, 1, 40, 30, dtype=torch.float64, generator=generator)
+    # The same everywhere: of a motion that changes from place to place theirs keeps another half of the step before.
+    motion = torch.tensor([3.0, -1.5], dtype=torch.float64)[None, :, None, None].expand(1, 2, 40, 30)
+    clips = ClipSpec(40, 30, 1, 4, 6, "mm/h", DbzPixel(), 600.0)
+    drawn = torch.tensor([[1.3, -0.7, 9.0]], dtype=torch.float64)
+    ours, known = advect(a, motion, 6, motion_errors(drawn, 6, clips))
+    perturbator = noise.initialize_bps(motion[0].numpy(), 1.0, 10)
+    perturbator |= {"eps_par": 1.3, "eps_perp": -0.7}
+    displacement = None
+    for step in range(6):
+        velocity = motion[0].numpy() + noise.generate_bps(perturbator, 10 * (step + 1))
+        theirs, displacement = oracle.extrapolate(
+            a[0, 0].numpy(), velocity, 1, displacement_prev=displacement, return_displacement=True
+        )
+        expected = torch.from_numpy(theirs[0])
+        assert torch.equal(~expected.isnan(), known[0, step, 0])
+        result = ours[0, step, 0].where(known[0, step, 0], torch.nan)
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-9, equal_nan=True)

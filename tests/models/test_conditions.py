@@ -63,6 +63,33 @@ def test_an_untrained_model_is_extrapolation(name: str) -> None:
     assert 0 < (~known).float().mean() < 0.9
 
 
+@pytest.mark.parametrize("name", ["convlstm", "simvp"])
+def test_untrained_members_move_by_motions_of_their_own(name: str) -> None:
+    pytest.importorskip("pysteps")
+    past = rain()
+    past[1, :, :, :9, :9] = torch.nan
+    model, valid = conditioned(name, residual="extrapolation", noise=3), ~past.isnan()
+    noise = torch.tensor([[0.0, 0.0, 5.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    single = model.conditions(past, HORIZON)
+    members = model.conditions(past, HORIZON, None, noise, valid)
+    assert members.rows is not None
+    assert single.known is not None
+    assert members.known is not None
+    # Two of each clip; what is known is that of the clip.
+    assert len(members.rows) == 4
+    assert torch.equal(members.known, single.known)
+    with torch.no_grad():
+        alone = model(past, HORIZON)
+        forecast = model.continue_past(past.repeat_interleave(2, 0), HORIZON, members.rows)
+    torch.testing.assert_close(forecast[[0, 3]], alone, rtol=0, atol=1e-6)
+    moved = model.extrapolated(past, HORIZON, noise).rows
+    assert moved is not None
+    torch.testing.assert_close(forecast, moved[:, CONTEXT:], rtol=0, atol=1e-6)
+    apart = (forecast[[1, 2]] - alone).abs().mean((2, 3, 4))
+    assert (apart > 0).all()
+    assert (apart[:, -1] > 2 * apart[:, 0]).all()
+
+
 @pytest.mark.parametrize("name", ["convlstm", "ms-lstm", *ONE_SHOT])
 @pytest.mark.parametrize("options", [{"covariates": 2}, {"noise": 3}, {"covariates": 1, "noise": 2}])
 def test_every_row_matters_and_no_other(name: str, options: dict[str, int]) -> None:
@@ -140,6 +167,8 @@ def test_what_cannot_be_is_refused() -> None:
     past = rain()
     with pytest.raises(FramecastError, match=r"residual 'extrapolate'.*Did you mean 'extrapolation'"):
         small_model("convlstm", residual="extrapolate")
+    with pytest.raises(OptionError, match=r"noise is 1, and members that move on .*noise=4"):
+        small_model("convlstm", residual="extrapolation", noise=1)
     with pytest.raises(OptionError, match="leave out_channels out"):
         small_model("convlstm", residual="extrapolation", out_channels=2)
     model = small_model("convlstm", residual="extrapolation")

@@ -69,8 +69,20 @@ def test_energy_is_least_for_members_drawn_as_the_truth_is() -> None:
     frames = torch.where(places[..., None, None, None, None], left, right)
     truth, drawn = frames[:, 0], frames[:, 1:]
     middle = ((left + right) / 2).expand_as(drawn)
-    costs = [LOSSES["energy"](members, truth) for members in (drawn, middle, torch.zeros_like(drawn))]
-    assert costs[0] < costs[1] < costs[2]
+    for name in ("energy", "energy+mse"):
+        costs = [LOSSES[name](members, truth) for members in (drawn, middle, torch.zeros_like(drawn))]
+        assert costs[0] < costs[1] < costs[2]
+
+
+def test_the_error_of_the_mean_is_that_of_many_members() -> None:
+    """All groups of three of seven members cost in the mean what the squared error of many like them is."""
+    members, truth = torch.rand(1, 7, 2, 1, 8, 8).double(), torch.rand(1, 2, 1, 8, 8).double()
+    groups = torch.cat([members[:, list(three)] for three in itertools.combinations(range(7), 3)])
+    truths = truth.expand(len(groups), -1, -1, -1, -1)
+    squares = LOSSES["energy+mse"](groups, truths) - LOSSES["energy"](groups, truths)
+    mean, spread = members.mean(1), members.var(1)
+    expected = ((mean - truth).square() - spread / 7).sum() / 2
+    assert squares.item() == pytest.approx(expected.item(), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", sorted(name for name, loss in LOSSES.items() if loss.members))

@@ -226,8 +226,9 @@ def _by_model(
             conditions = model.conditions(clips, steps, rows, valid=valid)
             if model.noise:
                 part = forecast_members(
-                    model, clips, steps, members or MEMBERS, samples=numbers, seed=seed or 0, conditions=conditions
-                )
+                    model, clips, steps, members or MEMBERS, samples=numbers, seed=seed or 0,
+                    covariates=rows, valid=valid,
+                )  # fmt: skip
             else:
                 part = model.continue_past(clips, steps, conditions.rows)
             parts.append(part.float().cpu())

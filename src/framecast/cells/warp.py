@@ -12,9 +12,9 @@ A known motion (``advect``), semi-Lagrangian with the midpoint rule: the way bac
 
     d ← d - v(x + d - ½ w)      w = v(x + d) of the step before      result(x) = a(x + d)
 
-where zero motion is the identity, motion beyond the edge is that of the nearest pixel, and what comes from outside the
-map is unknown. Reference: Germann and Zawadzki, "Scale-Dependence of the Predictability of Precipitation from
-Continental Radar Images", Mon. Weather Rev. 130, 2002, doi:10.1175/1520-0493(2002)130<2859:SDOTPO>2.0.CO;2.
+where zero motion is the identity, motion and map beyond the edge are those of the nearest pixel, and what comes from
+outside the map is not known. Reference: Germann and Zawadzki, "Scale-Dependence of the Predictability of Precipitation
+from Continental Radar Images", Mon. Weather Rev. 130, 2002, doi:10.1175/1520-0493(2002)130<2859:SDOTPO>2.0.CO;2.
 """
 
 from __future__ import annotations
@@ -47,31 +47,39 @@ def warp_along(a: Tensor, flow: Tensor) -> Tensor:
     return read.reshape(*a.shape[:2], flow.shape[1], height, width)
 
 
-def advect(a: Tensor, motion: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Carry maps along a motion that stays as it is.
+def advect(a: Tensor, motion: Tensor, steps: int, errors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Carry maps along a motion that stays as it is, or that errs.
 
     Args:
         a: (B, C, H, W).
         motion: (B, 2, H, W) in pixels a step, ``motion[:, 0]`` to the right and ``motion[:, 1]`` downwards.
         steps: how far.
+        errors: (B, steps, 2), by how many pixels a step the map moves faster than the motion, and across it to the
+            right; None for not at all.
 
     Returns:
-        (B, steps, C, H, W), the maps after 1, 2, ... steps, 0 where they are unknown; and booleans (B, steps, 1, H, W)
-        of where they are known.
+        (B, steps, C, H, W), the maps after 1, 2, ... steps; and booleans (B, steps, 1, H, W), False where they come
+        from outside.
     """
     height, width = a.shape[-2:]
     x = torch.arange(width, dtype=motion.dtype, device=a.device).expand(height, width)
     y = torch.arange(height, dtype=motion.dtype, device=a.device)[:, None].expand(height, width)
     places = torch.stack([x, y])
-    back, before = torch.zeros_like(motion), motion
+    ahead = F.normalize(motion, dim=1)
+    across = torch.stack([-ahead[:, 1], ahead[:, 0]], 1)
+    back, before, velocity = torch.zeros_like(motion), motion, motion
     frames, known = [], []
-    for _ in range(steps):
-        back = back - _read(motion, places + back - before / 2)
-        before = _read(motion, places + back)
+    for step in range(steps):
+        if errors is not None:
+            faster, aside = errors[:, step, :, None, None, None].to(motion).unbind(1)
+            velocity = motion + faster * ahead + aside * across
+            before = before if step else velocity
+        back = back - _read(velocity, places + back - before / 2)
+        before = _read(velocity, places + back)
         source = places + back
         column, row = source.unbind(1)
         inside = ((column >= 0) & (column <= width - 1) & (row >= 0) & (row <= height - 1))[:, None]
-        frames.append(_read(a, source.to(a.dtype)).where(inside, a.new_zeros(())))
+        frames.append(_read(a, source.to(a.dtype)))
         known.append(inside)
     return torch.stack(frames, 1), torch.stack(known, 1)
 

@@ -5,7 +5,9 @@ For each frame that is forecast a model with conditions sees a row of channels (
     extrapolation     the last frame moved on to the time of the one that is forecast (``residual="extrapolation"``); to
                       this the model adds what it computes, so that before training it forecasts extrapolation itself
     covariates        channels that come with the data, such as elevation, the hour, or another model's forecast
-    noise             numbers drawn for a member of an ensemble, the same at all places and times of its forecast
+    noise             numbers drawn for a member of an ensemble, the same at all places and times of its forecast; where
+                      rain is extrapolated the first two are the errors of its motion, so that each member moves its own
+                      way
 
 Row t holds what is known when frame t is forecast: of something that is known for the future its value at t, of
 something measured the latest value before. A recurrent model sees a row in every step. A one-shot model of c past and n

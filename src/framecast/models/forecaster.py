@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from framecast.data.clips import ClipSpec
 from framecast.errors import OptionError, UnknownNameError, check_count, check_finite
 from framecast.models.conditions import RESIDUALS, Conditions, noise_rows
-from framecast.models.extrapolation import Motions, extrapolate
+from framecast.models.extrapolation import Motions, extrapolate, motion_errors
 from framecast.registry import RAIN_RATE, ModelSpec, Training, model_entry, paper_name
 
 Recompute = Literal["none", "lean"] | int
@@ -172,37 +172,21 @@ class Forecaster(nn.Module, ABC):
         """
         self.check_past(past, horizon)
         length = past.shape[1] + horizon
+        members = 1 if noise is None else max(1, len(noise) // len(past))
+        parts = self._given_rows(past, length, covariates, noise, members)
         extrapolated = Conditions()
         if self.residual != "none":
             seen = past if valid is None else past.where(valid[:, : past.shape[1]], torch.nan)
-            extrapolated = self.extrapolated(seen, horizon)
-        parts = [] if extrapolated.rows is None else [extrapolated.rows]
-        members = 1 if noise is None else max(1, len(noise) // len(past))
-        parts += self._given_rows(past, length, covariates, noise if members == 1 else None)
-        if not parts:
-            return extrapolated
-        rows = torch.cat(parts, 2)
-        if members > 1:
-            assert noise is not None
-            rows = self.with_noise(rows.repeat_interleave(members, 0), noise)
-        return Conditions(rows, extrapolated.known)
+            extrapolated = self.extrapolated(seen, horizon, noise)
+            assert extrapolated.rows is not None
+            parts.insert(0, extrapolated.rows)
+        return Conditions(torch.cat(parts, 2) if parts else None, extrapolated.known)
 
-    def with_noise(self, rows: Tensor | None, noise: Tensor) -> Tensor:
-        """Return rows of ``conditions`` of one clip, or of all members, with the noise (M, E) of members as their last.
-
-        Args:
-            rows: (1 or M, S, E', H, W).
-            noise: of each member.
-        """
-        assert rows is not None, "a model with noise has rows"
-        others = rows[:, :, : rows.shape[2] - self.noise]
-        others = others.expand(len(noise), -1, -1, -1, -1)
-        return torch.cat([others, noise_rows(noise, rows, rows.shape[1])], 2)
-
-    def extrapolated(self, past: Tensor, horizon: int, first: int = 1) -> Conditions:
+    def extrapolated(self, past: Tensor, horizon: int, noise: Tensor | None, first: int = 1) -> Conditions:
         """Return rows and mask of frames ``first`` … T + horizon - 1 (those before the first: zeros, known).
 
-        The row of a frame within the past is the frame before, moved on by what had been seen until then.
+        The row of a frame within the past is the frame before, moved on by what had been seen until then. Members move
+        with errors of their own, see ``models/extrapolation.py``; of these the rows are, the mask is of the clips.
 
         Raises:
             ValueError: the clips hold no rain rates, or are not known.
@@ -213,16 +197,21 @@ class Forecaster(nn.Module, ABC):
         motions = Motions("a model with residual='extrapolation'")
         valid = None if not past.isnan().any() else ~past.isnan()
         frames, scaling = without_nan(past), self.clips.scaling
-        rows, known = [torch.zeros_like(frames[:, :first])], [torch.ones_like(frames[:, :first, :1], dtype=torch.bool)]
+        errors = None if noise is None else motion_errors(noise, horizon, self.clips)
+        before = frames[:, :first] if noise is None else frames[:, :first].repeat_interleave(len(noise) // len(past), 0)
+        rows, known = [torch.zeros_like(before)], [torch.ones_like(frames[:, :first, :1], dtype=torch.bool)]
         for end in range(first, frames.shape[1] + 1):
             steps = horizon if end == frames.shape[1] else 1
-            moved = extrapolate(motions, scaling, frames[:, :end], steps, None if valid is None else valid[:, :end])
+            seen = None if valid is None else valid[:, :end]
+            moved = extrapolate(motions, scaling, frames[:, :end], steps, seen, errors)
             rows.append(moved.frames)
             known.append(moved.known)
         return Conditions(torch.cat(rows, 1), torch.cat(known, 1))
 
-    def _given_rows(self, past: Tensor, length: int, covariates: Tensor | None, noise: Tensor | None) -> list[Tensor]:
-        """Return the rows of covariates and noise, where the model has them."""
+    def _given_rows(
+        self, past: Tensor, length: int, covariates: Tensor | None, noise: Tensor | None, members: int = 1
+    ) -> list[Tensor]:
+        """Return the rows of covariates and noise, where the model has them, for each member."""
         shape = (past.shape[0], length, self.covariates, *past.shape[-2:])
         if (0 if covariates is None else tuple(covariates.shape)) != (shape if self.covariates else 0):
             given = "none" if covariates is None else str(tuple(covariates.shape))
@@ -232,10 +221,10 @@ class Forecaster(nn.Module, ABC):
                 f"the model takes covariates (batch, frames, channels, height, width) = {shape}{names} and got "
                 f"{given}: one row for every frame of past and forecast, with what is known when it is forecast"
             )
-        rows = [] if covariates is None else [without_nan(covariates.to(past))]
+        rows = [] if covariates is None else [without_nan(covariates.to(past)).repeat_interleave(members, 0)]
         if self.noise or noise is not None:
             noise = past.new_zeros(past.shape[0], self.noise) if noise is None else noise
-            if tuple(noise.shape) != (past.shape[0], self.noise):
+            if tuple(noise.shape) != (members * past.shape[0], self.noise):
                 raise OptionError(f"noise is {tuple(noise.shape)} and the model takes {(past.shape[0], self.noise)}")
             rows.append(noise_rows(noise, past, length))
         return rows
@@ -408,12 +397,17 @@ def condition(
         noise: numbers drawn for each member of an ensemble; 0 for a model that has no members.
 
     Raises:
-        ValueError: an unknown residual, a negative count, or a residual where out_channels differ.
+        ValueError: an unknown residual, a negative count, or a residual where out_channels differ or noise is 1.
     """
     if residual not in RESIDUALS:
         raise UnknownNameError("residual", residual, RESIDUALS)
     for name, count in {"covariates": covariates, "noise": noise}.items():
         check_count(name, count, least=0)
+    if residual != "none" and noise == 1:
+        raise OptionError(
+            "noise is 1, and members that move on take two numbers for the errors of their motion, along and across: "
+            "take noise=4, or so"
+        )
     extra = covariates + noise + (channels if residual != "none" else 0)
     model = build(extra=extra) if extra else build()
     if residual != "none":

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from framecast.data.scaling import Scaling
 from framecast.errors import OptionError, check_count
-from framecast.models.conditions import Conditions
 from framecast.models.forecaster import Forecaster
 from framecast.models.sampling import uniform
 
@@ -81,7 +80,8 @@ def forecast_members(
     *,
     samples: Tensor,
     seed: int = 0,
-    conditions: Conditions | None = None,
+    covariates: Tensor | None = None,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """Forecast (B, members, horizon, C, H, W) from the past (B, T, C, H, W), few at a time.
 
@@ -92,7 +92,8 @@ def forecast_members(
         members: of each clip.
         samples: (B,) numbers of the clips, so that each has members of its own.
         seed: another one gives other members.
-        conditions: what the model sees beside the frames; None for what that is without covariates.
+        covariates: as those of ``Forecaster.forward``.
+        valid: as that of ``Forecaster.conditions``.
 
     Raises:
         ValueError: fewer than two members, or what ``forward`` refuses.
@@ -101,14 +102,13 @@ def forecast_members(
     noise = draw_noise(model.noise, samples.to(past.device), members, seed=seed)
     noise = noise.reshape(len(past), members, -1)
     together = max(1, MOST_PIXELS // (past.shape[-1] * past.shape[-2]))
-    conditions = model.conditions(past, horizon) if conditions is None else conditions
     forecasts = []
     for number in range(len(past)):
-        rows = None if conditions.rows is None else conditions.rows[number : number + 1]
+        clip, rows, mask = (None if part is None else part[number : number + 1] for part in (past, covariates, valid))
+        assert clip is not None
         parts = []
         for some in torch.split(noise[number], together):
-            member_rows = model.with_noise(rows, some)
-            clips = past[number : number + 1].expand(len(some), -1, -1, -1, -1)
-            parts.append(model.continue_past(clips, horizon, member_rows))
+            conditions = model.conditions(clip, horizon, rows, some, mask)
+            parts.append(model.continue_past(clip.expand(len(some), -1, -1, -1, -1), horizon, conditions.rows))
         forecasts.append(torch.cat(parts))
     return torch.stack(forecasts)

@@ -230,7 +230,7 @@ class RecurrentForecaster(Forecaster):
             past, seen = torch.cat([state.past, frames], 1), state.past.shape[1]
         parts = self._given_rows(frames, frames.shape[1], covariates, noise)
         if self.residual != "none":
-            extrapolated = self.extrapolated(past, 1, first=seen + 1).rows
+            extrapolated = self.extrapolated(past, 1, noise, seen + 1).rows
             assert extrapolated is not None
             parts.insert(0, extrapolated[:, seen + 1 :])
         observed = self._take(frames, state, torch.cat(parts, 2) if parts else None)
@@ -275,7 +275,7 @@ class RecurrentForecaster(Forecaster):
         self._check_feedback(horizon)
         parts = self._given_rows(state.frame[:, None], horizon, covariates, state.noise)
         if state.past is not None:
-            extrapolated = self.extrapolated(state.past, horizon, first=state.past.shape[1]).rows
+            extrapolated = self.extrapolated(state.past, horizon, state.noise, state.past.shape[1]).rows
             assert extrapolated is not None
             parts.insert(0, extrapolated[:, state.past.shape[1] :])
         return self._go_on(state, horizon, torch.cat(parts, 2)[:, 1:] if parts else None)

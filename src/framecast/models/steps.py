@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from framecast.models.extrapolation import DRY_DECIBELS, LEAST_RAIN, MovingRain, extrapolate
+from framecast.models.extrapolation import DRY_DECIBELS, LEAST_RAIN, MovingRain, extrapolate, pixel_and_step
 from framecast.models.members import MEMBERS
 
 LEVELS = 6
@@ -54,13 +54,6 @@ class Steps(MovingRain):
             clips.append(self.scaling.scale(values.nan_to_num(0.0)))
         return torch.stack(clips), moved.known
 
-    def _grid(self) -> tuple[float, float]:
-        """Return kilometres of a pixel and minutes of a step, by which wet areas may grow; 1 and 5 if unknown."""
-        place = self.clips.georeference if self.clips else None
-        known = place is not None and place.regular and not place.geographic
-        kilometres = place.pixel[0] / 1000 if place is not None and known else 1.0
-        return kilometres, self.clips.interval / 60 if self.clips and self.clips.interval else 5.0
-
     def _members(self, rates: NDArray[np.float64], horizon: int) -> NDArray[np.float64] | None:
         """Return rates (M, horizon, C, H, W) of a clip (T, C, H, W), or None where STEPS cannot forecast it."""
         motion = self.motions(rates[:, 0])
@@ -69,7 +62,7 @@ class Steps(MovingRain):
         with contextlib.redirect_stdout(io.StringIO()):
             from pysteps.nowcasts import steps
         digest = hashlib.blake2b(rates.tobytes(), digest_size=4).digest()
-        kilometres, minutes = self._grid()
+        kilometres, minutes = pixel_and_step(self.clips)  # by which wet areas may grow
         levels = max(2, min(LEVELS, int(math.log2(min(rates.shape[-2:]))) - 1))
         channels = []
         for channel in range(rates.shape[1]):

@@ -162,6 +162,24 @@ def almost_fair_energy(
     return total
 
 
+def energy_and_mean(
+    forecast: Tensor, truth: Tensor, valid: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Return the same plus the fair squared error of the members' mean, to be averaged over samples and frames.
+
+        ... + Σ w ((mean_j x_j - y)² - s² / M)        s²: variance of the members
+
+    The mean of M members errs by s² / M more than that of many would, which is no fault of theirs. The energy score
+    alone learns the mean slowly, as it is content with members of which some are near.
+    """
+    error = _member_errors(forecast, truth, valid)
+    members = error.shape[1]
+    squares = error.mean(1).square()
+    if members > 1:
+        squares = squares - error.var(1) / members
+    return almost_fair_energy(forecast, truth, valid, weights) + _weighed(squares, weights).sum((2, 3, 4)).sum()
+
+
 def _norms(values: Tensor, scale: int) -> Tensor:
     """Return the root mean squares (..., 1, h, w) of windows, with a slope at zero too."""
     return (_pooled(values.square(), scale).mean(-3, keepdim=True) + FAINT**2).sqrt() - FAINT
@@ -249,6 +267,7 @@ LOSSES: dict[str, Loss] = {
     "crps": Loss(almost_fair_crps, all_frames, members=True),
     "crps+pooled": Loss(pooled_crps, all_frames, members=True),
     "energy": Loss(almost_fair_energy, all_frames, members=True),
+    "energy+mse": Loss(energy_and_mean, all_frames, members=True),
     "balanced-crps": Loss(almost_fair_crps, all_frames, by_rate=True, members=True),
 }
 

@@ -35,8 +35,9 @@ class TrainingOptions:
         weight_decay: weight decay; None takes the model's recipe.
         schedule: "constant", "one-cycle" or "warmup-cosine"; None takes the model's recipe.
         loss: "l1+l2" (summed over a frame), "mse", "l2+edges", "l2+pooled"; of rain rates also "balanced",
-            "balanced+edges" and "balanced+pooled"; of models with noise "crps", "crps+pooled", "balanced-crps" or
-            "energy" (see ``training/losses.py``); None takes the model's recipe, and "crps" for a model with noise.
+            "balanced+edges" and "balanced+pooled"; of models with noise "crps", "crps+pooled", "balanced-crps",
+            "energy" and "energy+mse" (see ``training/losses.py``); None takes the model's recipe, and "crps" for a
+            model with noise.
         sampling: "none", "scheduled" or "reverse-scheduled"; None takes the model's recipe.
         penalty_weight: weight of the model's own penalty; None takes the model's recipe.
         clip_norm: largest norm of the gradient, 0 for no limit; None takes the model's recipe.

@@ -208,8 +208,8 @@ class ForecastTask(lightning.LightningModule):
             valid = known if valid is None else valid & known
         if self.model.noise:
             members = forecast_members(
-                self.model, past, self.clips.horizon, self.recipe.members, conditions=conditions,
-                samples=cast(Tensor, batch["index"]), seed=self.seed,
+                self.model, past, self.clips.horizon, self.recipe.members, samples=cast(Tensor, batch["index"]),
+                seed=self.seed, covariates=covariates, valid=batch.get("valid"),
             )  # fmt: skip
             forecast = ensemble_mean(members, self.clips.scaling)
         else:
