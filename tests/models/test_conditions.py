@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from samples.models import RECURRENT, small_model
 
 import framecast as fc
 from framecast.data.clips import ClipSpec
+from framecast.data.georeference import from_corner
 from framecast.data.scaling import DbzPixel
 from framecast.errors import FramecastError, OptionError
 from framecast.models.conditions import block_width, rows_of_block
-from framecast.models.extrapolation import Extrapolation, Motions
+from framecast.models.extrapolation import Extrapolation, Motions, _tell_of_unknown_grid, motion_errors
 from framecast.models.forecaster import Forecaster
 from framecast.models.recurrent import RecurrentForecaster
 from framecast.registry import ONE_SHOT
@@ -88,6 +91,21 @@ def test_untrained_members_move_by_motions_of_their_own(name: str) -> None:
     apart = (forecast[[1, 2]] - alone).abs().mean((2, 3, 4))
     assert (apart > 0).all()
     assert (apart[:, -1] > 2 * apart[:, 0]).all()
+
+
+def test_motions_err_in_kilometres(caplog: pytest.LogCaptureFixture) -> None:
+    """Half an hour on, by 16 km/h along and 14 km/h across: 10.88 · 30^0.23 - 7.68 and 5.76 · 30^0.31 - 2.72."""
+    speed = torch.tensor([10.88 * 30**0.23 - 7.68, 5.76 * 30**0.31 - 2.72])
+    noise = torch.ones(1, 3)
+    _tell_of_unknown_grid.cache_clear()
+    for crs, pixel, kilometres in (("EPSG:28992", 2000.0, 2.0), ("EPSG:4326", 0.25, 27.8)):
+        place = from_corner((3.0, 55.0), (pixel, pixel), (SIDE, SIDE), crs)
+        errors = motion_errors(noise, 3, replace(RAIN, georeference=place, interval=600.0))
+        torch.testing.assert_close(errors[0, 2], speed / 6 / kilometres)
+    assert not caplog.records
+    place = from_corner((3.0, 55.0), (2.0, 2.0), (SIDE, SIDE), "")
+    torch.testing.assert_close(motion_errors(noise, 6, replace(RAIN, georeference=place))[0, 5], speed / 12)
+    assert "does not say how large its pixels are" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["convlstm", "ms-lstm", *ONE_SHOT])

@@ -24,9 +24,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import warnings
 from abc import abstractmethod
 from collections import OrderedDict
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -40,10 +42,14 @@ from framecast.data.scaling import Scaling
 from framecast.errors import MissingExtraError
 from framecast.models.baselines import Baseline
 
+log = logging.getLogger(__name__)
+
 MOTION_FRAMES = 4
 """Last frames that a motion is taken from."""
 # Rates below this, in mm/h, are dry for the motion; dry is set 5 dB below.
 LEAST_RAIN, DRY_DECIBELS = 0.1, -15.0
+KILOMETRES_OF_DEGREE = 111.2
+"""Of latitude."""
 REMEMBERED_BYTES = 2**28
 """Motions that are remembered."""
 
@@ -126,10 +132,22 @@ def motion_errors(noise: Tensor, steps: int, clips: ClipSpec | None) -> Tensor:
 
 def pixel_and_step(clips: ClipSpec | None) -> tuple[float, float]:
     """Return kilometres of a pixel and minutes of a step; 1 and 5, those of most radar networks, where unknown."""
-    place = clips.georeference if clips else None
-    known = place is not None and place.regular and not place.geographic
-    kilometres = place.pixel[0] / 1000 if place is not None and known else 1.0
-    return kilometres, clips.interval / 60 if clips and clips.interval else 5.0
+    place, interval = (clips.georeference, clips.interval) if clips else (None, None)
+    unit = 0.0
+    if place is not None and place.regular and place.crs:
+        unit = KILOMETRES_OF_DEGREE if place.geographic else 1e-3
+    kilometres = place.pixel[0] * unit if place is not None else 0.0
+    if not (kilometres and interval):
+        _tell_of_unknown_grid()
+    return kilometres or 1.0, interval / 60 if interval else 5.0
+
+
+@cache
+def _tell_of_unknown_grid() -> None:
+    log.warning(
+        "the data does not say how large its pixels are or how long its steps: members move as they would on pixels of "
+        "1 km and in steps of 5 minutes, where these are unknown"
+    )
 
 
 def extrapolate(
