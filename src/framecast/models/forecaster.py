@@ -394,7 +394,8 @@ def condition(
         channels: of the frames.
         residual: "extrapolation" to add to extrapolated rain, or "none"; needs pysteps and rain rates in mm/h.
         covariates: channels that come with the frames and are not forecast; train takes it from the data.
-        noise: numbers drawn for each member of an ensemble; 0 for a model that has no members.
+        noise: numbers drawn for each member of an ensemble, the first two for errors of its motion where there is a
+            residual; 0 for a model that has no members.
 
     Raises:
         ValueError: an unknown residual, a negative count, or a residual where out_channels differ or noise is 1.

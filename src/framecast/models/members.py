@@ -2,8 +2,9 @@
 
 A model with ``noise=E`` sees E numbers beside the frames, drawn from a normal distribution once for each member and the
 same at all places and times of its forecast. So a member is a whole possible future, as sharp as the model can make it,
-and not a field of independent pixels. The numbers follow from (seed, epoch, sample, member) by a hash: the same seed
-gives the same members, on any device and in batches of any size.
+and not a field of independent pixels. Where the model adds to extrapolated rain, two of them are errors of its motion,
+see ``models/extrapolation.py``. The numbers follow from (seed, epoch, sample, member) by a hash: the same seed gives
+the same members, on any device and in batches of any size.
 
 Reference: Lang et al., "AIFS-CRPS: Ensemble forecasting using a model trained with a loss function based on the
 Continuous Ranked Probability Score", 2024, doi:10.48550/arXiv.2412.15832.
