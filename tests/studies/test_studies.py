@@ -21,8 +21,9 @@ from framecast.scores.family import Compared
 from framecast.scores.image import ImageScores
 from framecast.studies import run as conducting
 from framecast.studies.plan import read_plan
-from framecast.studies.records import find_record
+from framecast.studies.records import find_record, trial_cost
 from framecast.studies.run import run_trial
+from framecast.training.losses import LOSSES
 
 
 def test_two_models_and_two_seeds_end_in_tables(tmp_path: Path) -> None:
@@ -238,6 +239,15 @@ def test_bad_options_are_refused(tmp_path: Path) -> None:
     path.write_text("a: [")
     with pytest.raises(ValueError, match="is not YAML"):
         fc.study(path)
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_a_trial_by_any_loss_is_counted(loss: str, tmp_path: Path) -> None:
+    noise = 2 if LOSSES[loss].members else 0
+    models = {"one": {"model": "convlstm", "model_options": {"noise": noise}, "training": {"loss": loss}}}
+    plan = read_plan(write_study(tmp_path, models=models, reference="one", published=None))
+    cost = trial_cost(plan, plan.trial("one", 0), (4, 1, 16, 16), 2)
+    assert cost["peak_bytes"] > cost["saved_bytes"] > 0
 
 
 def test_the_studies_of_the_repository_are_sound() -> None:

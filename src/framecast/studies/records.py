@@ -20,9 +20,13 @@ import numpy as np
 
 from framecast.api.train import options_in_training
 from framecast.cost.count import create_for_shape, model_cost
+from framecast.data.clips import ClipSpec
+from framecast.data.scaling import DbzPixel
 from framecast.errors import DataError
 from framecast.files import read_sealed, sealed_json, write_atomically
+from framecast.registry import RAIN_RATE
 from framecast.studies.plan import StudyPlan, Trial, read_plan
+from framecast.training.losses import LOSSES
 from framecast.training.options import training_options
 from framecast.training.run_folder import RunFolder
 from framecast.untrusted import reading
@@ -217,9 +221,12 @@ def trial_cost(plan: StudyPlan, trial: Trial, shape: Sequence[int], context: int
     training = training_options(plan.training_of(trial))
     options = options_in_training(trial.model.name, trial.model.options, training)
     model = create_for_shape(trial.model.name, shape, context, options)
-    costs = model_cost(
-        model, training.recipe(model.recipe()), shape, context, batch=training.batch, recompute=training.recompute
-    ).to_dict()
+    recipe = training.recipe(model.recipe())
+    if LOSSES[recipe.loss].by_rate:
+        # Weights by rate need a scaling of rain; which one, makes no odds to the count.
+        length, channels, height, width = shape
+        model.clips = ClipSpec(height, width, channels, context, length - context, RAIN_RATE, DbzPixel())
+    costs = model_cost(model, recipe, shape, context, batch=training.batch, recompute=training.recompute).to_dict()
     order = ("parameters", "macs", "shape", "context", "batch", "saved_bytes", "peak_bytes")
     facts = {**costs, "shape": list(shape), "context": context}
     return {name: facts[name] for name in order}
