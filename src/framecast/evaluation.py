@@ -37,7 +37,7 @@ from framecast.compute.precision import autocast
 from framecast.data.clips import ClipSpec, Sample
 from framecast.errors import OptionError, UnknownNameError, check_count
 from framecast.models.forecaster import Forecaster
-from framecast.models.members import MEMBERS, check_members, ensemble_mean, forecast_members
+from framecast.models.members import MEMBERS, Mean, check_mean, check_members, ensemble_mean, forecast_members
 from framecast.registry import make_baselines, score_families
 from framecast.scores.family import Compared, Counts, ScoreFamily, add_counts, masked, plain_values, pool_counts
 
@@ -222,6 +222,7 @@ class Evaluation:
         precision: in which the model forecasts, see ``framecast.compute.precision.autocast``.
         members: of the ensemble, for a model with noise, whose forecast is their mean; None takes ``MEMBERS``.
         seed: of the members.
+        mean: of the members, "plain" or "matched".
 
     Raises:
         UnknownNameError: a name or option that does not exist.
@@ -245,6 +246,7 @@ class Evaluation:
         precision: str = "32-true",
         members: int | None = None,
         seed: int | None = None,
+        mean: Mean = "plain",
     ) -> None:
         autocast(torch.device("cpu"), precision)  # refuses an unknown one
         if protocol not in PROTOCOLS:
@@ -263,6 +265,11 @@ class Evaluation:
         self.period: tuple[int, int] | None = None
         self.baselines = make_baselines(spec.unit, spec.scaling, baselines, spec)
         ensembles = bool(self.members) or any(baseline.members for baseline in self.baselines.values())
+        self.mean = check_mean(mean)
+        if mean != "plain" and not ensembles:
+            raise OptionError(
+                f"mean={mean} is of the members of an ensemble, and here are single forecasts: leave it out"
+            )
         self.families = score_families(spec.unit, scores, score_options, ensembles=ensembles)
         self.accumulators = {forecast: ScoreAccumulator(self.families) for forecast in (name, *self.baselines)}
         self.published = PublishedAccumulator(self.families)
@@ -323,7 +330,7 @@ class Evaluation:
     def _compared(self, forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Compared:
         """Return what families of scores take of a forecast (B, T, C, H, W), or of members (B, M, T, C, H, W)."""
         members = forecast if forecast.ndim == 6 else None
-        single = forecast if members is None else ensemble_mean(members, self.spec.scaling)
+        single = forecast if members is None else ensemble_mean(members, self.spec.scaling, self.mean, valid)
         return Compared(single, truth, valid, self.spec.scaling.unscale, members)
 
     def _forecast(
@@ -418,6 +425,7 @@ class Evaluation:
             "bootstrap": self.replicates if len(self.blocks) >= LEAST_BLOCKS else 0,
             "blocks": len(self.blocks),
             "members": self.members or None,
+            "mean": self.mean if self.members else None,
             "unknown_share": self.pixels[1] / self.pixels[0] if self.pixels[0] else None,
             "scores": {
                 name: info._asdict() for family in self.families.values() for name, info in family.info().items()
@@ -444,6 +452,11 @@ class Evaluation:
             notes.append(
                 f"{unknown / total:.1%} of the pixels with data enter no score of any forecast: what fell there came "
                 "from outside the map, or from where there was no data, so that extrapolation can know nothing of it."
+            )
+        if self.mean == "matched":
+            notes.append(
+                "Of an ensemble, scores of one forecast are those of its probability-matched mean: where the mean says, as "
+                "much as the members have."
             )
         if self.replicates and len(self.blocks) < LEAST_BLOCKS:
             notes.append(

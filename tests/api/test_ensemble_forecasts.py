@@ -12,6 +12,7 @@ import xarray
 
 import framecast as fc
 from framecast.errors import OptionError, UnknownNameError
+from framecast.models.members import matched_mean
 from framecast.models.steps import Steps
 from framecast.reporting.diagrams import ensemble_diagrams
 
@@ -54,6 +55,25 @@ def test_members_mean_and_probability(run: Path, clip: Any, tmp_path: Path) -> N
     assert not (tmp_path / "members.npy").exists()
 
 
+def test_the_matched_mean_is_written_and_scored(run: Path, clip: Any, tmp_path: Path) -> None:
+    plain = fc.predict(run, clip, members=5)
+    matched = fc.predict(run, clip, members=5, mean="matched")
+    np.testing.assert_array_equal(plain.members, matched.members)
+    known = ~np.isnan(np.asarray(plain))
+    np.testing.assert_array_equal(known, ~np.isnan(np.asarray(matched)))
+    expected = matched_mean(torch.from_numpy(plain.members)).numpy()
+    np.testing.assert_array_equal(np.asarray(matched), expected)
+    assert np.asarray(matched)[known].max() > np.asarray(plain)[known].max()
+    results = {mean: fc.evaluate(run, out=tmp_path / mean, members=4, baselines=["steps"], progress=False, mean=mean)
+               for mean in ("plain", "matched")}  # fmt: skip
+    for name in ("convlstm", "steps"):
+        of = {mean: result["forecasts"][name]["mean"] for mean, result in results.items()}
+        assert of["plain"]["crps"] == of["matched"]["crps"]
+        assert of["plain"]["mse"] != of["matched"]["mse"]
+    assert results["matched"]["mean"] == "matched"
+    assert "probability-matched mean" in " ".join(results["matched"]["notes"])
+
+
 def test_the_same_seed_gives_the_same_members(run: Path, clip: Any) -> None:
     first, again, other = (fc.predict(run, clip, members=3, seed=seed).members for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
@@ -80,11 +100,19 @@ def test_netcdf_holds_the_ensemble(run: Path, tmp_path: Path) -> None:
         assert written["probability"].dims == ("threshold", "time", "y", "x")
         np.testing.assert_array_equal(written[name].values, forecast.members[0, :, :, 0])
         assert written[name.removesuffix("_members")].attrs["cell_methods"] == "realization: mean"
+    fc.predict("steps", tmp_path / "rain.nc", horizon=2, mean="matched", out=tmp_path / "matched")
+    with xarray.open_dataset(tmp_path / "matched/forecast.nc") as written:
+        methods = written[name.removesuffix("_members")].attrs["cell_methods"]
+    assert methods == "realization: mean (comment: probability-matched)"
 
 
 def test_a_single_forecast_has_no_members(clip: Any) -> None:
     model = fc.create_model("convlstm", hidden=4, layers=1)
     model.clips = fc.data("knmi-sample", **RAIN).spec
+    with pytest.raises(OptionError, match="of an ensemble"):
+        fc.predict(model, clip, mean="matched")
+    with pytest.raises(OptionError, match="of an ensemble"):
+        fc.evaluate(model, data="knmi-sample", data_options=RAIN, progress=False, mean="matched")
     options: list[dict[str, Any]] = [{"members": 4}, {"seed": 4}]
     for option in options:
         with pytest.raises(OptionError, match=r"is 4.*single forecast.*noise=4"):

@@ -22,6 +22,7 @@ from framecast.errors import DataError, WorkerLostError, check_count, is_worker_
 from framecast.evaluation import Evaluation, Protocol, evaluate_clips
 from framecast.files import check_place, sealed_json, write_atomically
 from framecast.models.forecaster import Forecaster
+from framecast.models.members import Mean
 from framecast.registry import shipped_runs
 from framecast.reporting.results import Scores, score_csv
 from framecast.training.distributed import join_peers, own_device
@@ -47,6 +48,7 @@ def evaluate(
     per_clip: bool = False,
     members: int | None = None,
     seed: int | None = None,
+    mean: Mean = "plain",
     examples: int = 8,
     out: str | Path | None = None,
     device: str = "auto",
@@ -78,6 +80,8 @@ def evaluate(
         per_clip: write the main scores of every clip too, for paired comparisons of models.
         members: of the ensemble that a model with noise forecasts; None takes 16. Their mean is its forecast.
         seed: of the members; None takes 0.
+        mean: of an ensemble, "plain", or "matched" for the probability-matched mean, which has the amounts of the
+            members: better at thresholds, and worse in squared error.
         examples: clips to keep as pictures for the report.
         out: folder for results.json, results.csv and examples.npz; None writes into the run folder, and for a model
             that comes trained into runs/<its name>. Of a model in memory None writes nothing.
@@ -96,7 +100,8 @@ def evaluate(
     Raises:
         RunNotFoundError: there are no weights, or weights alone and no data.
         DataError: there is no such split, or it is empty.
-        UnknownNameError: no such protocol, precision, score, option of it, or baseline.
+        UnknownNameError: no such protocol, precision, score, option of it, baseline or mean.
+        OptionError: a mean of members where there are only single forecasts.
         MissingExtraError: a baseline that was asked for needs a package that is not installed.
         WorkerLostError: a process that prepares clips has ended before its time.
     """
@@ -118,7 +123,7 @@ def evaluate(
     speed_up(model, compile)
     evaluation = Evaluation(
         model, name, clips.spec, protocol, examples, scores=scores, score_options=score_options, baselines=baselines,
-        bootstrap=bootstrap, per_clip=per_clip, precision=precision, members=members, seed=seed,
+        bootstrap=bootstrap, per_clip=per_clip, precision=precision, members=members, seed=seed, mean=mean,
     )  # fmt: skip
     progress = progress and peers.number == 0
     with arithmetic(threads), _explain_lost_workers(workers):

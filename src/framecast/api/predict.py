@@ -23,7 +23,7 @@ from framecast.data.scaling import MinMax
 from framecast.errors import OptionError
 from framecast.files import check_place, refuse_present
 from framecast.models.forecaster import check_horizon
-from framecast.models.members import MEMBERS, check_members, forecast_members
+from framecast.models.members import MEMBERS, Mean, check_mean, check_members, forecast_members, matched_mean
 from framecast.registry import BASELINES, RAIN_RATE, make_baselines
 from framecast.reporting.forecast import NAMES, Forecast, write_forecast
 from framecast.scores.rain import THRESHOLDS
@@ -48,6 +48,7 @@ def predict(
     members: int | None = None,
     thresholds: Sequence[float] | None = None,
     seed: int | None = None,
+    mean: Mean = "plain",
     data_options: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -74,6 +75,7 @@ def predict(
         thresholds: of probabilities that the members give, in the unit of the frames; None takes 0.5, 2 and 5 for rain
             rates in mm/h.
         seed: of the members; the same seed gives the same ones, and None takes 0.
+        mean: of the members, "plain", or "matched" for the probability-matched mean, which has their amounts.
         data_options: how the frames are to be read: variable, time, y, x, channel, axes, size, nodata, unit, tolerance,
             select, product, reader, reader_options, covariates; they replace those of the same name that the run was
             trained with.
@@ -93,7 +95,7 @@ def predict(
 
     Raises:
         RunNotFoundError: there are no weights.
-        UnknownNameError: no such precision.
+        UnknownNameError: no such precision or mean.
         DatasetNotFoundError: there are no frames at the path.
         DataError: the frames are damaged, lie outside the range the model knows, have other axes or gaps in time, or
             hold NaN where the model was trained on pictures.
@@ -105,8 +107,8 @@ def predict(
     """
     forecast = forecast_frames(
         run, frames, horizon=horizon, context=context, members=members, thresholds=thresholds, seed=seed,
-        data_options=data_options, out=out, overwrite=overwrite, device=device, precision=precision, compile=compile,
-        threads=threads,
+        mean=mean, data_options=data_options, out=out, overwrite=overwrite, device=device, precision=precision,
+        compile=compile, threads=threads,
     )  # fmt: skip
     return ForecastFrames(forecast)
 
@@ -120,6 +122,7 @@ def forecast_frames(
     members: int | None,
     thresholds: Sequence[float] | None,
     seed: int | None,
+    mean: Mean,
     data_options: Mapping[str, Any] | None,
     out: str | Path | None,
     overwrite: bool,
@@ -133,6 +136,7 @@ def forecast_frames(
         check_place(Path(out))
     if out is not None and not overwrite:
         refuse_present([Path(out) / name for name in NAMES])
+    check_mean(mean)
     where = find_device(device)
     by_baseline = isinstance(run, str) and run in BASELINES and not Path(run).exists()
     if by_baseline and (precision, compile, members, seed) != ("32-true", "auto", None, None):
@@ -168,12 +172,13 @@ def forecast_frames(
     forecast = Forecast(before.numpy(), result, unit, scaling, times, past.georeference, pace, past.facts)
     if raw.numbers.ndim == 6:
         # The mean of the values, not of the numbers that stand for them.
-        forecast = forecast._replace(frames=result.mean(1), members=result)
+        middle = result.mean(1) if mean == "plain" else matched_mean(torch.from_numpy(result)).numpy()
+        forecast = forecast._replace(frames=middle, members=result, mean=mean)
         limits = tuple(THRESHOLDS if unit == RAIN_RATE else ()) if thresholds is None else tuple(thresholds)
         forecast = forecast._replace(thresholds=limits, probability=exceedance(result, limits))
-    elif thresholds is not None:
+    elif thresholds is not None or mean != "plain":
         raise OptionError(
-            "thresholds are for the members of an ensemble, and this is a single forecast: leave them out"
+            "thresholds and mean are for the members of an ensemble, and this is a single forecast: leave them out"
         )
     return forecast if out is None else forecast._replace(files=write_forecast(forecast, Path(out)))
 

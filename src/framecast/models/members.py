@@ -6,24 +6,33 @@ and not a field of independent pixels. Where the model adds to extrapolated rain
 see ``models/extrapolation.py``. The numbers follow from (seed, epoch, sample, member) by a hash: the same seed gives
 the same members, on any device and in batches of any size.
 
-Reference: Lang et al., "AIFS-CRPS: Ensemble forecasting using a model trained with a loss function based on the
-Continuous Ranked Probability Score", 2024, doi:10.48550/arXiv.2412.15832.
+The mean of members that disagree is smooth: heavy rain is at another place in each, and nowhere in the mean. The
+probability-matched mean has the places of the mean and the amounts of the members.
+
+References: Lang et al., "AIFS-CRPS: Ensemble forecasting using a model trained with a loss function based on the
+Continuous Ranked Probability Score", 2024, doi:10.48550/arXiv.2412.15832. Ebert, "Ability of a Poor Man's Ensemble to
+Predict the Probability and Distribution of Precipitation", Mon. Weather Rev. 129, 2001,
+doi:10.1175/1520-0493(2001)129<2461:AOAPMS>2.0.CO;2 (probability-matched mean).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from framecast.data.scaling import Scaling
-from framecast.errors import OptionError, check_count
+from framecast.errors import OptionError, UnknownNameError, check_count
 from framecast.models.forecaster import Forecaster
 from framecast.models.sampling import uniform
 
 MOST_PIXELS = 2**18
 """Pixels of one frame of all members that are forecast together, so that memory stays small."""
+Mean = Literal["plain", "matched"]
+MEANS = get_args(Mean)
+"""Kinds of means of members."""
 MEMBERS = 16
 """Members of a forecast where nobody says how many."""
 FORECASTING = 2**31 - 1
@@ -49,9 +58,51 @@ def draw_noise(size: int, samples: Tensor, members: int, *, seed: int, epoch: in
     return (math.sqrt(2) * torch.erfinv(2 * flat - 1)).flatten(0, 1).float()
 
 
-def ensemble_mean(members: Tensor, scaling: Scaling) -> Tensor:
-    """Return the mean (B, T, C, H, W) of members (B, M, T, C, H, W): that of the physical values, as numbers again."""
-    return scaling.scale(scaling.unscale(members).mean(1))
+def ensemble_mean(members: Tensor, scaling: Scaling, kind: Mean = "plain", valid: Tensor | None = None) -> Tensor:
+    """Return the mean (B, T, C, H, W) of members (B, M, T, C, H, W): that of the physical values, as numbers again.
+
+    Args:
+        members: in the model's numbers.
+        scaling: between physical values and these.
+        kind: "plain", or "matched" for the probability-matched mean.
+        valid: booleans (B, T, 1 or C, H, W) of the pixels whose values are matched; others keep the plain mean.
+
+    Raises:
+        UnknownNameError: another kind.
+    """
+    values = scaling.unscale(members)
+    mean = values.mean(1)
+    if check_mean(kind) == "matched":
+        matched = matched_mean(values if valid is None else values.masked_fill(~valid[:, None], torch.nan))
+        mean = matched.where(~matched.isnan(), mean)
+    return scaling.scale(mean)
+
+
+def matched_mean(values: Tensor) -> Tensor:
+    """Return the probability-matched mean (B, T, C, H, W) of members (B, M, T, C, H, W).
+
+    The pixels of a frame are ranked by the mean, and the values of all members together by themselves; of P pixels the
+    n-th gets the median of the n-th of P groups of M values. NaN of a member is NaN of the result.
+    """
+    members, mean = values.shape[1], values.mean(1)
+    unknown = mean.isnan()
+    # What is not known ranks lowest in both, and so does not mix with the rest.
+    pooled = values.masked_fill(unknown[:, None], -torch.inf).movedim(1, -1).flatten(-3)
+    amounts = pooled.sort(-1).values[..., members // 2 :: members]
+    places = mean.masked_fill(unknown, -torch.inf).flatten(-2).argsort(stable=True, dim=-1)
+    matched = torch.empty_like(amounts).scatter(-1, places, amounts).reshape(mean.shape)
+    return matched.masked_fill(unknown, torch.nan)
+
+
+def check_mean(kind: Mean) -> Mean:
+    """Return a kind of mean.
+
+    Raises:
+        UnknownNameError: there is no such kind.
+    """
+    if kind not in MEANS:
+        raise UnknownNameError("mean", kind, MEANS)
+    return kind
 
 
 def check_members(model: Forecaster, members: int | None, seed: int | None = None) -> None:

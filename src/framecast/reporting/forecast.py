@@ -35,7 +35,8 @@ class Forecast(NamedTuple):
         pace: seconds between frames of a film, which is then shown at its own pace; or None.
         facts: how the past was read, a line each.
         files: what was written of it.
-        members: of an ensemble, (N, M, horizon, C, H, W), of which the frames are the mean; or None.
+        members: of an ensemble, (N, M, horizon, C, H, W), of which the frames are a mean; or None.
+        mean: which one, "plain" or "matched".
         thresholds: of the probabilities.
         probability: (N, K, horizon, C, H, W) shares of the members that reach the thresholds, or None.
     """
@@ -50,6 +51,7 @@ class Forecast(NamedTuple):
     facts: Sequence[str] = ()
     files: Sequence[Path] = ()
     members: NDArray[np.float32] | None = None
+    mean: str = "plain"
     thresholds: Sequence[float] = ()
     probability: NDArray[np.float32] | None = None
 
@@ -162,7 +164,8 @@ def netcdf(
     }
     packed: dict[Any, dict[str, Any]] = {name: {"zlib": True, "_FillValue": np.float32(np.nan)}, "time": clock}
     if ensemble is not None and ensemble.members is not None:
-        data[name].attrs["cell_methods"] = "realization: mean"
+        matched = " (comment: probability-matched)" if ensemble.mean == "matched" else ""
+        data[name].attrs["cell_methods"] = f"realization: mean{matched}"
         _add_members(data, name, ensemble, packed)
     if reference is not None:
         stamp = np.array(reference, "datetime64[s]").astype("datetime64[ns]")
