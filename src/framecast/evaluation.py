@@ -455,8 +455,8 @@ class Evaluation:
             )
         if self.mean == "matched":
             notes.append(
-                "Of an ensemble, scores of one forecast are those of its probability-matched mean: where the mean says, as "
-                "much as the members have."
+                "Of an ensemble, scores of one forecast are those of its probability-matched mean: where the mean "
+                "says, as much as the members have."
             )
         if self.replicates and len(self.blocks) < LEAST_BLOCKS:
             notes.append(
