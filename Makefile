@@ -55,7 +55,7 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 pytest: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow'
 
 test-slow: $(READY) ## the longer forms of the tests
 	$(BIN)/python -m pytest -m slow --timeout 3600

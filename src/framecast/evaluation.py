@@ -425,7 +425,7 @@ class Evaluation:
             "bootstrap": self.replicates if len(self.blocks) >= LEAST_BLOCKS else 0,
             "blocks": len(self.blocks),
             "members": self.members or None,
-            "mean": self.mean if self.members else None,
+            "mean": self.mean,
             "unknown_share": self.pixels[1] / self.pixels[0] if self.pixels[0] else None,
             "scores": {
                 name: info._asdict() for family in self.families.values() for name, info in family.info().items()

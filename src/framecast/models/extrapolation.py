@@ -145,8 +145,8 @@ def pixel_and_step(clips: ClipSpec | None) -> tuple[float, float]:
 @cache
 def _tell_of_unknown_grid() -> None:
     log.warning(
-        "the data does not say how large its pixels are or how long its steps: members move as they would on pixels of "
-        "1 km and in steps of 5 minutes, where these are unknown"
+        "the data does not say how large its pixels are or how long its steps: where these are unknown, an ensemble of "
+        "rain spreads as on pixels of 1 km and in steps of 5 minutes"
     )
 
 
