@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -92,7 +93,7 @@ def _tell(text: str) -> None:
 def page(kept: dict[str, Any]) -> str:
     """Return all figures of a day as one Markdown page."""
     about = "\n".join(f"- {key}: {value}" for key, value in kept["machine"].items())
-    paragraphs = [f"# Benchmarks, {kept['date']}", "Made by `make bench`.", about]
+    paragraphs = [f"# Benchmarks, {kept['date']}", f"Made by `{kept.get('command', 'make bench')}`.", about]
     sections = {"speed": _speed, "main job": _main_job, "cost": _cost, "archive": _archive}
     for part, paragraphs_of in sections.items():
         if part in kept["figures"]:
@@ -167,6 +168,9 @@ def main() -> None:
     kept = json.loads(target.read_text()) if target.exists() else {}
     if kept.get("machine") != about:
         kept = {"date": date, "machine": about, "processors taken by others": {}, "figures": {}}
+    place = ("--out", str(given.out), f"--out={given.out}")
+    options = [word for word in sys.argv[1:] if word not in place]
+    kept["command"] = shlex.join(["python", "benchmarks/bench.py", *options]) if options else "make bench"
     for part in PARTS:
         if part in given.only:
             rows = given.out / f"{date}-cost.csv"

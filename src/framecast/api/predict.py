@@ -172,8 +172,8 @@ def forecast_frames(
     forecast = Forecast(before.numpy(), result, unit, scaling, times, past.georeference, pace, past.facts)
     if raw.numbers.ndim == 6:
         # The mean of the values, not of the numbers that stand for them.
-        middle = result.mean(1) if mean == "plain" else matched_mean(torch.from_numpy(result)).numpy()
-        forecast = forecast._replace(frames=middle, members=result, mean=mean)
+        mean_frames = result.mean(1) if mean == "plain" else matched_mean(torch.from_numpy(result)).numpy()
+        forecast = forecast._replace(frames=mean_frames, members=result, mean=mean)
         limits = tuple(THRESHOLDS if unit == RAIN_RATE else ()) if thresholds is None else tuple(thresholds)
         forecast = forecast._replace(thresholds=limits, probability=exceedance(result, limits))
     elif thresholds is not None or mean != "plain":

@@ -198,12 +198,13 @@ class Forecaster(nn.Module, ABC):
         valid = None if not past.isnan().any() else ~past.isnan()
         frames, scaling = without_nan(past), self.clips.scaling
         errors = None if noise is None else motion_errors(noise, horizon, self.clips)
-        before = frames[:, :first] if noise is None else frames[:, :first].repeat_interleave(len(noise) // len(past), 0)
-        rows, known = [torch.zeros_like(before)], [torch.ones_like(frames[:, :first, :1], dtype=torch.bool)]
+        members = 1 if noise is None else len(noise) // len(past)
+        rows = [torch.zeros_like(frames[:, :first]).repeat_interleave(members, 0)]
+        known = [torch.ones_like(frames[:, :first, :1], dtype=torch.bool)]
         for end in range(first, frames.shape[1] + 1):
             steps = horizon if end == frames.shape[1] else 1
-            seen = None if valid is None else valid[:, :end]
-            moved = extrapolate(motions, scaling, frames[:, :end], steps, seen, errors)
+            mask = None if valid is None else valid[:, :end]
+            moved = extrapolate(motions, scaling, frames[:, :end], steps, mask, errors)
             rows.append(moved.frames)
             known.append(moved.known)
         return Conditions(torch.cat(rows, 1), torch.cat(known, 1))

@@ -159,8 +159,8 @@ def forecast_members(
         clip, rows, mask = (None if part is None else part[number : number + 1] for part in (past, covariates, valid))
         assert clip is not None
         parts = []
-        for some in torch.split(noise[number], together):
-            conditions = model.conditions(clip, horizon, rows, some, mask)
-            parts.append(model.continue_past(clip.expand(len(some), -1, -1, -1, -1), horizon, conditions.rows))
+        for group in torch.split(noise[number], together):
+            conditions = model.conditions(clip, horizon, rows, group, mask)
+            parts.append(model.continue_past(clip.expand(len(group), -1, -1, -1, -1), horizon, conditions.rows))
         forecasts.append(torch.cat(parts))
     return torch.stack(forecasts)

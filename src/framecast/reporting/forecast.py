@@ -164,8 +164,8 @@ def netcdf(
     }
     packed: dict[Any, dict[str, Any]] = {name: {"zlib": True, "_FillValue": np.float32(np.nan)}, "time": clock}
     if ensemble is not None and ensemble.members is not None:
-        matched = " (comment: probability-matched)" if ensemble.mean == "matched" else ""
-        data[name].attrs["cell_methods"] = f"realization: mean{matched}"
+        comment = " (comment: probability-matched)" if ensemble.mean == "matched" else ""
+        data[name].attrs["cell_methods"] = f"realization: mean{comment}"
         _add_members(data, name, ensemble, packed)
     if reference is not None:
         stamp = np.array(reference, "datetime64[s]").astype("datetime64[ns]")

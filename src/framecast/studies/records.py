@@ -26,7 +26,6 @@ from framecast.errors import DataError
 from framecast.files import read_sealed, sealed_json, write_atomically
 from framecast.registry import RAIN_RATE
 from framecast.studies.plan import StudyPlan, Trial, read_plan
-from framecast.training.losses import LOSSES
 from framecast.training.options import training_options
 from framecast.training.run_folder import RunFolder
 from framecast.untrusted import reading
@@ -222,10 +221,9 @@ def trial_cost(plan: StudyPlan, trial: Trial, shape: Sequence[int], context: int
     options = options_in_training(trial.model.name, trial.model.options, training)
     model = create_for_shape(trial.model.name, shape, context, options)
     recipe = training.recipe(model.recipe())
-    if LOSSES[recipe.loss].by_rate:
-        # Weights by rate need a scaling of rain; which one, makes no odds to the count.
-        length, channels, height, width = shape
-        model.clips = ClipSpec(height, width, channels, context, length - context, RAIN_RATE, DbzPixel())
+    # Losses that weigh errors by rate ask for a scaling of rain, whichever; nothing else that is counted asks for one.
+    length, channels, height, width = shape
+    model.clips = ClipSpec(height, width, channels, context, length - context, RAIN_RATE, DbzPixel())
     costs = model_cost(model, recipe, shape, context, batch=training.batch, recompute=training.recompute).to_dict()
     order = ("parameters", "macs", "shape", "context", "batch", "saved_bytes", "peak_bytes")
     facts = {**costs, "shape": list(shape), "context": context}
