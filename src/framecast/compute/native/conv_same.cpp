@@ -19,7 +19,8 @@
 // Reference: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, doi:10.1109/CVPR.2016.435.
 //
 // Transforms take a vector of channels at a time; products take ROWS tiles x WIDE vectors of outputs, which fill the
-// registers. Threads share out tiles, places or channels, and no sum depends on how many threads there are.
+// registers; a block of TILES or GATHERED tiles stays near the second cache. Threads share out tiles, places or channels,
+// and no sum depends on how many threads there are.
 
 #include <algorithm>
 #include <cstdlib>
@@ -29,16 +30,16 @@
 #include "vectors.h"
 
 #if defined(__AVX512F__)
-constexpr long ROWS = 6, WIDE = 4;
+constexpr long ROWS = 6, WIDE = 4, TILES = 24;
 #else
-constexpr long ROWS = 6, WIDE = 2;
+constexpr long ROWS = 6, WIDE = 2, TILES = 12;
 #endif
 
 constexpr long M = 4;
 constexpr long PANEL = L * WIDE;  // outputs of one call of the micro-kernel
 constexpr long BLOCK = 64;        // outputs whose products are kept until they are transformed back
-constexpr long TILES = 24;        // tiles of a block in a convolution: inputs and products stay in the second cache
-constexpr long GATHERED = 96;     // tiles of a block in a gradient by the kernel
+constexpr long GATHERED = 24;     // tiles of a block in a gradient by the kernel
+constexpr long LINE = 16;         // floats of a line of the cache
 
 static long round_up(long value, long multiple) { return (value + multiple - 1) / multiple * multiple; }
 static long panels(long outputs) { return (outputs + PANEL - 1) / PANEL; }
@@ -198,8 +199,10 @@ struct Tile {
         : map(number / s.of_map), top(number % s.of_map / s.across * M), left(number % s.of_map % s.across * M) {}
 };
 
-// The places of a block of tiles lie `stride` floats apart: not a multiple of 4 KiB, or all would share a few cache lines.
-static long place_stride(long tiles, long channels) { return tiles * channels + L; }
+// Transformed tiles are laid out as [tile][place][channel], so that a tile lies on few pages of memory. Neither tiles nor
+// kernels of a place lie a multiple of 4 KiB apart, or all would share a few lines of the cache.
+template <long N> static long tile_size(long channels) { return N * N * channels + LINE; }
+static long kernel_size(const Shape &s) { return panels(s.outputs) * s.inputs * PANEL + LINE; }
 
 // B' d B of a tile to places[place][channel].
 template <long N> static void transform_inputs(const Shape &s, Tile tile, const float *x, const float *zeros, float *to, long stride) {
@@ -295,53 +298,53 @@ static void transform_gradients(const Shape &s, Tile tile, const float *dy, long
 // ---- The four functions, for either N. Kernels are laid out as [place][panel][input][output of the panel].
 
 static float *kernel_at(float *kernels, const Shape &s, long place, long output) {
-    return kernels + (place * panels(s.outputs) + output / PANEL) * s.inputs * PANEL;
+    return kernels + place * kernel_size(s) + output / PANEL * s.inputs * PANEL;
 }
 
 template <long N>
 static void convolve(const Shape &s, const float *x, float *kernels, Added added, float *y, int threads) {
-    long in_stride = place_stride(TILES, s.channels), out_stride = place_stride(TILES, s.block);
+    long in_tile = tile_size<N>(s.channels), out_tile = tile_size<N>(s.block);
     std::vector<float> zeros(s.channels);
 #pragma omp parallel num_threads(threads)
     {
-        Buffer inputs(N * N * in_stride), products(N * N * out_stride);
+        Buffer inputs(TILES * in_tile), products(TILES * out_tile);
 #pragma omp for schedule(dynamic)
         for (long start = 0; start < s.tiles; start += TILES) {
             long count = std::min(TILES, s.tiles - start);
             for (long t = 0; t < count; t++)
-                transform_inputs<N>(s, Tile(s, start + t), x, zeros.data(), inputs + t * s.channels, in_stride);
+                transform_inputs<N>(s, Tile(s, start + t), x, zeros.data(), inputs + t * in_tile, s.channels);
             for (long first = 0; first < s.outputs; first += s.block) {
                 for (long place = 0; place < N * N; place++)
                     for (long o = first; o < std::min(first + s.block, s.padded); o += PANEL)
-                        multiply<false>(count, (s.padded - o) / L, {inputs + place * in_stride, s.channels, 1},
+                        multiply<false>(count, (s.padded - o) / L, {inputs + place * s.channels, in_tile, 1},
                                         kernel_at(kernels, s, place, o), PANEL, s.inputs,
-                                        products + place * out_stride + o - first, s.block);
+                                        products + place * s.block + o - first, out_tile);
                 for (long t = 0; t < count; t++)
-                    transform_outputs<N>(s, Tile(s, start + t), products + t * s.block, out_stride, first, added, y);
+                    transform_outputs<N>(s, Tile(s, start + t), products + t * out_tile, s.block, first, added, y);
             }
         }
     }
 }
 
 template <long N> static void gather(const Shape &s, const float *x, const float *dy, float *gathered, int threads) {
-    long in_stride = place_stride(GATHERED, s.channels), out_stride = place_stride(GATHERED, s.block);
-    Buffer inputs(N * N * in_stride), gradients(N * N * out_stride);
+    long in_tile = tile_size<N>(s.channels), out_tile = tile_size<N>(s.block);
+    Buffer inputs(GATHERED * in_tile), gradients(GATHERED * out_tile);
     std::vector<float> zeros(s.channels);
 #pragma omp parallel num_threads(threads)
     for (long start = 0; start < s.tiles; start += GATHERED) {
         long count = std::min(GATHERED, s.tiles - start);
 #pragma omp for
         for (long t = 0; t < count; t++)
-            transform_inputs<N>(s, Tile(s, start + t), x, zeros.data(), inputs + t * s.channels, in_stride);
+            transform_inputs<N>(s, Tile(s, start + t), x, zeros.data(), inputs + t * in_tile, s.channels);
         for (long first = 0; first < s.outputs; first += s.block) {
 #pragma omp for
             for (long t = 0; t < count; t++)
-                transform_gradients<N>(s, Tile(s, start + t), dy, first, gradients + t * s.block, out_stride);
+                transform_gradients<N>(s, Tile(s, start + t), dy, first, gradients + t * out_tile, s.block);
 #pragma omp for
             for (long place = 0; place < N * N; place++)
                 for (long o = first; o < std::min(first + s.block, s.padded); o += PANEL)
-                    multiply<true>(s.inputs, (s.padded - o) / L, {inputs + place * in_stride, 1, s.channels},
-                                   gradients + place * out_stride + o - first, s.block, count,
+                    multiply<true>(s.inputs, (s.padded - o) / L, {inputs + place * s.channels, 1, in_tile},
+                                   gradients + place * s.block + o - first, out_tile, count,
                                    kernel_at(gathered, s, place, o), PANEL);
         }
     }
@@ -349,6 +352,14 @@ template <long N> static void gather(const Shape &s, const float *x, const float
 
 struct Strides {
     long output, input, row, column;
+};
+
+// Numbers of L outputs in double, as their errors would enter all sums alike.
+struct Doubles {
+    double of[L];
+    void add(double factor, const Doubles &other) {
+        for (long k = 0; k < L; k++) of[k] += factor * other.of[k];
+    }
 };
 
 template <long N>
@@ -359,23 +370,22 @@ static void transform_kernel(const Shape &s, const float *g, Strides at, bool tu
 #pragma omp parallel for num_threads(threads)
     for (long i = 0; i < s.inputs; i++)
         for (long o = 0; o < panels(s.outputs) * PANEL; o += L) {
-            D value[R][R]{}, half[N][R];  // in double, as these errors enter all sums alike
-            for (long y = 0; y < R; y++)
-                for (long x = 0; x < R; x++) {
-                    long row = turned ? R - 1 - y : y, column = turned ? R - 1 - x : x;
-                    const float *from = g + i * at.input + row * at.row + column * at.column;
-                    for (long k = 0; k < std::min(L, s.outputs - o); k++) value[y][x][k] = from[(o + k) * at.output];
-                }
+            Doubles value[R][R]{}, half[N][R]{};
+            for (long k = 0; k < std::min(L, s.outputs - o); k++)
+                for (long y = 0; y < R; y++)
+                    for (long x = 0; x < R; x++) {
+                        long row = turned ? R - 1 - y : y, column = turned ? R - 1 - x : x;
+                        value[y][x].of[k] = g[(o + k) * at.output + i * at.input + row * at.row + column * at.column];
+                    }
             for (long p = 0; p < N; p++)
-                for (long x = 0; x < R; x++) {
-                    half[p][x] = D{};
-                    for (long y = 0; y < R; y++) half[p][x] += rows[p][y] * value[y][x];
-                }
+                for (long x = 0; x < R; x++)
+                    for (long y = 0; y < R; y++) half[p][x].add(rows[p][y], value[y][x]);
             for (long p = 0; p < N; p++)
                 for (long q = 0; q < N; q++) {
-                    D sum{};
-                    for (long x = 0; x < R; x++) sum += rows[q][x] * half[p][x];
-                    *(V *)(kernel_at(kernels, s, p * N + q, o) + i * PANEL + o % PANEL) = __builtin_convertvector(sum, V);
+                    Doubles sum{};
+                    for (long x = 0; x < R; x++) sum.add(rows[q][x], half[p][x]);
+                    float *to = kernel_at(kernels, s, p * N + q, o) + i * PANEL + o % PANEL;
+                    for (long k = 0; k < L; k++) to[k] = sum.of[k];
                 }
         }
 }
@@ -387,19 +397,20 @@ template <long N> static void kernel_gradient(const Shape &s, float *gathered, f
 #pragma omp parallel for num_threads(threads)
     for (long i = 0; i < s.inputs; i++)
         for (long o = 0; o < s.outputs; o += L) {
-            D half[R][N]{}, sum[R][R]{};
+            Doubles half[R][N]{}, sum[R][R]{};
             for (long p = 0; p < N; p++)
                 for (long q = 0; q < N; q++) {
-                    V from = *(const V *)(kernel_at(gathered, s, p * N + q, o) + i * PANEL + o % PANEL);
-                    D value = __builtin_convertvector(from, D);
-                    for (long y = 0; y < R; y++) half[y][q] += rows[p][y] * value;
+                    const float *from = kernel_at(gathered, s, p * N + q, o) + i * PANEL + o % PANEL;
+                    Doubles value;
+                    for (long k = 0; k < L; k++) value.of[k] = from[k];
+                    for (long y = 0; y < R; y++) half[y][q].add(rows[p][y], value);
                 }
             for (long y = 0; y < R; y++)
-                for (long x = 0; x < R; x++) {
-                    for (long q = 0; q < N; q++) sum[y][x] += rows[q][x] * half[y][q];
-                    for (long k = 0; k < std::min(L, s.outputs - o); k++)
-                        dg[(((o + k) * R + y) * R + x) * s.inputs + i] = sum[y][x][k];
-                }
+                for (long x = 0; x < R; x++)
+                    for (long q = 0; q < N; q++) sum[y][x].add(rows[q][x], half[y][q]);
+            for (long k = 0; k < std::min(L, s.outputs - o); k++)
+                for (long y = 0; y < R; y++)
+                    for (long x = 0; x < R; x++) dg[(((o + k) * R + y) * R + x) * s.inputs + i] = sum[y][x].of[k];
         }
 }
 
@@ -412,7 +423,7 @@ extern "C" {
 // Floats of the transformed kernels.
 long framecast_kernel_size(long inputs, long outputs, long kernel) {
     long n = M + kernel - 1;
-    return n * n * panels(outputs) * inputs * PANEL;
+    return n * n * kernel_size(Shape(0, 0, 0, inputs, outputs));
 }
 
 // G g G' of kernels g[output][input][y][x] of any strides; turned: as the gradient by the inputs needs them.

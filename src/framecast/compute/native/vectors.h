@@ -10,7 +10,6 @@ constexpr long L = 8;
 // Not memcpy: with that, gcc keeps the sums of a product in memory.
 typedef float V __attribute__((vector_size(4 * L), aligned(4), may_alias));
 typedef int I __attribute__((vector_size(4 * L)));
-typedef double D __attribute__((vector_size(8 * L), aligned(8), may_alias));
 
 static inline V load(const float *from, long count) {
     if (count >= L) return *(const V *)from;
