@@ -156,3 +156,21 @@ def test_rows_turn_with_the_frames(files: dict[str, Path]) -> None:
     data = opened(files)
     upright, turned = data["train"][0], data.turned()["train"][0]
     assert torch.equal(upright["covariates"].flip(-2), turned["covariates"])
+
+
+def test_rain_takes_covariates_of_its_maps_and_of_its_frames(tmp_path: Path) -> None:
+    hill = np.linspace(0, 900, 765, dtype=np.float32)[:, None].repeat(700, 1)
+    np.save(tmp_path / "maps.npy", hill[None])
+    # Rows 185 to 585 of the map, averaged to 80.
+    np.save(tmp_path / "frames.npy", hill[185:585, 160:560].reshape(80, 5, 80, 5).mean((1, 3))[None])
+    data = fc.data("knmi-sample", covariates={"hour": True, **{n: tmp_path / f"{n}.npy" for n in ("maps", "frames")}})
+    sample = data["test"][0]
+    rows = sample["covariates"]
+    assert rows.shape == (16, 4, 80, 80)
+    torch.testing.assert_close(rows[:, 2], rows[:, 3], atol=1e-6, rtol=0)
+    torch.testing.assert_close(rows[5, 2, :, 0], torch.linspace(0, 1, 80), atol=1e-6, rtol=0)
+    hours = sample["times"].numpy() % 86400 / 3600
+    np.testing.assert_allclose(rows[:, 0, 0, 0], np.sin(2 * np.pi * hours / 24) / 2 + 0.5, atol=1e-6)
+    np.save(tmp_path / "frames.npy", hill[None, :50, :50])
+    with pytest.raises(DataError, match=r"covariate frames: .*50x50 and the frames are 80x80"):
+        fc.data("knmi-sample", covariates={"frames": tmp_path / "frames.npy"})

@@ -206,8 +206,7 @@ def covariate_entries(folder: Path, options: Mapping[str, Any] | None) -> Mappin
         return dict(options["covariates"])
     if not (folder / "config.yaml").is_file():
         return {}
-    config = RunFolder(folder).read_config()
-    return dict(config["data_options"].get("covariates") or {}) if config["data"] == OWN else {}
+    return dict(RunFolder(folder).read_config()["data_options"].get("covariates") or {})
 
 
 def past_of_clip(frames: Any, spec: ClipSpec | None) -> Any:

@@ -166,14 +166,7 @@ def open_covariates(
             raise UnknownNameError(f"way in which covariate {name} is known", str(known), KNOWN)
         path = Path(options.pop("path"))
         source: FrameSource = JoinedSource(open_parts(path, ReadOptions(**options)))
-        if grid is not None and source.shape[-2:] != size:
-            source = GriddedSource(source, grid, MinMax())
-        if source.shape[-2:] != size:
-            raise DataError(
-                f"covariate {name}: {source.where} has frames of {source.shape[-2]}x{source.shape[-1]} and the frames "
-                f"are {size[0]}x{size[1]}: bring it to their grid"
-            )
-        sources[name] = placed_like(source, place, "the frames")
+        sources[name] = placed_like(_on_grid(source, grid, size, name), place, "the frames")
         for number in range(source.shape[0]):
             label = name if source.shape[0] == 1 else f"{name}:{number}"
             scaling = scaled[label].scaling if label in scaled else MinMax()
@@ -184,6 +177,24 @@ def open_covariates(
         names = ", ".join(fact.name for fact in facts)
         raise DataError(f"the model was trained with covariates {names} and these are {hint}: give them all")
     return CovariateFrames(tuple(channels), sources, context, size)
+
+
+def _on_grid(source: FrameSource, grid: Grid | None, size: tuple[int, int], name: str) -> FrameSource:
+    """Return a covariate on the grid of the frames, cropped and resized as these were where it is not there yet."""
+    height, width = source.shape[-2:]
+    try:
+        if grid is not None and (height, width) != size:
+            source = GriddedSource(source, grid, MinMax())
+        if source.shape[-2:] == size:
+            return source
+    except DataError as error:
+        reason = str(error)
+    else:
+        reason = "bring it to their grid"
+    raise DataError(
+        f"covariate {name}: {source.where} has frames of {height}x{width} and the frames are {size[0]}x{size[1]}: "
+        + reason
+    )
 
 
 def fit_covariates(covariates: CovariateFrames, times: Indices | None, numbers: Indices) -> CovariateFrames:

@@ -24,10 +24,10 @@ Ma et al., "MS-LSTM", Applied Soft Computing 2023, doi:10.1016/j.asoc.2023.11073
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -38,7 +38,8 @@ from framecast.data.formats.arrays import is_zarr
 from framecast.data.formats.hdf5 import check_pixels, open_hdf5
 from framecast.data.grid import Method, Space
 from framecast.data.packing import Values
-from framecast.data.radar import Crop, cut_clips, make_grid, prepare_source, radar_archive, radar_folder, rain_scaling
+from framecast.data.radar import radar_archive, radar_folder
+from framecast.data.rain_clips import Crop, cut_clips, make_grid, prepare_source, rain_scaling
 from framecast.data.sources import FrameSource, Indices, PerProcess
 from framecast.errors import DataError, DatasetNotFoundError
 from framecast.untrusted import reading
@@ -133,6 +134,7 @@ def open_german_radar(
     test_years: Years = (2015, 2017),
     scaling: str = "dbz-pixel",
     nodata: Literal["masked", "dry"] = "masked",
+    covariates: Mapping[str, Any] | None = None,
 ) -> ClipData:
     """Open the German radar set.
 
@@ -152,6 +154,8 @@ def open_german_radar(
         test_years: first and last year to test with.
         scaling: "dbz-pixel" or "log".
         nodata: "masked", or "dry" to take it as no rain.
+        covariates: channels for the model to see and not to forecast, of files on the grid of the composites or of the
+            frames, see ``data/covariates.py``.
 
     Raises:
         DatasetNotFoundError: there are no files at ``root``.
@@ -173,7 +177,7 @@ def open_german_radar(
         "validation": np.flatnonzero(validation),
         "test": np.flatnonzero(tested),
     }
-    return cut_clips("german-radar", source, parts, rules, (context, horizon), interval, every)
+    return cut_clips("german-radar", source, parts, rules, (context, horizon), interval, every, covariates)
 
 
 def _german_source(root: Path) -> FrameSource:

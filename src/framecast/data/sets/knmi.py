@@ -10,16 +10,17 @@ Rainfall", J. Appl. Meteorol. Climatol. 48, 2009, doi:10.1175/2009JAMC1954.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from framecast.data.clips import ClipData, data_root, missing_files
 from framecast.data.formats.arrays import is_zarr
 from framecast.data.formats.knmi import knmi_header, read_knmi
 from framecast.data.grid import Method, Space
 from framecast.data.joined import FolderSource
-from framecast.data.radar import Crop, cut_clips, make_grid, prepare_source, radar_archive, rain_scaling, split_in_time
+from framecast.data.radar import radar_archive
+from framecast.data.rain_clips import Crop, cut_clips, make_grid, prepare_source, rain_scaling, split_in_time
 from framecast.data.sources import FrameSource
 
 SOURCE = "https://dataplatform.knmi.nl (5-minute precipitation accumulations)"
@@ -40,6 +41,7 @@ def open_knmi(
     blocks: Sequence[float] = (0.4, 0.25, 0.35),
     scaling: str = "dbz-pixel",
     nodata: Literal["masked", "dry"] = "masked",
+    covariates: Mapping[str, Any] | None = None,
 ) -> ClipData:
     """Open a folder of KNMI composites.
 
@@ -58,6 +60,8 @@ def open_knmi(
             in time; of 60 frames 24, 15 and 21 by default.
         scaling: "dbz-pixel" or "log".
         nodata: "masked", or "dry" to take it as no rain.
+        covariates: channels for the model to see and not to forecast, of files on the grid of the composites or of the
+            frames, see ``data/covariates.py``.
 
     Raises:
         DatasetNotFoundError: there are no files at ``root``.
@@ -67,7 +71,7 @@ def open_knmi(
     rules = make_grid(size, crop, method, space), rain_scaling(scaling)
     source = prepare_source(_frames(data_root("knmi", root)), *rules, nodata)
     parts = split_in_time(source.count, blocks)
-    return cut_clips("knmi", source, parts, rules, (context, horizon), interval, every)
+    return cut_clips("knmi", source, parts, rules, (context, horizon), interval, every, covariates)
 
 
 def _frames(root: Path) -> FrameSource:

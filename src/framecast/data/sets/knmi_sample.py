@@ -13,9 +13,9 @@ doi:10.1175/2009JAMC1954.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from framecast.data.formats.hdf5 import open_hdf5
 from framecast.data.formats.knmi import file_calibration, file_georeference, product_name
 from framecast.data.grid import Method, Space
 from framecast.data.packing import Values
-from framecast.data.radar import Crop, cut_clips, make_grid, prepare_source, rain_scaling, split_in_time
+from framecast.data.rain_clips import Crop, cut_clips, make_grid, prepare_source, rain_scaling, split_in_time
 from framecast.data.sources import FrameSource, Indices
 from framecast.registry import RAIN_RATE
 
@@ -43,6 +43,7 @@ def open_knmi_sample(
     blocks: Sequence[float] = (24, 16, 20),
     scaling: str = "dbz-pixel",
     nodata: Literal["masked", "dry"] = "masked",
+    covariates: Mapping[str, Any] | None = None,
 ) -> ClipData:
     """Open the KNMI composites that come with the package.
 
@@ -59,6 +60,8 @@ def open_knmi_sample(
             time.
         scaling: "dbz-pixel" or "log".
         nodata: "masked", or "dry" to take it as no rain.
+        covariates: channels for the model to see and not to forecast, of files on the grid of the composites or of the
+            frames, see ``data/covariates.py``.
 
     Raises:
         DataError: options that the frames do not allow.
@@ -67,7 +70,7 @@ def open_knmi_sample(
     rules = make_grid(size, crop, method, space), rain_scaling(scaling)
     source = prepare_source(PackedComposites(SAMPLE), *rules, nodata)
     parts = split_in_time(source.count, blocks)
-    return cut_clips("knmi-sample", source, parts, rules, (context, horizon), interval, every)
+    return cut_clips("knmi-sample", source, parts, rules, (context, horizon), interval, every, covariates)
 
 
 SAMPLE = Path(__file__).parent / "knmi_sample" / "composites.h5"
