@@ -17,7 +17,7 @@ from samples.native import use
 from torch import Tensor
 from torch.nn import functional as F
 
-from framecast.cells.convolution import OneRollout, SameConv2d, conv_same
+from framecast.cells.convolution import OneRollout, SameConv2d, conv_parts, conv_same
 from framecast.cells.gates import exposed, gated_update
 from framecast.compute.native import build, library
 from framecast.compute.native.build import NotNativeError
@@ -79,6 +79,39 @@ def test_convolutions_of_any_shape(
     ]
     for found, exact, size in zip(*results, sizes[: len(results[0])], strict=True):
         assert float((found - exact).abs().max()) <= TOLERANCE * float(size)
+
+
+@ROOM
+@given(
+    kernel=st.sampled_from([1, 3, 5]), widths=st.sampled_from([(16,), (32, 32), (16, 16, 16), (12, 12), (8, 16)]),
+    parts=st.integers(1, 4), width=st.sampled_from([8, 16, 24]), side=st.integers(8, 14), used=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_several_maps_and_parts(
+    kernel: int, widths: tuple[int, ...], parts: int, width: int, side: int, used: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    maps = [last(torch.randn(3, channels, side, side + 1)) for channels in widths]
+    weight, bias = torch.randn(parts * width, sum(widths), kernel, kernel), torch.randn(parts * width)
+    # Of some parts nobody asks, and some gradients are parts of one array, as those of a cell's gates are.
+    gradients = last(torch.randn(3, parts * width, side, side + 1)).chunk(parts, 1)[:used]
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [leaf(part, dtype) for part in (*maps, weight, bias)]
+        *x, w, b = leaves
+        found = conv_parts(x, w, b, parts=parts)
+        torch.autograd.backward(found[:used], [gradient.to(dtype) for gradient in gradients])
+        results.append([torch.cat(found, 1).detach(), *(one.grad for one in leaves)])
+    assert len(found) == parts
+    largest_x, largest_gradient = (max(float(one.abs().max()) for one in some) for some in (maps, gradients))
+    sizes = [
+        largest_x * weight.abs().sum((1, 2, 3)).max() + bias.abs().max(),
+        *[largest_gradient * weight.abs().sum((0, 2, 3)).max()] * len(maps),
+        max(gradient.abs().sum((0, 2, 3)).max() for gradient in gradients) * largest_x,
+        max(gradient.abs().sum((0, 2, 3)).max() for gradient in gradients),
+    ]
+    for one, exact, size in zip(*results, sizes, strict=True):
+        assert float((one - exact).abs().max()) <= TOLERANCE * float(size)
 
 
 @pytest.mark.parametrize("name", RECURRENT)
@@ -271,7 +304,7 @@ def test_wrong_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         def call(self, name: str, *arguments: Any) -> int:
             result = super().call(name, *arguments)
             if name == "convolve":
-                arguments[5].mul_(1.01)
+                arguments[6].mul_(1.01)
             return result
 
     with pytest.raises(NotNativeError, match="its numbers are wrong by"):

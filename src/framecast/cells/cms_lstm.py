@@ -72,10 +72,10 @@ class CMSLSTM(Cell):
         """Take one step; the zigzag memory is handed on untouched."""
         h, c = state
         x, h = mutual_gating(x, h, self.gate_x, self.gate_h)
-        i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
+        i, f, g, o = self.gates.split(x, h, parts=4)
         c = gated_update(c, i, f, g)
         h = exposed(o, c)
-        i, g, o = self.update(torch.cat([h, self._express(h, c)], 1)).chunk(3, 1)
+        i, g, o = self.update.split(h, self._express(h, c), parts=3)
         i = torch.sigmoid(i)
         c = (1 - i) * c + i * tanh(g)
         h = torch.sigmoid(o) * c

@@ -13,7 +13,6 @@ Differs from the released code: one convolution over [x, h] and one bias where t
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from framecast.cells.cell import Cell, State, zeros
@@ -41,7 +40,7 @@ class ConvLSTM(Cell):
     def forward(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
         """Take one step; the zigzag memory is handed on untouched."""
         h, c = state
-        i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
+        i, f, g, o = self.gates.split(x, h, parts=4)
         c = gated_update(c, i, f, g)
         h = exposed(o, c)
         return h, (h, c), memory

@@ -7,7 +7,7 @@ every step of a roll-out, such as a kernel made of two, is made once where the r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Protocol, TypeGuard
@@ -111,24 +111,56 @@ def kernel_of(owner: Convolution) -> Kernel:
     return result
 
 
+def side_by_side(*maps: Tensor) -> tuple[Tensor, ...]:
+    """Return maps (B, C, H, W) that several convolutions take: joined once, where these cannot read them one by one."""
+    code = native() if maps[0].is_cpu and not torch.compiler.is_compiling() else None
+    return maps if code is not None and code.convolution.reads(maps) else (torch.cat(maps, 1),)
+
+
 def conv_same(x: Tensor, weight: Tensor, bias: Tensor | None = None, plus: Tensor | None = None) -> Tensor:
     """Convolve x (B, C, H, W) with an odd kernel (O, C, k, k), zeros around it, and add ``plus`` (B, O, H, W)."""
-    if not x.is_cpu or (parts := native()) is None or not parts.convolution.suits(x, weight, plus):
-        result = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+    return conv_parts([x], weight, bias, plus)[0]
+
+
+def conv_parts(
+    maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None = None, plus: Tensor | None = None, parts: int = 1
+) -> tuple[Tensor, ...]:
+    """Convolve maps with an odd kernel, zeros around them, and return the result in equal parts of its channels.
+
+    Args:
+        maps: (B, C, H, W) each, taken as one of all their channels.
+        weight: (O, C of all, k, k).
+        bias: (O,), or None.
+        plus: (B, O, H, W) to be added, or None.
+        parts: how many there are to be.
+    """
+    code = native() if maps[0].is_cpu else None
+    if code is None or not code.convolution.suits(maps, weight, plus):
+        result = F.conv2d(_joined(maps), weight, bias, padding=weight.shape[-1] // 2)
     elif torch.compiler.is_compiling():
-        result = parts.convolution.operation(x, weight, bias)
+        result = code.convolution.operation(_joined(maps), weight, bias)
     else:
-        return parts.convolution.convolve(x, weight, bias, plus, _memo.get())  # type: ignore[no-any-return]
-    return result if plus is None else plus + result
+        return code.convolution.convolve(maps, weight, bias, plus, _memo.get(), parts)  # type: ignore[no-any-return]
+    return _divided(result, plus, parts)
 
 
-def convolve(owner: Convolution, x: Tensor, plus: Tensor | None = None) -> Tensor:
-    """Convolve x (B, C, H, W) with the weights of ``owner``, and add ``plus`` (B, O, H, W)."""
+def convolve(
+    owner: Convolution, maps: Sequence[Tensor], plus: Tensor | None = None, parts: int = 1
+) -> tuple[Tensor, ...]:
+    """Convolve maps with the weights of ``owner``, as ``conv_parts`` does."""
     kernel = kernel_of(owner)
-    if not weight_gradients.pays(x, kernel):
-        return conv_same(x, kernel.weight, kernel.bias, plus)
-    result = weight_gradients.convolve(x, kernel)
-    return result if plus is None else plus + result
+    if not weight_gradients.pays(maps[0], kernel):
+        return conv_parts(maps, kernel.weight, kernel.bias, plus, parts)
+    return _divided(weight_gradients.convolve(_joined(maps), kernel), plus, parts)
+
+
+def _joined(maps: Sequence[Tensor]) -> Tensor:
+    return maps[0] if len(maps) == 1 else torch.cat([*maps], 1)
+
+
+def _divided(result: Tensor, plus: Tensor | None, parts: int) -> tuple[Tensor, ...]:
+    result = result if plus is None else plus + result
+    return (result,) if parts == 1 else result.chunk(parts, 1)
 
 
 class SameConv2d(nn.Conv2d):
@@ -146,36 +178,30 @@ class SameConv2d(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool = True) -> None:
         super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
 
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """Convolve x (B, C, H, W), and add ``plus`` (B, O, H, W)."""
-        return convolve(self, x, plus)
+    def forward(self, *maps: Tensor, plus: Tensor | None = None) -> Tensor:
+        """Convolve maps (B, C, H, W), taken as one of all their channels, and add ``plus`` (B, O, H, W)."""
+        return convolve(self, maps, plus)[0]
+
+    def split(self, *maps: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """Convolve maps and return the result in equal parts (B, O / parts, H, W), such as the gates of a cell."""
+        return convolve(self, maps, parts=parts)
 
     def kernel(self) -> Kernel:
         """Return weight and bias."""
         return Kernel(self.weight, self.bias)
 
 
-class JointConv2d(nn.Conv2d):
-    """One "same" convolution over several concatenated inputs of equal width.
+class JointConv2d(SameConv2d):
+    """One "same" convolution over several inputs of equal width, side by side.
 
     It computes W₁ ∗ x₁ + W₂ ∗ x₂ + … + b, for which the released code has one convolution per input.
     It starts from the same random distribution as those: every input's kernel is drawn as if it stood
     alone, and the bias as the sum of their biases.
     """
 
-    place = ""
-
     def __init__(self, sources: int, channels: int, outputs: int, kernel: int, bias: bool = True) -> None:
         self.sources = sources
-        super().__init__(sources * channels, outputs, kernel, padding=kernel // 2, bias=bias)
-
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """Convolve the inputs side by side, x (B, sources x C, H, W), and add ``plus`` (B, O, H, W)."""
-        return convolve(self, x, plus)
-
-    def kernel(self) -> Kernel:
-        """Return weight and bias."""
-        return Kernel(self.weight, self.bias)
+        super().__init__(sources * channels, outputs, kernel, bias)
 
     def reset_parameters(self) -> None:
         """Draw kernels and bias anew from torch's random state."""

@@ -21,7 +21,6 @@ and the released MS-MIM resamples the lower layer's output without it.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from framecast.cells.cell import Cell, State, zeros
@@ -53,14 +52,14 @@ class MIM(SpatiotemporalCell):
         """Take one step."""
         h, c, n, s, previous = state
         difference = x - previous
-        i, f, g = self.change(torch.cat([difference, n], 1)).chunk(3, 1)
+        i, f, g = self.change.split(difference, n, parts=3)
         n = gated_update(n, i, f, g)
-        o = self.change_output(torch.cat([difference, n], 1))
+        o = self.change_output(difference, n)
         change = exposed(o, n)
-        i, f, g, o = self.steady(torch.cat([change, c], 1)).chunk(4, 1)
+        i, f, g, o = self.steady.split(change, c, parts=4)
         s = gated_update(s, i, f, g)
         steady = exposed(self.steady_output(s, plus=o), s)
-        i, g, o = self.gates(torch.cat([x, h], 1)).chunk(3, 1)
+        i, g, o = self.gates.split(x, h, parts=3)
         c = steady + exposed(i, g)
         m, *_ = self.wander(x, memory)
         h, o = self.expose(o, c, m)

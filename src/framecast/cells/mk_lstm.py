@@ -18,12 +18,11 @@ by one 5x5 convolution whose kernel is the sum of both (the 3x3 one padded with 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.convolution import JointConv2d, SameConv2d, convolve
+from framecast.cells.convolution import JointConv2d, SameConv2d, convolve, side_by_side
 from framecast.cells.gates import exposed, gated_update
 from framecast.cells.weight_gradients import Kernel
 
@@ -50,15 +49,15 @@ class MKLSTM(Cell):
     def forward(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
         """Take one step; the zigzag memory is handed on untouched."""
         h, c3, c5 = state
-        c3, c5, o = self._update(torch.cat([x, h], 1), c3, c5)
+        c3, c5, o = self._update(side_by_side(x, h), c3, c5)
         o = self.memory5(c5, plus=self.memory3(c3, plus=o))
-        h = exposed(o, self.project(torch.cat([c3, c5], 1)))
+        h = exposed(o, self.project(c3, c5))
         return h, (h, c3, c5), memory
 
-    def _update(self, xh: Tensor, c3: Tensor, c5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _update(self, xh: tuple[Tensor, ...], c3: Tensor, c5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return both new memories and o₃ + o₅; a forecast holds the gates of one kernel at a time."""
-        c3 = gated_update(c3, *self.gates3(xh).chunk(3, 1))
-        i5, f5, g5, o = convolve(self, xh).chunk(4, 1)
+        c3 = gated_update(c3, *self.gates3.split(*xh, parts=3))
+        i5, f5, g5, o = convolve(self, xh, parts=4)
         return c3, gated_update(c5, i5, f5, g5), o
 
     def kernel(self) -> Kernel:

@@ -70,7 +70,7 @@ class MoDeRNN(Cell):
         """Take one step; the zigzag memory is handed on untouched."""
         h, c = state
         x, h = mutual_gating(x, h, self.gate_x.folded(), self.gate_h.folded())
-        i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
+        i, f, g, o = self.gates.split(x, h, parts=4)
         c = gated_update(c, i, f, g)
         h = exposed(o, c)
         return h, (h, c), memory

@@ -55,15 +55,15 @@ class MotionGRU(nn.Module):
     def forward(self, h: Tensor, flow: Tensor, trend: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return X (B, C, H, W) and the new F and D (B, 18, H/2, W/2) of h (B, C, H, W) and the old."""
         encoded = self.encode(h)
-        u, r = torch.sigmoid(self.gates(torch.cat([encoded, flow], 1))).chunk(2, 1)
-        z = tanh(self.candidate(torch.cat([encoded, r * flow], 1)))
+        u, r = torch.sigmoid(self.gates(encoded, flow)).chunk(2, 1)
+        z = tanh(self.candidate(encoded, r * flow))
         trend = trend + TREND_STEP * (flow - trend)
         flow = u * z + (1 - u) * flow + trend
         warped = warp_along(encoded, flow.reshape(-1, FLOWS, 2, *flow.shape[-2:]))
         warped = warped * torch.sigmoid(self.mask(encoded))[:, None]
         scrambled = warped.movedim(2, -1).reshape(-1, warped.shape[1] * FLOWS, *encoded.shape[-2:])
         decoded = self.enlarge(self.decode(scrambled))
-        g = torch.sigmoid(self.fuse(torch.cat([decoded, h], 1)))
+        g = torch.sigmoid(self.fuse(decoded, h))
         return g * h + (1 - g) * decoded, flow, trend
 
 

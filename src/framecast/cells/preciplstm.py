@@ -68,12 +68,12 @@ class PrecipLSTM(Cell):
         """Take one step; m comes from the layer below and goes to the layer above."""
         m = zigzag_memory(memory)
         h, c, s, t, previous = state
-        query, key, value = self.tokens(x).chunk(3, 1)
+        query, key, value = self.tokens.split(x, parts=3)
         near = x + self.attended(local_attention(query, key, value, self.window))
-        c = gated_update(c, *self.gates_c(torch.cat([near, h], 1)).chunk(3, 1))
-        m = gated_update(m, *self.gates_m(torch.cat([near, m], 1)).chunk(3, 1))
-        s = gated_update(s, *self.gates_s(torch.cat([near, s], 1)).chunk(3, 1))
-        t = gated_update(t, *self.gates_t(torch.cat([x - previous, t], 1)).chunk(3, 1))
+        c = gated_update(c, *self.gates_c.split(near, h, parts=3))
+        m = gated_update(m, *self.gates_m.split(near, m, parts=3))
+        s = gated_update(s, *self.gates_s.split(near, s, parts=3))
+        t = gated_update(t, *self.gates_t.split(x - previous, t, parts=3))
         everything = torch.cat([near, h, c, s, t, m], 1)
         memories = everything[:, 2 * self.channels :]
         h = exposed(self.output(everything), self.project(memories))

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.convolution import JointConv2d, SameConv2d, check_kernel
+from framecast.cells.convolution import JointConv2d, SameConv2d, check_kernel, side_by_side
 from framecast.cells.gates import exposed, gated_update
 from framecast.errors import OptionError
 
@@ -76,14 +76,14 @@ class SpatiotemporalCell(Cell):
     def wander(self, x: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return m', and i and g, of which ΔM = σ(i) ⊙ tanh(g) consists, all (B, C, H, W)."""
         m = zigzag_memory(memory)
-        i, f, g = self.zigzag(torch.cat([x, m], 1)).chunk(3, 1)
+        i, f, g = self.zigzag.split(x, m, parts=3)
         return gated_update(m, i, f, g), i, g
 
     def expose(self, o: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """Return h' and o, before its non-linearity, from its share of x and h and both new memories."""
-        memories = torch.cat([c, m], 1)
-        o = self.output(memories, plus=o)
-        return exposed(o, self.project(memories)), o
+        memories = side_by_side(c, m)
+        o = self.output(*memories, plus=o)
+        return exposed(o, self.project(*memories)), o
 
 
 class PredRNN(SpatiotemporalCell):
@@ -110,7 +110,7 @@ class PredRNN(SpatiotemporalCell):
     def step(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, Tensor, State, Tensor]:
         """Take one step."""
         h, c, *account = state
-        i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
+        i, f, g, o = self.gates.split(x, h, parts=4)
         c = gated_update(c, i, f, g)
         m, *zigzag = self.wander(x, memory)
         h, o = self.expose(o, c, m)

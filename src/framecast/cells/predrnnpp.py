@@ -55,13 +55,13 @@ class CausalLSTM(Cell):
         """Take one step."""
         h, c = state
         m = zigzag_memory(memory)
-        i, f, g = self.gates(torch.cat([x, h, c], 1)).chunk(3, 1)
+        i, f, g = self.gates.split(x, h, c, parts=3)
         c = gated_update(c, i, f, g)
-        i, f, g = self.zigzag(torch.cat([x, c, m], 1)).chunk(3, 1)
+        i, f, g = self.zigzag.split(x, c, m, parts=3)
         # No term holds m itself, which would keep the sum in float32 under autocast.
         m = gated_update(tanh(self.zigzag_project(m)).to(m.dtype), i, f, g)
-        o = tanh(self.output(torch.cat([x, c, m], 1)))
-        h = o * tanh(self.project(torch.cat([c, m], 1)))
+        o = tanh(self.output(x, c, m))
+        h = o * tanh(self.project(c, m))
         return h, (h, c), m
 
 
@@ -89,7 +89,7 @@ class GradientHighway(Cell):
     def forward(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
         """Take one step."""
         *inner, z = state
-        p, s = self.highway(torch.cat([x, z], 1)).chunk(2, 1)
+        p, s = self.highway.split(x, z, parts=2)
         s = torch.sigmoid(s)
         z = s * tanh(p) + (1 - s) * z
         h, after, memory = self.cell(z, tuple(inner), memory)

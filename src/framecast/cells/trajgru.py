@@ -68,10 +68,10 @@ class TrajGRU(Cell):
     def forward(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
         """Take one step; the zigzag memory is handed on untouched."""
         (h,) = state
-        features = F.leaky_relu(self.features(torch.cat([x, h], 1)), SLOPE)
+        features = F.leaky_relu(self.features(x, h), SLOPE)
         flow = self.flow(features).reshape(-1, self.links, 2, *x.shape[-2:])
         linked = self.project(warp_along(h, -flow).flatten(1, 2))
-        zx, rx, nx = self.gates(x).chunk(3, 1)
+        zx, rx, nx = self.gates.split(x, parts=3)
         zh, rh, nh = linked.chunk(3, 1)
         z, r = torch.sigmoid(zx + zh), torch.sigmoid(rx + rh)
         n = F.leaky_relu(nx + r * (nh + self.candidate_bias), SLOPE)

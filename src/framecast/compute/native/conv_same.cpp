@@ -193,6 +193,12 @@ struct Shape {
         : batch(batch), height(height), width(width), inputs(inputs), outputs(outputs) {}
 };
 
+// What a convolution takes: arrays of `each` channels, whose channels follow one another.
+struct Maps {
+    const Array *arrays;
+    long each;
+};
+
 struct Tile {
     long map, top, left;
     Tile(const Shape &s, long number)
@@ -205,23 +211,26 @@ template <long N> static long tile_size(long channels) { return N * N * channels
 static long kernel_size(const Shape &s) { return panels(s.outputs) * s.inputs * PANEL + LINE; }
 
 // B' d B of a tile to places[place][channel].
-template <long N> static void transform_inputs(const Shape &s, Tile tile, const float *x, const float *zeros, float *to, long stride) {
+template <long N> static void transform_inputs(const Shape &s, Tile tile, Maps x, const float *zeros, float *to, long stride) {
     const float *from[N * N];
-    for (long i = 0; i < N; i++)
-        for (long j = 0; j < N; j++) {
-            long row = tile.top + i - (N - M) / 2, column = tile.left + j - (N - M) / 2;
-            bool inside = row >= 0 && row < s.height && column >= 0 && column < s.width;
-            from[i * N + j] = inside ? x + ((tile.map * s.height + row) * s.width + column) * s.inputs : zeros;
-        }
     for (long c = 0; c < s.inputs; c += L, to += L) {
         V patch[N], half[N * N], row[N];
+        long channel = c % x.each;
+        if (!channel)
+            for (long i = 0; i < N; i++)
+                for (long j = 0; j < N; j++) {
+                    long row = tile.top + i - (N - M) / 2, column = tile.left + j - (N - M) / 2;
+                    bool inside = row >= 0 && row < s.height && column >= 0 && column < s.width;
+                    const Array &map = x.arrays[c / x.each];
+                    from[i * N + j] = inside ? map.data + ((tile.map * s.height + row) * s.width + column) * map.step : zeros;
+                }
         bool whole = s.inputs - c >= L;
         for (long j = 0; j < N; j++) {
             if (whole)
 #pragma GCC unroll 8
-                for (long i = 0; i < N; i++) patch[i] = *(const V *)(from[i * N + j] + c);
+                for (long i = 0; i < N; i++) patch[i] = *(const V *)(from[i * N + j] + channel);
             else
-                for (long i = 0; i < N; i++) patch[i] = load(from[i * N + j] + c, s.inputs - c);
+                for (long i = 0; i < N; i++) patch[i] = load(from[i * N + j] + channel, s.inputs - c);
             Points<N>::inputs(patch, row);
 #pragma GCC unroll 8
             for (long i = 0; i < N; i++) half[i * N + j] = row[i];
@@ -273,14 +282,15 @@ static void transform_outputs(const Shape &s, Tile tile, const float *from, long
 
 // A dY A' of a tile to places[place][output], for the outputs from `first` on.
 template <long N>
-static void transform_gradients(const Shape &s, Tile tile, const float *dy, long first, float *to, long stride) {
+static void transform_gradients(const Shape &s, Tile tile, Maps dy, long first, float *to, long stride) {
     long rows = std::min(M, s.height - tile.top), columns = std::min(M, s.width - tile.left);
     for (long o = first; o < std::min(first + s.block, s.outputs); o += L, to += L) {
         V patch[M * M]{}, half[N * M], row[N];
+        const Array &map = dy.arrays[o / dy.each];
         for (long i = 0; i < rows; i++)
             for (long j = 0; j < columns; j++) {
                 long pixel = (tile.map * s.height + tile.top + i) * s.width + tile.left + j;
-                patch[i * M + j] = load(dy + pixel * s.outputs + o, s.outputs - o);
+                patch[i * M + j] = load(map.data + pixel * map.step + o % dy.each, s.outputs - o);
             }
         for (long j = 0; j < M; j++) {
             Points<N>::gradients(patch + j, M, row);
@@ -302,7 +312,7 @@ static float *kernel_at(float *kernels, const Shape &s, long place, long output)
 }
 
 template <long N>
-static void convolve(const Shape &s, const float *x, float *kernels, Added added, float *y, int threads) {
+static void convolve(const Shape &s, Maps x, float *kernels, Added added, float *y, int threads) {
     long in_tile = tile_size<N>(s.channels), out_tile = tile_size<N>(s.block);
     std::vector<float> zeros(s.channels);
 #pragma omp parallel num_threads(threads)
@@ -326,7 +336,7 @@ static void convolve(const Shape &s, const float *x, float *kernels, Added added
     }
 }
 
-template <long N> static void gather(const Shape &s, const float *x, const float *dy, float *gathered, int threads) {
+template <long N> static void gather(const Shape &s, Maps x, Maps dy, float *gathered, int threads) {
     long in_tile = tile_size<N>(s.channels), out_tile = tile_size<N>(s.block);
     Buffer inputs(GATHERED * in_tile), gradients(GATHERED * out_tile);
     std::vector<float> zeros(s.channels);
@@ -414,7 +424,8 @@ template <long N> static void kernel_gradient(const Shape &s, float *gathered, f
         }
 }
 
-// ---- What is called from outside. Maps are (batch, height, width, channels); kernel is 3 or 5.
+// ---- What is called from outside. Maps are (batch, height, width, channels), channels that follow one another in as
+// many arrays as are said, of a multiple of L each where there are several; kernel is 3 or 5.
 
 #define FOR_KERNEL(function, ...) (kernel == 5 ? function<8>(__VA_ARGS__) : function<6>(__VA_ARGS__))
 
@@ -433,16 +444,18 @@ void framecast_transform_kernel(const float *g, const long *strides, int turned,
     FOR_KERNEL(transform_kernel, Shape(0, 0, 0, inputs, outputs), g, at, turned, kernels, threads);
 }
 
-void framecast_convolve(const float *x, float *kernels, const float *bias, const float *plus, long plus_step, float *y,
-                        long batch, long height, long width, long inputs, long outputs, long kernel, int threads) {
+void framecast_convolve(const Array *x, long arrays, float *kernels, const float *bias, const float *plus, long plus_step,
+                        float *y, long batch, long height, long width, long inputs, long outputs, long kernel, int threads) {
+    Maps maps{x, inputs / arrays};
     Added added{bias, plus, plus_step};
-    FOR_KERNEL(convolve, Shape(batch, height, width, inputs, outputs), x, kernels, added, y, threads);
+    FOR_KERNEL(convolve, Shape(batch, height, width, inputs, outputs), maps, kernels, added, y, threads);
 }
 
 // Add to gathered, which is laid out as kernels are.
-void framecast_gather(const float *x, const float *dy, float *gathered, long batch, long height, long width, long inputs,
-                      long outputs, long kernel, int threads) {
-    FOR_KERNEL(gather, Shape(batch, height, width, inputs, outputs), x, dy, gathered, threads);
+void framecast_gather(const Array *x, long x_arrays, const Array *dy, long dy_arrays, float *gathered, long batch, long height,
+                      long width, long inputs, long outputs, long kernel, int threads) {
+    Maps maps{x, inputs / x_arrays}, gradients{dy, outputs / dy_arrays};
+    FOR_KERNEL(gather, Shape(batch, height, width, inputs, outputs), maps, gradients, gathered, threads);
 }
 
 // dg[output][y][x][input].

@@ -3,6 +3,9 @@
 In a roll-out the same kernels meet many inputs. So they are transformed once, and their gradient is gathered over all
 steps as that of transformed kernels, and brought back once, when the last step of backward has added its part. That is
 known by a token: transforming gives it, every convolution takes it, and autograd comes back to it last.
+
+A convolution reads several maps as if their channels followed one another, and gives its result in parts whose
+gradients it takes as they come. So what a cell convolves, and the gradients of its gates, are joined nowhere.
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from framecast.compute.native.library import Library, all_plain, find_library, pixel_step
+from framecast.compute.native.library import Library, all_plain, arrays, find_library, pixel_step, readable
 
 KERNELS = (3, 5)
 WORTH = 2_000_000
 """Multiplications of the direct convolution from which on the native one is faster, with all that is around it."""
 LEAST_CHANNELS = 8
 LAST = torch.channels_last
+WIDTH = 16
+"""Channels of which each of several maps has a multiple: those of the widest vectors."""
 
 
 def transform_kernel(library: Library, weight: Tensor, turned: bool) -> Tensor:
@@ -39,21 +44,37 @@ def transform_kernel(library: Library, weight: Tensor, turned: bool) -> Tensor:
 
 
 def convolve(
-    library: Library, x: Tensor, kernels: Tensor, outputs: int, kernel: int, bias: Tensor | None = None,
+    library: Library, maps: Sequence[Tensor], kernels: Tensor, outputs: int, kernel: int, bias: Tensor | None = None,
     plus: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Convolve x (B, C, H, W), channels last, with transformed kernels, and add a bias and a map (B, O, H, W)."""
-    batch, inputs, height, width = x.shape
+    """Convolve maps (B, C, H, W) side by side with transformed kernels, and add a bias and a map (B, O, H, W)."""
+    batch, channels, height, width = maps[0].shape
     y = torch.empty((batch, outputs, height, width), memory_format=LAST)
     step = 0 if plus is None else pixel_step(plus)
-    library.call("convolve", x, kernels, bias, plus, step, y, batch, height, width, inputs, outputs, kernel)
+    library.call(
+        "convolve", arrays(*maps), len(maps), kernels, bias, plus, step, y, batch, height, width,
+        channels * len(maps), outputs, kernel,
+    )  # fmt: skip
     return y
 
 
-def gather(library: Library, x: Tensor, gradient: Tensor, gathered: Tensor, kernel: int) -> None:
-    """Add the gradient by transformed kernels to ``gathered``; x and the gradient by y are channels last."""
-    batch, inputs, height, width = x.shape
-    library.call("gather", x, gradient, gathered, batch, height, width, inputs, gradient.shape[1], kernel)
+def gather(
+    library: Library, maps: Sequence[Tensor], gradients: Sequence[Tensor], gathered: Tensor, kernel: int
+) -> None:
+    """Add the gradient by transformed kernels to ``gathered``, of maps and the gradients of the result's parts."""
+    batch, channels, height, width = maps[0].shape
+    library.call(
+        "gather", arrays(*maps), len(maps), arrays(*gradients), len(gradients), gathered, batch, height, width,
+        channels * len(maps), gradients[0].shape[1] * len(gradients), kernel,
+    )  # fmt: skip
+
+
+def _as_read(maps: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return maps as the compiled functions read them: joined where they cannot be read one by one."""
+    widths = {x.shape[1] for x in maps}
+    if len(maps) > 1 and (len(widths) > 1 or widths.pop() % WIDTH):
+        return (torch.cat([*maps], 1).contiguous(memory_format=LAST),)
+    return [readable(x) for x in maps]
 
 
 def kernel_gradient(library: Library, gathered: Tensor, shape: Sequence[int]) -> Tensor:
@@ -86,13 +107,13 @@ class Kernels:
             self._turned = transform_kernel(self.library, self.weight, turned=True)
         return self._turned
 
-    def gather(self, x: Tensor, gradient: Tensor) -> None:
+    def gather(self, maps: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Add a step's part to the gradient of this backward pass."""
         # A pass that asks for the gradient by the inputs only leaves its sum behind; the next one begins anew.
         task = torch._C._current_graph_task_id()
         if self._gathered is None or self._task != task:
             self._gathered, self._task = torch.zeros_like(self.forward), task
-        gather(self.library, x, gradient, self._gathered, self.weight.shape[-1])
+        gather(self.library, maps, gradients, self._gathered, self.weight.shape[-1])
 
     def gradient(self) -> Tensor | None:
         """Return the gradient by the weights, of all steps of this backward pass."""
@@ -119,28 +140,32 @@ class _Transform(torch.autograd.Function):
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, token: Tensor, bias: Tensor | None, plus: Tensor | None, kernels: Kernels
-    ) -> Tensor:
-        ctx.save_for_backward(x)
+        ctx: Any, kernels: Kernels, parts: int, token: Tensor, bias: Tensor | None, plus: Tensor | None, *maps: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*maps)
         ctx.kernels = kernels
         outputs, _, kernel, _ = kernels.weight.shape
-        return convolve(kernels.library, x, kernels.forward, outputs, kernel, bias, plus)
+        return convolve(kernels.library, maps, kernels.forward, outputs, kernel, bias, plus).chunk(parts, 1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
         kernels: Kernels = ctx.kernels
+        maps = ctx.saved_tensors
         _, inputs, kernel, _ = kernels.weight.shape
-        gradient = gradient.contiguous(memory_format=LAST)
-        by_x = by_bias = by_token = None
-        if ctx.needs_input_grad[0]:
-            by_x = convolve(kernels.library, gradient, kernels.turned, inputs, kernel)
-        if ctx.needs_input_grad[1]:
-            kernels.gather(ctx.saved_tensors[0], gradient)
-            by_token = gradient.new_zeros(())
-        if ctx.needs_input_grad[2]:
-            by_bias = gradient.sum((0, 2, 3))
-        return by_x, by_token, by_bias, gradient if ctx.needs_input_grad[3] else None, None
+        by_plus = gradients[0]
+        gradients = tuple(_as_read(gradients))
+        by_maps: Sequence[Tensor | None] = [None] * len(maps)
+        by_token = by_bias = None
+        _, _, of_token, of_bias, of_plus, *of_maps = ctx.needs_input_grad
+        if any(of_maps):
+            by_maps = convolve(kernels.library, gradients, kernels.turned, inputs, kernel).chunk(len(maps), 1)
+        if of_token:
+            kernels.gather(maps, gradients)
+            by_token = by_plus.new_zeros(())
+        if of_bias:
+            by_bias = torch.cat([gradient.sum((0, 2, 3)) for gradient in gradients])
+        return None, None, by_token, by_bias, by_plus if of_plus else None, *by_maps
 
 
 def pays(pixels: int, inputs: int, outputs: int, kernel: int) -> bool:
@@ -159,27 +184,36 @@ class ConvSame:
         self.library = library
 
     @staticmethod
-    def suits(x: Tensor, weight: Tensor, plus: Tensor | None) -> bool:
-        """Return whether x, weight and what is added are such as it takes, and faster than torch would be."""
-        if not all_plain(x, weight) or torch.is_autocast_enabled("cpu"):
+    def reads(maps: Sequence[Tensor]) -> bool:
+        """Return whether maps are such as it takes one by one."""
+        return all_plain(*maps) and not torch.is_autocast_enabled("cpu")
+
+    @staticmethod
+    def suits(maps: Sequence[Tensor], weight: Tensor, plus: Tensor | None) -> bool:
+        """Return whether maps, weight and what is added are such as it takes, and faster than torch would be."""
+        if not ConvSame.reads([*maps, weight]):
             return False
         outputs, inputs, kernel, _ = weight.shape
-        if torch.compiler.is_exporting() or not x.is_contiguous(memory_format=LAST):
+        if torch.compiler.is_exporting() or not all(x.is_contiguous(memory_format=LAST) for x in maps):
             return False
         if kernel not in KERNELS:
             return kernel == 1 and not torch.compiler.is_compiling()
         if plus is not None and not (all_plain(plus) and pixel_step(plus)):
             return False
-        return pays(x.shape[0] * x.shape[2] * x.shape[3], inputs, outputs, kernel)
+        batch, _, height, width = maps[0].shape
+        return pays(batch * height * width, inputs, outputs, kernel)
 
     def convolve(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, plus: Tensor | None, memo: MutableMapping[Any, Any] | None
-    ) -> Tensor:
-        """Convolve x with weights, whose transformed kernels are kept in the memo of a roll-out, and add ``plus``."""
+        self, maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, plus: Tensor | None,
+        memo: MutableMapping[Any, Any] | None, parts: int,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """Convolve maps side by side with weights, add ``plus``, and return so many parts of the result.
+
+        The transformed kernels are kept in the memo of a roll-out.
+        """
         if weight.shape[-1] == 1:
-            # A product of matrices, which torch does not make of it by itself.
-            product = F.linear(x.movedim(1, -1), weight[:, :, 0, 0], bias).movedim(-1, 1)
-            return product if plus is None else plus + product
+            product = _product(maps, weight, bias)
+            return (product if plus is None else plus + product).chunk(parts, 1)
         place = id(weight), torch.is_grad_enabled()
         kept = None if memo is None else memo.get(place)
         if kept is None:
@@ -189,7 +223,7 @@ class ConvSame:
             if memo is not None:
                 memo[place] = kept  # it holds the weight too, so no other tensor has its number meanwhile
         _, kernels, token = kept
-        result: Tensor = _Convolve.apply(x, token, bias, plus, kernels)  # type: ignore[no-untyped-call]
+        result: tuple[Tensor, ...] = _Convolve.apply(kernels, parts, token, bias, plus, *_as_read(maps))  # type: ignore[no-untyped-call]
         return result
 
     @staticmethod
@@ -199,12 +233,23 @@ class ConvSame:
         return result
 
 
+def _product(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return a 1x1 convolution as products of matrices, which torch does not make of it by itself."""
+    batch, _, height, width = maps[0].shape
+    pixels = [x.movedim(1, -1).reshape(-1, x.shape[1]) for x in maps]
+    first, *others = torch.split(weight[:, :, 0, 0], [x.shape[1] for x in maps], 1)
+    result = F.linear(pixels[0], first, bias)
+    for x, part in zip(pixels[1:], others, strict=True):
+        result = torch.addmm(result, x, part.T)
+    return result.view(batch, height, width, -1).movedim(-1, 1)
+
+
 @torch.library.custom_op("framecast::conv_same", mutates_args=())
 def operation(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve x (B, C, H, W), channels last, with weights (O, C, k, k), zeros around it."""
     library = _present_library()
     kernels = transform_kernel(library, weight, turned=False)
-    return convolve(library, x, kernels, weight.shape[0], weight.shape[-1], bias)
+    return convolve(library, [x], kernels, weight.shape[0], weight.shape[-1], bias)
 
 
 @operation.register_fake
@@ -217,9 +262,9 @@ def gradients(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tens
     """Return the gradients by x and by weights."""
     library, (outputs, inputs, kernel, _) = _present_library(), weight.shape
     gradient = gradient.contiguous(memory_format=LAST)
-    by_x = convolve(library, gradient, transform_kernel(library, weight, turned=True), inputs, kernel)
+    by_x = convolve(library, [gradient], transform_kernel(library, weight, turned=True), inputs, kernel)
     gathered = torch.zeros(library.call("kernel_size", inputs, outputs, kernel))
-    gather(library, x, gradient, gathered, kernel)
+    gather(library, [x], [gradient], gathered, kernel)
     return by_x, kernel_gradient(library, gathered, weight.shape)
 
 

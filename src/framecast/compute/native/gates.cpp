@@ -2,17 +2,12 @@
 //
 //     update:  c' = s(f) c + s(i) tanh(g)        expose:  h = s(o) tanh(u)        s(x) = 1 / (1 + exp(-x))
 //
-// An array is pixels x channels with channels side by side; pixels lie `step` floats apart, so that a gate can be a part
-// of a convolution's result. Backward computes s and tanh again from what went in, which is cheaper than to keep them.
+// A gate can be a part of a convolution's result. Backward computes s and tanh again from what went in, which is cheaper
+// than to keep them.
 
 #include <algorithm>
 
 #include "vectors.h"
-
-struct Array {
-    float *data;
-    long step;
-};
 
 static inline V select(I condition, V yes, V no) { return condition ? yes : no; }
 

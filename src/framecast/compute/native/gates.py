@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from framecast.compute.native.library import Library, all_plain, pixel_step
+from framecast.compute.native.library import Library, all_plain, arrays, pixel_step, readable
 
 LEAST = 4096
 """Numbers of an array from which on the native gates are faster, with all that is around them."""
 
 
-def _arrays(*tensors: Tensor) -> ctypes.Array[Any]:
-    """Return addresses and steps, as the compiled functions take them."""
-    words = [word for tensor in tensors for word in (tensor.data_ptr(), pixel_step(tensor))]
-    return (ctypes.c_long * len(words))(*words)
-
-
 def _run(library: Library, name: str, *tensors: Tensor) -> None:
     batch, channels, height, width = tensors[0].shape
-    library.call(name, _arrays(*tensors), batch * height * width, channels)
+    library.call(name, arrays(*tensors), batch * height * width, channels)
 
 
 def _like(x: Tensor, parts: int = 1) -> tuple[Tensor, ...]:
@@ -47,7 +40,7 @@ class _Update(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         c, i, f, g = ctx.saved_tensors
         (by_c,), (by_i, by_f, by_g) = _like(c), _like(c, 3)
-        gradient = gradient if pixel_step(gradient) else gradient.contiguous(memory_format=torch.channels_last)
+        gradient = readable(gradient)
         _run(ctx.library, "update_gradients", c, i, f, g, gradient, by_c, by_i, by_f, by_g)
         return None, by_c, by_i, by_f, by_g
 
@@ -66,7 +59,7 @@ class _Expose(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         o, u = ctx.saved_tensors
         (by_o,), (by_u,) = _like(o), _like(o)
-        gradient = gradient if pixel_step(gradient) else gradient.contiguous(memory_format=torch.channels_last)
+        gradient = readable(gradient)
         _run(ctx.library, "expose_gradients", o, u, gradient, by_o, by_u)
         return None, by_o, by_u
 

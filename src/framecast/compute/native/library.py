@@ -57,12 +57,25 @@ def all_plain(*tensors: Tensor) -> bool:
     return not watched and all(type(x) in PLAIN and x.is_cpu and x.dtype == torch.float32 for x in tensors)
 
 
+def arrays(*maps: Tensor) -> ctypes.Array[Any]:
+    """Return addresses and pixel steps of maps (B, C, H, W), as the compiled functions take them."""
+    words = [word for x in maps for word in (x.data_ptr(), pixel_step(x))]
+    return (ctypes.c_long * len(words))(*words)
+
+
 def pixel_step(x: Tensor) -> int:
     """Return the floats between pixels of x (B, C, H, W) whose channels lie side by side, or 0 where they do not."""
     _, channels, height, width = x.shape
+    if x.is_contiguous(memory_format=torch.channels_last):  # whatever the strides of sides of one are
+        return channels
     pixel = x.stride(3)
     strides = (height * width * pixel, 1, width * pixel, pixel)
     return pixel if pixel >= channels and x.stride() == strides else 0
+
+
+def readable(x: Tensor) -> Tensor:
+    """Return x (B, C, H, W) with the channels of a pixel side by side: itself, or a copy."""
+    return x if pixel_step(x) else x.contiguous(memory_format=torch.channels_last)
 
 
 @cache
@@ -100,7 +113,7 @@ def _try(library: Library) -> None:
         x = torch.linspace(-1, 1, 2 * 9 * 11 * inputs).cos().view(2, 9, 11, inputs).permute(0, 3, 1, 2)
         weight = torch.linspace(-2, 2, outputs * inputs * kernel**2).sin().view(outputs, inputs, kernel, kernel)
         expected = F.conv2d(x, weight, padding=kernel // 2)
-        found = convolve(library, x, transform_kernel(library, weight, turned=False), outputs, kernel)
+        found = convolve(library, [x], transform_kernel(library, weight, turned=False), outputs, kernel)
         error = float((found - expected).abs().max() / expected.abs().max())
         if not error < TOLERANCE:
             raise NotNativeError(f"its numbers are wrong by {error:.1e} on this processor")

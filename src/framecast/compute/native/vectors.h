@@ -24,3 +24,9 @@ static inline void store(float *to, V v, long count) {
     else
         for (long i = 0; i < count; i++) to[i] = v[i];
 }
+
+// Pixels x channels, channels side by side; pixels lie `step` floats apart, so that it can be a part of a larger array.
+struct Array {
+    float *data;
+    long step;
+};
