@@ -14,7 +14,7 @@ import yaml
 from framecast.api.data import check_channels, plain_options, resolve_data, weights_file
 from framecast.data.catalogue import open_data
 from framecast.data.clips import ClipData, ClipSpec
-from framecast.errors import DataError, OptionError, OutOfMemoryError, RunFolderError, is_out_of_memory
+from framecast.errors import DataError, OptionError, OutOfMemoryError, RunFolderError, WeightsError, is_out_of_memory
 from framecast.models.forecaster import Forecaster, create_model, fitting_options
 from framecast.models.members import check_members
 from framecast.registry import Training, model_entry
@@ -225,6 +225,8 @@ def _data(data: str | Path | ClipData, options: Mapping[str, Any] | None) -> Cli
 def _init_from(model: Forecaster, clips: ClipData, path: Path) -> None:
     file = weights_file(path)
     header, tensors = read_weights(file)
+    with reading(file, "says wrongly of which model it is", "give another", WeightsError):
+        tensors = dict(model.with_room(tensors, header["options"]))
     fit_tensors(model, tensors, str(file))
     before, now = (header.get("clips") or {}).get("scaling"), clips.spec.scaling.to_dict()
     if before is not None and before != now:

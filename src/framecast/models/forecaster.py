@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -181,6 +181,11 @@ class Forecaster(nn.Module, ABC):
             assert extrapolated.rows is not None
             parts.insert(0, extrapolated.rows)
         return Conditions(torch.cat(parts, 2) if parts else None, extrapolated.known)
+
+    def with_room(self, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Return the weights of a model of other options with room for what it did not see; here as they are."""
+        del options
+        return tensors
 
     def extrapolated(self, past: Tensor, horizon: int, noise: Tensor | None, first: int = 1) -> Conditions:
         """Return rows and mask of frames ``first`` … T + horizon - 1 (those before the first: zeros, known).

@@ -11,13 +11,14 @@ Reference: Ma et al., MS-LSTM, Applied Soft Computing 147, 2023, doi:10.1016/j.a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from framecast.cells.cell import Cell, State
@@ -110,6 +111,25 @@ class RecurrentForecaster(Forecaster):
         """Return the embedding, the cells from the bottom up, and the head."""
         cells = {f"layer{i}": cell for i, cell in enumerate(self.stack.cells)}
         return {"embed": self.embed, **cells, "head": self.head}
+
+    def with_room(self, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Return the weights of a model that saw fewer covariates or noise, with zeros for those it did not know.
+
+        So an ensemble can start from a single forecast, which all its members equal before they have learned.
+        """
+        moved_on = self.in_channels if self.residual != "none" else 0
+        before = [self.in_channels, options.get("covariates", 0), options.get("noise", 0), moved_on]
+        now = [self.in_channels, self.covariates, self.noise, moved_on]
+        weight = tensors.get("embed.weight")
+        if weight is None or weight.shape[1:] != (sum(before), 1, 1):
+            return tensors
+        if any(old > new for old, new in zip(before, now, strict=True)):
+            return tensors
+        parts = [
+            F.pad(part, (0, 0, 0, 0, 0, new - old))
+            for part, old, new in zip(torch.split(weight, before, 1), before, now, strict=True)
+        ]
+        return {**tensors, "embed.weight": torch.cat(parts, 1)}
 
     def rollout(
         self,
