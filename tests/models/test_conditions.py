@@ -18,7 +18,7 @@ from framecast.models.extrapolation import Extrapolation, Motions, _tell_of_unkn
 from framecast.models.forecaster import Forecaster
 from framecast.models.recurrent import RecurrentForecaster
 from framecast.registry import ONE_SHOT
-from framecast.weights.saving import load_weights, save_weights
+from framecast.weights.saving import fit_tensors, load_weights, named_tensors, save_weights
 
 SIDE, CONTEXT, HORIZON = 40, 4, 7
 RAIN = ClipSpec(SIDE, SIDE, 1, CONTEXT, HORIZON, "mm/h", DbzPixel(), 300.0)
@@ -161,6 +161,21 @@ def test_it_is_saved_and_loaded(name: str, tmp_path) -> None:
     assert (loaded.residual, loaded.covariates, loaded.noise) == ("extrapolation", 0, 2)
     with torch.no_grad():
         assert torch.equal(loaded(rain(), 3), model(rain(), 3))
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_an_ensemble_starts_from_the_weights_of_a_single_forecast(name: str) -> None:
+    single, ensemble = small_model(name, covariates=1).eval(), small_model(name, covariates=2, noise=3).eval()
+    tensors = named_tensors(single)
+    fit_tensors(ensemble, ensemble.with_room(tensors, {"covariates": 1}), "")
+    past, rows = rain()[..., :16, :16], torch.rand(2, CONTEXT + HORIZON, 2, 16, 16)
+    with torch.no_grad():
+        found = ensemble(past, HORIZON, rows, torch.randn(2, 3))
+        torch.testing.assert_close(found, single(past, HORIZON, rows[:, :, :1]), rtol=1e-5, atol=1e-5)
+    # What it saw is not forgotten, nor a residual begun in silence.
+    for other in (small_model(name, noise=3), small_model(name, covariates=1, noise=3, residual="extrapolation")):
+        with pytest.raises(FramecastError, match="does not fit the model"):
+            fit_tensors(other, other.with_room(tensors, {"covariates": 1}), "")
 
 
 def test_rows_of_a_block() -> None:
