@@ -136,12 +136,12 @@ def conv_parts(
     """
     code = native() if maps[0].is_cpu else None
     if code is None or not code.convolution.suits(maps, weight, plus):
-        result = F.conv2d(_joined(maps), weight, bias, padding=weight.shape[-1] // 2)
+        result = F.conv2d(_join(maps), weight, bias, padding=weight.shape[-1] // 2)
     elif torch.compiler.is_compiling():
-        result = code.convolution.operation(_joined(maps), weight, bias)
+        result = code.convolution.operation(_join(maps), weight, bias)
     else:
         return code.convolution.convolve(maps, weight, bias, plus, _memo.get(), parts)  # type: ignore[no-any-return]
-    return _divided(result, plus, parts)
+    return _add_and_split(result, plus, parts)
 
 
 def convolve(
@@ -151,14 +151,14 @@ def convolve(
     kernel = kernel_of(owner)
     if not weight_gradients.pays(maps[0], kernel):
         return conv_parts(maps, kernel.weight, kernel.bias, plus, parts)
-    return _divided(weight_gradients.convolve(_joined(maps), kernel), plus, parts)
+    return _add_and_split(weight_gradients.convolve(_join(maps), kernel), plus, parts)
 
 
-def _joined(maps: Sequence[Tensor]) -> Tensor:
+def _join(maps: Sequence[Tensor]) -> Tensor:
     return maps[0] if len(maps) == 1 else torch.cat([*maps], 1)
 
 
-def _divided(result: Tensor, plus: Tensor | None, parts: int) -> tuple[Tensor, ...]:
+def _add_and_split(result: Tensor, plus: Tensor | None, parts: int) -> tuple[Tensor, ...]:
     result = result if plus is None else plus + result
     return (result,) if parts == 1 else result.chunk(parts, 1)
 

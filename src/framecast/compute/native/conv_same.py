@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from framecast.compute.native.library import Library, all_plain, arrays, find_library, pixel_step, readable
+from framecast.compute.native.library import Library, all_plain, arrays, find_library, pixel_step, to_channels_last
 
 KERNELS = (3, 5)
 WORTH = 2_000_000
@@ -69,12 +69,12 @@ def gather(
     )  # fmt: skip
 
 
-def _as_read(maps: Sequence[Tensor]) -> Sequence[Tensor]:
+def _readable_maps(maps: Sequence[Tensor]) -> Sequence[Tensor]:
     """Return maps as the compiled functions read them: joined where they cannot be read one by one."""
     widths = {x.shape[1] for x in maps}
     if len(maps) > 1 and (len(widths) > 1 or widths.pop() % WIDTH):
         return (torch.cat([*maps], 1).contiguous(memory_format=LAST),)
-    return [readable(x) for x in maps]
+    return [to_channels_last(x) for x in maps]
 
 
 def kernel_gradient(library: Library, gathered: Tensor, shape: Sequence[int]) -> Tensor:
@@ -154,7 +154,7 @@ class _Convolve(torch.autograd.Function):
         maps = ctx.saved_tensors
         _, inputs, kernel, _ = kernels.weight.shape
         by_plus = gradients[0]
-        gradients = tuple(_as_read(gradients))
+        gradients = tuple(_readable_maps(gradients))
         by_maps: Sequence[Tensor | None] = [None] * len(maps)
         by_token = by_bias = None
         _, _, of_token, of_bias, of_plus, *of_maps = ctx.needs_input_grad
@@ -223,7 +223,7 @@ class ConvSame:
             if memo is not None:
                 memo[place] = kept  # it holds the weight too, so no other tensor has its number meanwhile
         _, kernels, token = kept
-        result: tuple[Tensor, ...] = _Convolve.apply(kernels, parts, token, bias, plus, *_as_read(maps))  # type: ignore[no-untyped-call]
+        result: tuple[Tensor, ...] = _Convolve.apply(kernels, parts, token, bias, plus, *_readable_maps(maps))  # type: ignore[no-untyped-call]
         return result
 
     @staticmethod

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from framecast.compute.native.library import Library, all_plain, arrays, pixel_step, readable
+from framecast.compute.native.library import Library, all_plain, arrays, pixel_step, to_channels_last
 
 LEAST = 4096
 """Numbers of an array from which on the native gates are faster, with all that is around them."""
@@ -40,7 +40,7 @@ class _Update(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         c, i, f, g = ctx.saved_tensors
         (by_c,), (by_i, by_f, by_g) = _like(c), _like(c, 3)
-        gradient = readable(gradient)
+        gradient = to_channels_last(gradient)
         _run(ctx.library, "update_gradients", c, i, f, g, gradient, by_c, by_i, by_f, by_g)
         return None, by_c, by_i, by_f, by_g
 
@@ -59,7 +59,7 @@ class _Expose(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         o, u = ctx.saved_tensors
         (by_o,), (by_u,) = _like(o), _like(o)
-        gradient = readable(gradient)
+        gradient = to_channels_last(gradient)
         _run(ctx.library, "expose_gradients", o, u, gradient, by_o, by_u)
         return None, by_o, by_u
 

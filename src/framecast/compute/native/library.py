@@ -73,7 +73,7 @@ def pixel_step(x: Tensor) -> int:
     return pixel if pixel >= channels and x.stride() == strides else 0
 
 
-def readable(x: Tensor) -> Tensor:
+def to_channels_last(x: Tensor) -> Tensor:
     """Return x (B, C, H, W) with the channels of a pixel side by side: itself, or a copy."""
     return x if pixel_step(x) else x.contiguous(memory_format=torch.channels_last)
 
