@@ -33,7 +33,7 @@ from torch import Tensor
 
 from framecast.cells.attention import patch_attention
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.convolution import JointConv2d, SameConv2d, check_kernel
+from framecast.cells.convolution import SameConv2d, check_kernel
 from framecast.cells.gates import exposed, gated_update, tanh
 from framecast.cells.gating import mutual_gating
 
@@ -56,13 +56,13 @@ class CMSLSTM(Cell):
         scales = len(BANDS)
         self.gate_x = SameConv2d(channels, channels, kernel)
         self.gate_h = SameConv2d(channels, channels, kernel)
-        self.gates = JointConv2d(2, channels, 4 * channels, kernel)
+        self.gates = SameConv2d(2 * channels, 4 * channels, kernel, sources=2)
         self.query = SameConv2d(channels, scales * channels, 1)
         self.key = SameConv2d(channels, scales * channels, 1, bias=False)
         self.value = SameConv2d(channels, scales * channels, 1)
         self.merge = SameConv2d(scales * channels, channels, kernel)
         self.mix = SameConv2d(2 * channels, channels, 1)
-        self.update = JointConv2d(2, channels, 3 * channels, kernel)
+        self.update = SameConv2d(2 * channels, 3 * channels, kernel, sources=2)
 
     def init_state(self, x: Tensor) -> State:
         """Return zeros for h and c."""

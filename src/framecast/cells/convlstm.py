@@ -16,7 +16,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.convolution import JointConv2d, check_kernel
+from framecast.cells.convolution import SameConv2d, check_kernel
 from framecast.cells.gates import exposed, gated_update
 
 
@@ -31,7 +31,7 @@ class ConvLSTM(Cell):
         super().__init__()
         check_kernel(kernel)
         self.channels = channels
-        self.gates = JointConv2d(2, channels, 4 * channels, kernel)
+        self.gates = SameConv2d(2 * channels, 4 * channels, kernel, sources=2)
 
     def init_state(self, x: Tensor) -> State:
         """Return zeros for h and c."""

@@ -166,16 +166,22 @@ def _add_and_split(result: Tensor, plus: Tensor | None, parts: int) -> tuple[Ten
 class SameConv2d(nn.Conv2d):
     """A convolution that keeps the size of a frame.
 
+    Of several sources side by side it computes W₁ ∗ x₁ + W₂ ∗ x₂ + … + b, for which the released code has one
+    convolution per source. It starts from the same random distribution as those: the kernel of each is drawn as if it
+    stood alone, and the bias as the sum of their biases.
+
     Args:
-        inputs: channels of what it takes.
+        inputs: channels of what it takes, of all sources together.
         outputs: channels of what it gives.
         kernel: side of the kernel, odd.
         bias: whether it has one.
+        sources: of equal width, for which the released code has a convolution each.
     """
 
     place = ""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool = True) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool = True, sources: int = 1) -> None:
+        self.sources = sources
         super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
 
     def forward(self, *maps: Tensor, plus: Tensor | None = None) -> Tensor:
@@ -190,21 +196,11 @@ class SameConv2d(nn.Conv2d):
         """Return weight and bias."""
         return Kernel(self.weight, self.bias)
 
-
-class JointConv2d(SameConv2d):
-    """One "same" convolution over several inputs of equal width, side by side.
-
-    It computes W₁ ∗ x₁ + W₂ ∗ x₂ + … + b, for which the released code has one convolution per input.
-    It starts from the same random distribution as those: every input's kernel is drawn as if it stood
-    alone, and the bias as the sum of their biases.
-    """
-
-    def __init__(self, sources: int, channels: int, outputs: int, kernel: int, bias: bool = True) -> None:
-        self.sources = sources
-        super().__init__(sources * channels, outputs, kernel, bias)
-
     def reset_parameters(self) -> None:
         """Draw kernels and bias anew from torch's random state."""
+        if self.sources == 1:
+            super().reset_parameters()
+            return
         fan_in = self.weight[0].numel() // self.sources
         bound = 1 / math.sqrt(fan_in)
         nn.init.uniform_(self.weight, -bound, bound)

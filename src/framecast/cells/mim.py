@@ -24,7 +24,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.convolution import JointConv2d, SameConv2d
+from framecast.cells.convolution import SameConv2d
 from framecast.cells.gates import exposed, gated_update
 from framecast.cells.predrnn import PredRNN, SpatiotemporalCell, move_bias
 
@@ -38,9 +38,9 @@ class MIM(SpatiotemporalCell):
 
     def __init__(self, channels: int, kernel: int = 3) -> None:
         super().__init__(channels, kernel, gates=3)
-        self.change = JointConv2d(2, channels, 3 * channels, kernel)
-        self.change_output = JointConv2d(2, channels, channels, kernel)
-        self.steady = JointConv2d(2, channels, 4 * channels, kernel)
+        self.change = SameConv2d(2 * channels, 3 * channels, kernel, sources=2)
+        self.change_output = SameConv2d(2 * channels, channels, kernel, sources=2)
+        self.steady = SameConv2d(2 * channels, 4 * channels, kernel, sources=2)
         self.steady_output = SameConv2d(channels, channels, kernel)
         move_bias(self.steady_output, self.steady)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.convolution import JointConv2d, SameConv2d, convolve, side_by_side
+from framecast.cells.convolution import SameConv2d, convolve, side_by_side
 from framecast.cells.gates import exposed, gated_update
 from framecast.cells.weight_gradients import Kernel
 
@@ -35,9 +35,9 @@ class MKLSTM(Cell):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels
-        self.gates3 = JointConv2d(2, channels, 3 * channels, 3)
-        self.gates5 = JointConv2d(2, channels, 4 * channels, 5)
-        self.output3 = JointConv2d(2, channels, channels, 3, bias=False)
+        self.gates3 = SameConv2d(2 * channels, 3 * channels, 3, sources=2)
+        self.gates5 = SameConv2d(2 * channels, 4 * channels, 5, sources=2)
+        self.output3 = SameConv2d(2 * channels, channels, 3, bias=False, sources=2)
         self.memory3 = SameConv2d(channels, channels, 3, bias=False)
         self.memory5 = SameConv2d(channels, channels, 5, bias=False)
         self.project = SameConv2d(2 * channels, channels, 1)

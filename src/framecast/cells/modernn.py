@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.convolution import JointConv2d, check_kernel
+from framecast.cells.convolution import SameConv2d, check_kernel
 from framecast.cells.gates import exposed, gated_update
 from framecast.cells.gating import mutual_gating
 
@@ -60,7 +60,7 @@ class MoDeRNN(Cell):
         self.channels = channels
         self.gate_x = MeanConv2d(channels)
         self.gate_h = MeanConv2d(channels)
-        self.gates = JointConv2d(2, channels, 4 * channels, kernel)
+        self.gates = SameConv2d(2 * channels, 4 * channels, kernel, sources=2)
 
     def init_state(self, x: Tensor) -> State:
         """Return zeros for h and c."""

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from framecast.cells.attention import local_attention
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.convolution import JointConv2d, SameConv2d, check_kernel
+from framecast.cells.convolution import SameConv2d, check_kernel
 from framecast.cells.gates import exposed, gated_update
 from framecast.cells.predrnn import zigzag_memory
 from framecast.errors import check_count
@@ -49,11 +49,11 @@ class PrecipLSTM(Cell):
         self.window = window
         self.tokens = SameConv2d(channels, 3 * channels, 1, bias=False)
         self.attended = SameConv2d(channels, channels, kernel)
-        self.gates_c = JointConv2d(2, channels, 3 * channels, kernel)
-        self.gates_m = JointConv2d(2, channels, 3 * channels, kernel)
-        self.gates_s = JointConv2d(2, channels, 3 * channels, kernel)
-        self.gates_t = JointConv2d(2, channels, 3 * channels, kernel)
-        self.output = JointConv2d(6, channels, channels, kernel)
+        self.gates_c = SameConv2d(2 * channels, 3 * channels, kernel, sources=2)
+        self.gates_m = SameConv2d(2 * channels, 3 * channels, kernel, sources=2)
+        self.gates_s = SameConv2d(2 * channels, 3 * channels, kernel, sources=2)
+        self.gates_t = SameConv2d(2 * channels, 3 * channels, kernel, sources=2)
+        self.output = SameConv2d(6 * channels, channels, kernel, sources=6)
         self.project = SameConv2d(4 * channels, channels, 1)
 
     def init_state(self, x: Tensor) -> State:

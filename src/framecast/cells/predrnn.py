@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.convolution import JointConv2d, SameConv2d, check_kernel, side_by_side
+from framecast.cells.convolution import SameConv2d, check_kernel, side_by_side
 from framecast.cells.gates import exposed, gated_update
 from framecast.errors import OptionError
 
@@ -54,9 +54,9 @@ class SpatiotemporalCell(Cell):
         super().__init__()
         check_kernel(kernel)
         self.channels = channels
-        self.gates = JointConv2d(2, channels, gates * channels, kernel)
-        self.zigzag = JointConv2d(2, channels, 3 * channels, kernel)
-        self.output = JointConv2d(2, channels, channels, kernel)
+        self.gates = SameConv2d(2 * channels, gates * channels, kernel, sources=2)
+        self.zigzag = SameConv2d(2 * channels, 3 * channels, kernel, sources=2)
+        self.output = SameConv2d(2 * channels, channels, kernel, sources=2)
         self.project = SameConv2d(2 * channels, channels, 1)
         move_bias(self.output, self.gates)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.convolution import JointConv2d, SameConv2d, check_kernel
+from framecast.cells.convolution import SameConv2d, check_kernel
 from framecast.cells.gates import gated_update, tanh
 from framecast.cells.predrnn import zigzag_memory
 
@@ -76,7 +76,7 @@ class GradientHighway(Cell):
         super().__init__()
         self.channels = channels
         self.cell = CausalLSTM(channels, kernel)
-        self.highway = JointConv2d(2, channels, 2 * channels, kernel)
+        self.highway = SameConv2d(2 * channels, 2 * channels, kernel, sources=2)
 
     def init_state(self, x: Tensor) -> State:
         """Return zeros for h, c and z."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.convolution import JointConv2d, SameConv2d, check_kernel
+from framecast.cells.convolution import SameConv2d, check_kernel
 from framecast.cells.warp import warp_along
 from framecast.errors import check_count
 
@@ -48,7 +48,7 @@ class TrajGRU(Cell):
         check_kernel(kernel)
         check_count("links", links)
         self.channels, self.links = channels, links
-        self.features = JointConv2d(2, channels, channels, kernel)
+        self.features = SameConv2d(2 * channels, channels, kernel, sources=2)
         self.flow = SameConv2d(channels, 2 * links, kernel)
         self.gates = SameConv2d(channels, 3 * channels, kernel)
         project = SameConv2d(links * channels, 3 * channels, 1)
