@@ -74,7 +74,7 @@ def test_whatever_the_number_of_steps(images: int, options: dict[str, Any], toge
 
 # torch's compiler looks at .grad of all it is given, and the weights of a roll-out are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize("name", ["ms-lstm", "ms-predrnn-v2"])
+@pytest.mark.parametrize("name", ["ms-lstm", pytest.param("ms-predrnn-v2", marks=pytest.mark.slow)])
 def test_compiled_steps_too(name: str, together: Callable[..., None]) -> None:
     expected = gradients_of(name)
     together(images=4)
