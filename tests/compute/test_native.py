@@ -93,22 +93,24 @@ def test_several_maps_and_parts(
     torch.manual_seed(seed)
     maps = [last(torch.randn(3, channels, side, side + 1)) for channels in widths]
     weight, bias = torch.randn(parts * width, sum(widths), kernel, kernel), torch.randn(parts * width)
+    plus = last(torch.randn(3, parts * width, side, side + 1))
     # Of some parts nobody asks, and some gradients are parts of one array, as those of a cell's gates are.
     gradients = last(torch.randn(3, parts * width, side, side + 1)).chunk(parts, 1)[:used]
     results = []
     for dtype in (torch.float32, torch.float64):
-        leaves = [leaf(part, dtype) for part in (*maps, weight, bias)]
-        *x, w, b = leaves
-        found = conv_parts(x, w, b, parts=parts)
+        leaves = [leaf(part, dtype) for part in (*maps, weight, bias, plus)]
+        *x, w, b, p = leaves
+        found = conv_parts(x, w, b, p, parts)
         torch.autograd.backward(found[:used], [gradient.to(dtype) for gradient in gradients])
         results.append([torch.cat(found, 1).detach(), *(one.grad for one in leaves)])
     assert len(found) == parts
     largest_x, largest_gradient = (max(float(one.abs().max()) for one in some) for some in (maps, gradients))
     sizes = [
-        largest_x * weight.abs().sum((1, 2, 3)).max() + bias.abs().max(),
+        largest_x * weight.abs().sum((1, 2, 3)).max() + bias.abs().max() + plus.abs().max(),
         *[largest_gradient * weight.abs().sum((0, 2, 3)).max()] * len(maps),
         max(gradient.abs().sum((0, 2, 3)).max() for gradient in gradients) * largest_x,
         max(gradient.abs().sum((0, 2, 3)).max() for gradient in gradients),
+        largest_gradient,
     ]
     for one, exact, size in zip(*results, sizes, strict=True):
         assert float((one - exact).abs().max()) <= TOLERANCE * float(size)

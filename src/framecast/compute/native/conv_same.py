@@ -153,19 +153,20 @@ class _Convolve(torch.autograd.Function):
         kernels: Kernels = ctx.kernels
         maps = ctx.saved_tensors
         _, inputs, kernel, _ = kernels.weight.shape
-        by_plus = gradients[0]
-        gradients = tuple(_readable_maps(gradients))
         by_maps: Sequence[Tensor | None] = [None] * len(maps)
-        by_token = by_bias = None
+        by_token = by_bias = by_plus = None
         _, _, of_token, of_bias, of_plus, *of_maps = ctx.needs_input_grad
+        if of_plus:
+            by_plus = gradients[0] if len(gradients) == 1 else torch.cat(gradients, 1)
+        gradients = tuple(_readable_maps(gradients))
         if any(of_maps):
             by_maps = convolve(kernels.library, gradients, kernels.turned, inputs, kernel).chunk(len(maps), 1)
         if of_token:
             kernels.gather(maps, gradients)
-            by_token = by_plus.new_zeros(())
+            by_token = gradients[0].new_zeros(())
         if of_bias:
             by_bias = torch.cat([gradient.sum((0, 2, 3)) for gradient in gradients])
-        return None, None, by_token, by_bias, by_plus if of_plus else None, *by_maps
+        return None, None, by_token, by_bias, by_plus, *by_maps
 
 
 def pays(pixels: int, inputs: int, outputs: int, kernel: int) -> bool:
