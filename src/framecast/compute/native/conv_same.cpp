@@ -93,6 +93,12 @@ template <> struct Points<8> {
     }
 };
 
+// A kernel of 1x1 is its own transform.
+template <> struct Points<1> {
+    static constexpr int R = 1;
+    static constexpr double value[1] = {}, weight[1] = {};
+};
+
 template <> struct Points<6> {
     static constexpr int R = 3;
     static constexpr double value[5] = {0, 0.75, -0.75, 1.5, -1.5};
@@ -305,7 +311,7 @@ static void transform_gradients(const Shape &s, Tile tile, Maps dy, long first, 
     }
 }
 
-// ---- The four functions, for either N. Kernels are laid out as [place][panel][input][output of the panel].
+// ---- The four functions, for each N. Kernels are laid out as [place][panel][input][output of the panel].
 
 static float *kernel_at(float *kernels, const Shape &s, long place, long output) {
     return kernels + place * kernel_size(s) + output / PANEL * s.inputs * PANEL;
@@ -321,17 +327,57 @@ static void convolve(const Shape &s, Maps x, float *kernels, Added added, float 
 #pragma omp for schedule(dynamic)
         for (long start = 0; start < s.tiles; start += TILES) {
             long count = std::min(TILES, s.tiles - start);
-            for (long t = 0; t < count; t++)
-                transform_inputs<N>(s, Tile(s, start + t), x, zeros.data(), inputs + t * in_tile, s.channels);
+            const float *corners[TILES];
+            for (long t = 0; t < count; t++) {
+                Tile tile(s, start + t);
+                corners[t] = y + ((tile.map * s.height + tile.top) * s.width + tile.left) * s.outputs;
+                transform_inputs<N>(s, tile, x, zeros.data(), inputs + t * in_tile, s.channels);
+            }
             for (long first = 0; first < s.outputs; first += s.block) {
-                for (long place = 0; place < N * N; place++)
+                long lines = (std::min(s.block, s.outputs - first) + LINE - 1) / LINE;
+                for (long place = 0; place < N * N; place++) {
+                    // What is written comes into the cache meanwhile, or the transforms back would wait for it.
+                    for (long line = place; line < M * M * lines; line += N * N) {
+                        long pixel = line / lines, from = pixel / M * s.width + pixel % M;
+                        for (long t = 0; t < count; t++)
+                            __builtin_prefetch(corners[t] + from * s.outputs + first + line % lines * LINE, 1);
+                    }
                     for (long o = first; o < std::min(first + s.block, s.padded); o += PANEL)
                         multiply<false>(count, (s.padded - o) / L, {inputs + place * s.channels, in_tile, 1},
                                         kernel_at(kernels, s, place, o), PANEL, s.inputs,
                                         products + place * s.block + o - first, out_tile);
+                }
                 for (long t = 0; t < count; t++)
                     transform_outputs<N>(s, Tile(s, start + t), products + t * out_tile, s.block, first, added, y);
             }
+        }
+    }
+}
+
+// The same with kernels of 1x1: one product, of which tiles are pixels as they lie.
+template <> void convolve<1>(const Shape &s, Maps x, float *kernels, Added added, float *y, int threads) {
+    long pixels = s.batch * s.height * s.width;
+#pragma omp parallel num_threads(threads)
+    {
+        Buffer sums(TILES * s.padded);
+#pragma omp for
+        for (long start = 0; start < pixels; start += TILES) {
+            long count = std::min(TILES, pixels - start);
+            for (long o = 0; o < s.padded; o += PANEL)
+                for (long c = 0; c < s.inputs; c += x.each) {
+                    const Array &map = x.arrays[c / x.each];
+                    (c ? multiply<true> : multiply<false>)(count, (s.padded - o) / L, {map.data + start * map.step, map.step, 1},
+                                                           kernel_at(kernels, s, 0, o) + c * PANEL, PANEL, x.each, sums + o,
+                                                           s.padded);
+                }
+            for (long p = 0; p < count; p++)
+                for (long o = 0; o < s.outputs; o += L) {
+                    long left = s.outputs - o, pixel = start + p;
+                    V sum = *(const V *)(sums + p * s.padded + o);
+                    if (added.bias) sum += load(added.bias + o, left);
+                    if (added.map) sum += load(added.map + pixel * added.step + o, left);
+                    store(y + pixel * s.outputs + o, sum, left);
+                }
         }
     }
 }
@@ -425,15 +471,16 @@ template <long N> static void kernel_gradient(const Shape &s, float *gathered, f
 }
 
 // ---- What is called from outside. Maps are (batch, height, width, channels), channels that follow one another in as
-// many arrays as are said, of a multiple of L each where there are several; kernel is 3 or 5.
+// many arrays as are said. Kernels are 3, 5 or 1; where they are not 1, each of several arrays has a multiple of L channels.
 
 #define FOR_KERNEL(function, ...) (kernel == 5 ? function<8>(__VA_ARGS__) : function<6>(__VA_ARGS__))
+#define FOR_ANY_KERNEL(function, ...) (kernel == 1 ? function<1>(__VA_ARGS__) : FOR_KERNEL(function, __VA_ARGS__))
 
 extern "C" {
 
 // Floats of the transformed kernels.
 long framecast_kernel_size(long inputs, long outputs, long kernel) {
-    long n = M + kernel - 1;
+    long n = kernel == 1 ? 1 : M + kernel - 1;
     return n * n * kernel_size(Shape(0, 0, 0, inputs, outputs));
 }
 
@@ -441,24 +488,24 @@ long framecast_kernel_size(long inputs, long outputs, long kernel) {
 void framecast_transform_kernel(const float *g, const long *strides, int turned, long inputs, long outputs, long kernel,
                                 float *kernels, int threads) {
     Strides at{strides[0], strides[1], strides[2], strides[3]};
-    FOR_KERNEL(transform_kernel, Shape(0, 0, 0, inputs, outputs), g, at, turned, kernels, threads);
+    FOR_ANY_KERNEL(transform_kernel, Shape(0, 0, 0, inputs, outputs), g, at, turned, kernels, threads);
 }
 
 void framecast_convolve(const Array *x, long arrays, float *kernels, const float *bias, const float *plus, long plus_step,
                         float *y, long batch, long height, long width, long inputs, long outputs, long kernel, int threads) {
     Maps maps{x, inputs / arrays};
     Added added{bias, plus, plus_step};
-    FOR_KERNEL(convolve, Shape(batch, height, width, inputs, outputs), maps, kernels, added, y, threads);
+    FOR_ANY_KERNEL(convolve, Shape(batch, height, width, inputs, outputs), maps, kernels, added, y, threads);
 }
 
-// Add to gathered, which is laid out as kernels are.
+// Add to gathered, which is laid out as kernels of 3x3 or 5x5 are.
 void framecast_gather(const Array *x, long x_arrays, const Array *dy, long dy_arrays, float *gathered, long batch, long height,
                       long width, long inputs, long outputs, long kernel, int threads) {
     Maps maps{x, inputs / x_arrays}, gradients{dy, outputs / dy_arrays};
     FOR_KERNEL(gather, Shape(batch, height, width, inputs, outputs), maps, gradients, gathered, threads);
 }
 
-// dg[output][y][x][input].
+// dg[output][y][x][input] of the same.
 void framecast_kernel_gradient(float *gathered, float *dg, long inputs, long outputs, long kernel, int threads) {
     FOR_KERNEL(kernel_gradient, Shape(0, 0, 0, inputs, outputs), gathered, dg, threads);
 }

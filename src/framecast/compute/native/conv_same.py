@@ -27,7 +27,7 @@ WORTH = 2_000_000
 LEAST_CHANNELS = 8
 LAST = torch.channels_last
 WIDTH = 16
-"""Channels of which each of several maps has a multiple: those of the widest vectors."""
+"""Channels of which each of several maps has a multiple, except for 1x1: those of the widest vectors."""
 
 
 def transform_kernel(library: Library, weight: Tensor, turned: bool) -> Tensor:
@@ -62,6 +62,11 @@ def gather(
     library: Library, maps: Sequence[Tensor], gradients: Sequence[Tensor], gathered: Tensor, kernel: int
 ) -> None:
     """Add the gradient by transformed kernels to ``gathered``, of maps and the gradients of the result's parts."""
+    if kernel == 1:
+        rows = torch.cat([_pixels(gradient) for gradient in gradients], 1).T
+        for x, part in zip(maps, gathered.view(len(rows), -1).chunk(len(maps), 1), strict=True):
+            part.addmm_(rows, _pixels(x))
+        return
     batch, channels, height, width = maps[0].shape
     library.call(
         "gather", arrays(*maps), len(maps), arrays(*gradients), len(gradients), gathered, batch, height, width,
@@ -69,10 +74,15 @@ def gather(
     )  # fmt: skip
 
 
-def _readable_maps(maps: Sequence[Tensor]) -> Sequence[Tensor]:
+def _pixels(x: Tensor) -> Tensor:
+    """Return maps (B, C, H, W) as a matrix of their pixels (B H W, C)."""
+    return x.movedim(1, -1).reshape(-1, x.shape[1])
+
+
+def _readable_maps(maps: Sequence[Tensor], kernel: int) -> Sequence[Tensor]:
     """Return maps as the compiled functions read them: joined where they cannot be read one by one."""
     widths = {x.shape[1] for x in maps}
-    if len(maps) > 1 and (len(widths) > 1 or widths.pop() % WIDTH):
+    if len(maps) > 1 and (len(widths) > 1 or (kernel > 1 and widths.pop() % WIDTH)):
         return (torch.cat([*maps], 1).contiguous(memory_format=LAST),)
     return [to_channels_last(x) for x in maps]
 
@@ -80,6 +90,8 @@ def _readable_maps(maps: Sequence[Tensor]) -> Sequence[Tensor]:
 def kernel_gradient(library: Library, gathered: Tensor, shape: Sequence[int]) -> Tensor:
     """Return the gradient by weights of a shape (O, C, k, k)."""
     outputs, inputs, kernel, _ = shape
+    if kernel == 1:
+        return gathered.view(*shape)
     result = torch.empty(tuple(shape), memory_format=LAST)
     library.call("kernel_gradient", gathered, result, inputs, outputs, kernel)
     return result
@@ -100,20 +112,25 @@ class Kernels:
         self._gathered: Tensor | None = None
         self._task = -1
 
-    @property
-    def turned(self) -> Tensor:
-        """Those of the gradient by the inputs, made when they are first asked for."""
+    def convolve(self, maps: Sequence[Tensor], bias: Tensor | None, plus: Tensor | None) -> Tensor:
+        """Return the convolution of maps side by side, with what is added to it."""
+        outputs, _, kernel, _ = self.weight.shape
+        return convolve(self.library, maps, self.forward, outputs, kernel, bias, plus)
+
+    def convolve_turned(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Return the gradient by the maps side by side, from that of the result in parts."""
+        _, inputs, kernel, _ = self.weight.shape
         if self._turned is None:
             self._turned = transform_kernel(self.library, self.weight, turned=True)
-        return self._turned
+        return convolve(self.library, gradients, self._turned, inputs, kernel)
 
     def gather(self, maps: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Add a step's part to the gradient of this backward pass."""
         # A pass that asks for the gradient by the inputs only leaves its sum behind; the next one begins anew.
-        task = torch._C._current_graph_task_id()
+        task, kernel = torch._C._current_graph_task_id(), self.weight.shape[-1]
         if self._gathered is None or self._task != task:
-            self._gathered, self._task = torch.zeros_like(self.forward), task
-        gather(self.library, maps, gradients, self._gathered, self.weight.shape[-1])
+            self._gathered, self._task = torch.zeros_like(self.forward if kernel > 1 else self.weight), task
+        gather(self.library, maps, gradients, self._gathered, kernel)
 
     def gradient(self) -> Tensor | None:
         """Return the gradient by the weights, of all steps of this backward pass."""
@@ -144,23 +161,21 @@ class _Convolve(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(*maps)
         ctx.kernels = kernels
-        outputs, _, kernel, _ = kernels.weight.shape
-        return convolve(kernels.library, maps, kernels.forward, outputs, kernel, bias, plus).chunk(parts, 1)
+        return kernels.convolve(maps, bias, plus).chunk(parts, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         kernels: Kernels = ctx.kernels
         maps = ctx.saved_tensors
-        _, inputs, kernel, _ = kernels.weight.shape
         by_maps: Sequence[Tensor | None] = [None] * len(maps)
         by_token = by_bias = by_plus = None
         _, _, of_token, of_bias, of_plus, *of_maps = ctx.needs_input_grad
         if of_plus:
             by_plus = gradients[0] if len(gradients) == 1 else torch.cat(gradients, 1)
-        gradients = tuple(_readable_maps(gradients))
+        gradients = tuple(_readable_maps(gradients, kernels.weight.shape[-1]))
         if any(of_maps):
-            by_maps = convolve(kernels.library, gradients, kernels.turned, inputs, kernel).chunk(len(maps), 1)
+            by_maps = kernels.convolve_turned(gradients).chunk(len(maps), 1)
         if of_token:
             kernels.gather(maps, gradients)
             by_token = gradients[0].new_zeros(())
@@ -195,11 +210,15 @@ class ConvSame:
         if not ConvSame.reads([*maps, weight]):
             return False
         outputs, inputs, kernel, _ = weight.shape
-        if torch.compiler.is_exporting() or not all(x.is_contiguous(memory_format=LAST) for x in maps):
+        # A map of one channel is channels last, however its frames lie.
+        last = all(x.shape[1] == 1 or x.is_contiguous(memory_format=LAST) for x in maps)
+        if torch.compiler.is_exporting() or not last:
             return False
-        if kernel not in KERNELS:
-            return kernel == 1 and not torch.compiler.is_compiling()
         if plus is not None and not (all_plain(plus) and pixel_step(plus)):
+            return False
+        if kernel == 1:
+            return not torch.compiler.is_compiling()
+        if kernel not in KERNELS:
             return False
         batch, _, height, width = maps[0].shape
         return pays(batch * height * width, inputs, outputs, kernel)
@@ -212,37 +231,26 @@ class ConvSame:
 
         The transformed kernels are kept in the memo of a roll-out.
         """
-        if weight.shape[-1] == 1:
-            product = _product(maps, weight, bias)
-            return (product if plus is None else plus + product).chunk(parts, 1)
         place = id(weight), torch.is_grad_enabled()
         kept = None if memo is None else memo.get(place)
         if kept is None:
             kernels = Kernels(self.library, weight)
-            token = _Transform.apply(weight, kernels)  # type: ignore[no-untyped-call]
+            token = _Transform.apply(weight, kernels) if torch.is_grad_enabled() else None  # type: ignore[no-untyped-call]
             kept = weight, kernels, token
             if memo is not None:
                 memo[place] = kept  # it holds the weight too, so no other tensor has its number meanwhile
         _, kernels, token = kept
-        result: tuple[Tensor, ...] = _Convolve.apply(kernels, parts, token, bias, plus, *_readable_maps(maps))  # type: ignore[no-untyped-call]
-        return result
+        maps = _readable_maps(maps, weight.shape[-1])
+        if not torch.is_grad_enabled():
+            result = kernels.convolve(maps, bias, plus)
+            return (result,) if parts == 1 else result.chunk(parts, 1)
+        return _Convolve.apply(kernels, parts, token, bias, plus, *maps)  # type: ignore[no-any-return, no-untyped-call]
 
     @staticmethod
     def operation(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve as one operation, which the compiler takes as it is."""
         result: Tensor = operation(x, weight, bias)
         return result
-
-
-def _product(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return a 1x1 convolution as products of matrices, which torch does not make of it by itself."""
-    batch, _, height, width = maps[0].shape
-    pixels = [x.movedim(1, -1).reshape(-1, x.shape[1]) for x in maps]
-    first, *others = torch.split(weight[:, :, 0, 0], [x.shape[1] for x in maps], 1)
-    result = F.linear(pixels[0], first, bias)
-    for x, part in zip(pixels[1:], others, strict=True):
-        result = torch.addmm(result, x, part.T)
-    return result.view(batch, height, width, -1).movedim(-1, 1)
 
 
 @torch.library.custom_op("framecast::conv_same", mutates_args=())

@@ -19,11 +19,23 @@ def _run(library: Library, name: str, *tensors: Tensor) -> None:
     library.call(name, arrays(*tensors), batch * height * width, channels)
 
 
-def _like(x: Tensor, parts: int = 1) -> tuple[Tensor, ...]:
-    """Return new arrays of the size of x, side by side in one piece of memory."""
-    batch, channels, height, width = x.shape
-    whole = torch.empty((batch, parts * channels, height, width), memory_format=torch.channels_last)
-    return whole.chunk(parts, 1)
+def _like(x: Tensor) -> Tensor:
+    """Return a new array of the size of x, channels last."""
+    return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+def update(library: Library, c: Tensor, i: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    """Return σ(f) ⊙ c + σ(i) ⊙ tanh(g), without a gradient."""
+    new = _like(c)
+    _run(library, "update", c, i, f, g, new)
+    return new
+
+
+def expose(library: Library, o: Tensor, u: Tensor) -> Tensor:
+    """Return σ(o) ⊙ tanh(u), without a gradient."""
+    h = _like(o)
+    _run(library, "expose", o, u, h)
+    return h
 
 
 class _Update(torch.autograd.Function):
@@ -31,15 +43,13 @@ class _Update(torch.autograd.Function):
     def forward(ctx: Any, library: Library, c: Tensor, i: Tensor, f: Tensor, g: Tensor) -> Tensor:
         ctx.library = library
         ctx.save_for_backward(c, i, f, g)
-        (new,) = _like(c)
-        _run(library, "update", c, i, f, g, new)
-        return new
+        return update(library, c, i, f, g)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         c, i, f, g = ctx.saved_tensors
-        (by_c,), (by_i, by_f, by_g) = _like(c), _like(c, 3)
+        by_c, by_i, by_f, by_g = _like(c), _like(i), _like(f), _like(g)
         gradient = to_channels_last(gradient)
         _run(ctx.library, "update_gradients", c, i, f, g, gradient, by_c, by_i, by_f, by_g)
         return None, by_c, by_i, by_f, by_g
@@ -50,15 +60,13 @@ class _Expose(torch.autograd.Function):
     def forward(ctx: Any, library: Library, o: Tensor, u: Tensor) -> Tensor:
         ctx.library = library
         ctx.save_for_backward(o, u)
-        (h,) = _like(o)
-        _run(library, "expose", o, u, h)
-        return h
+        return expose(library, o, u)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         o, u = ctx.saved_tensors
-        (by_o,), (by_u,) = _like(o), _like(o)
+        by_o, by_u = _like(o), _like(u)
         gradient = to_channels_last(gradient)
         _run(ctx.library, "expose_gradients", o, u, gradient, by_o, by_u)
         return None, by_o, by_u
@@ -86,10 +94,10 @@ class Gates:
 
     def update(self, c: Tensor, i: Tensor, f: Tensor, g: Tensor) -> Tensor:
         """Return σ(f) ⊙ c + σ(i) ⊙ tanh(g)."""
-        result: Tensor = _Update.apply(self.library, c, i, f, g)  # type: ignore[no-untyped-call]
-        return result
+        run = _Update.apply if torch.is_grad_enabled() else update
+        return run(self.library, c, i, f, g)  # type: ignore[no-any-return, no-untyped-call]
 
     def expose(self, o: Tensor, u: Tensor) -> Tensor:
         """Return σ(o) ⊙ tanh(u)."""
-        result: Tensor = _Expose.apply(self.library, o, u)  # type: ignore[no-untyped-call]
-        return result
+        run = _Expose.apply if torch.is_grad_enabled() else expose
+        return run(self.library, o, u)  # type: ignore[no-any-return, no-untyped-call]

@@ -66,11 +66,10 @@ def arrays(*maps: Tensor) -> ctypes.Array[Any]:
 def pixel_step(x: Tensor) -> int:
     """Return the floats between pixels of x (B, C, H, W) whose channels lie side by side, or 0 where they do not."""
     _, channels, height, width = x.shape
-    if x.is_contiguous(memory_format=torch.channels_last):  # whatever the strides of sides of one are
-        return channels
-    pixel = x.stride(3)
-    strides = (height * width * pixel, 1, width * pixel, pixel)
-    return pixel if pixel >= channels and x.stride() == strides else 0
+    image, channel, row, pixel = x.stride()
+    if channel == 1 and pixel >= channels and row == width * pixel and image == height * row:
+        return pixel
+    return channels if x.is_contiguous(memory_format=torch.channels_last) else 0  # strides of sides of one say nothing
 
 
 def to_channels_last(x: Tensor) -> Tensor:
