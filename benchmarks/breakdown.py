@@ -21,12 +21,13 @@ PARTS = {
     "optimiser": ("Optimizer.", "aten::_fused_adam"),
     "convolutions": (
         "aten::mkldnn_convolution", "aten::convolution", "convolution_backward", "aten::_convolution",
-        "mkldnn::_convolution", "_Convolve", "_Transform", "aten::mm", "aten::addmm",
+        "mkldnn::_convolution", "_Convolve", "_Transform", "framecast::convolve", "framecast::transform_kernel",
+        "framecast::gather", "framecast::kernel_gradient", "aten::mm", "aten::addmm",
     ),
     "pooling and upsampling": ("aten::max_pool", "aten::upsample"),
     "gates": (
         "aten::sigmoid", "aten::tanh", "aten::mul", "aten::add", "aten::cat", "aten::sub", "_TanhBySigmoid", "_Update",
-        "_Expose",        "## Call Compiled", "CompiledFunction", "Torch-Compiled",
+        "_Expose", "framecast::update", "framecast::expose", "## Call Compiled", "CompiledFunction", "Torch-Compiled",
     ),
 }  # fmt: skip
 REST = "the rest"

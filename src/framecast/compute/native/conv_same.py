@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from framecast.compute.native.library import Library, all_plain, arrays, find_library, pixel_step, to_channels_last
 

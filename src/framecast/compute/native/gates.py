@@ -95,9 +95,9 @@ class Gates:
     def update(self, c: Tensor, i: Tensor, f: Tensor, g: Tensor) -> Tensor:
         """Return σ(f) ⊙ c + σ(i) ⊙ tanh(g)."""
         run = _Update.apply if torch.is_grad_enabled() else update
-        return run(self.library, c, i, f, g)  # type: ignore[no-any-return, no-untyped-call]
+        return run(self.library, c, i, f, g)
 
     def expose(self, o: Tensor, u: Tensor) -> Tensor:
         """Return σ(o) ⊙ tanh(u)."""
         run = _Expose.apply if torch.is_grad_enabled() else expose
-        return run(self.library, o, u)  # type: ignore[no-any-return, no-untyped-call]
+        return run(self.library, o, u)

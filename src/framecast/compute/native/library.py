@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.profiler import record_function
 from torch.utils._python_dispatch import _disable_current_modes
 
 from framecast.compute.native.build import NotNativeError, load_code
@@ -32,7 +34,10 @@ class Library:
         self._functions: dict[str, Any] = {}
 
     def call(self, name: str, *arguments: Any) -> int:
-        """Call framecast_<name> with the addresses of tensors, whole numbers, arrays, and torch's number of threads."""
+        """Call framecast_<name> with the addresses of tensors, whole numbers, arrays, and torch's number of threads.
+
+        Torch's profiler sees it as framecast::<name>.
+        """
         if name not in self._functions:
             function = self._functions[name] = self._code[f"framecast_{name}"]
             function.restype = ctypes.c_long
@@ -42,7 +47,9 @@ class Library:
                 values.append(ctypes.c_void_p(argument.data_ptr()))
             else:
                 values.append(ctypes.c_long(argument) if isinstance(argument, int) else argument)
-        result: int = self._functions[name](*values, ctypes.c_int(torch.get_num_threads()))
+        seen = torch._C._autograd._profiler_enabled()
+        with record_function(f"framecast::{name}") if seen else nullcontext():
+            result: int = self._functions[name](*values, ctypes.c_int(torch.get_num_threads()))
         return result
 
 
