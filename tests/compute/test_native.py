@@ -152,6 +152,14 @@ def test_a_gradient_is_whole_whatever_was_asked_before() -> None:
     assert torch.equal(*gradients)
 
 
+def test_a_profile_names_what_is_native() -> None:
+    model = small_model("ms-lstm")
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        model(torch.rand(2, 4, 1, 32, 32), 2)
+    names = {event.key for event in profile.key_averages()}
+    assert {f"framecast::{name}" for name in ("transform_kernel", "convolve", "update", "expose")} <= names
+
+
 def test_kernels_of_a_forecast_do_not_enter_a_training() -> None:
     conv, x = SameConv2d(8, 8, 3), last(torch.randn(1, 8, 9, 9))
     with OneRollout():

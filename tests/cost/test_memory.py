@@ -63,6 +63,7 @@ def test_what_is_computed_again_comes_back_in_backward(name: str) -> None:
     assert lean.saved(2) < lean.peak(2) < none.peak(2)
 
 
+@pytest.mark.slow
 def test_lean_training_at_the_size_of_the_benchmark() -> None:
     # Of what the published sequence of operations keeps, "none" keeps 1.12 (benchmarks/results); 0.4 of it is allowed.
     none = count_memory("ms-lstm", (20, 1, 64, 64), 10, hidden=32, layers=6)
@@ -120,7 +121,7 @@ def base() -> int:
     return measure_base()
 
 
-@pytest.mark.parametrize("name", ["ms-lstm", "simvp", pytest.param("predrnn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["ms-lstm", *(pytest.param(n, marks=pytest.mark.slow) for n in ("simvp", "predrnn"))])
 def test_what_fits_is_what_a_real_step_uses(name: str, base: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting_memory, "measure_base", lambda: base)
     shape, mode, options = FITTED[name]

@@ -1,4 +1,5 @@
-// "Same" convolutions with kernels of 3x3 and 5x5 by minimal filtering (Winograd), in float32 and channels last.
+// "Same" convolutions with kernels of 3x3 and 5x5 by minimal filtering (Winograd), and of 1x1 as they are, in float32 and
+// channels last.
 //
 // A tile of M x M = 4 x 4 outputs needs N x N inputs, N = M + R - 1: 8 x 8 for a kernel of R = 5, 6 x 6 for R = 3. With
 // matrices A, B and G that follow from N - 1 points and infinity,
