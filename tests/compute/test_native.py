@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from samples.models import CONTEXT, HORIZON, RECURRENT, small_clip, small_model
 from samples.native import use
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
+from framecast.cells import native as cells_native
 from framecast.cells.convolution import OneRollout, SameConv2d, conv_parts, conv_same
 from framecast.cells.gates import exposed, gated_update
 from framecast.compute.native import build, library
@@ -150,6 +152,33 @@ def test_a_gradient_is_whole_whatever_was_asked_before() -> None:
         torch.testing.assert_close(conv.weight.grad, 2 * once)
         gradients.append(once)
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_transforms_of_functions_are_those_of_torch(gradients: bool) -> None:
+    conv, x, tangent = SameConv2d(16, 16, 5), last(torch.randn(2, 16, 16, 16)), last(torch.randn(2, 16, 16, 16))
+    weight = conv.weight.detach()
+    with torch.set_grad_enabled(gradients):
+        expected = conv_same(tangent, weight)
+        with forward_ad.dual_level():
+            found = forward_ad.unpack_dual(conv_same(forward_ad.make_dual(x, tangent), weight)).tangent
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        _, found = torch.func.jvp(lambda x: conv_same(x, weight), (x,), (tangent,))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        found = torch.func.vmap(lambda x: conv_same(x[None], weight)[0])(tangent)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trace_holds_what_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells_native, "_found", [])
+    for found in (library.find_library, library.why_not):
+        found.cache_clear()
+    conv, (x, other) = SameConv2d(16, 16, 5), (last(torch.randn(2, 16, 16, 16)) for _ in range(2))
+    with torch.no_grad():
+        traced = torch.jit.trace(conv, (x,), check_trace=False)
+        assert cells_native.native() is not None
+        torch.testing.assert_close(traced(other), conv(other), rtol=0, atol=1e-4)
 
 
 def test_a_profile_names_what_is_native() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.profiler import record_function
 from torch.utils._python_dispatch import _disable_current_modes
@@ -56,11 +58,14 @@ class Library:
 def all_plain(*tensors: Tensor) -> bool:
     """Return whether tensors hold float32 numbers on the processor, and nobody watches what is done with them.
 
-    Others, such as the tensors without numbers that costs are counted on, are for torch.
+    Others, such as the tensors without numbers that costs are counted on, and those of ``torch.func`` and
+    ``torch.jit.trace``, are for torch.
     """
     if torch.compiler.is_compiling():
         return all(x.is_cpu and x.dtype == torch.float32 for x in tensors)
     watched = torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()
+    watched = watched or torch._C._functorch.peek_interpreter_stack() is not None
+    watched = watched or forward_ad._current_level >= 0 or torch._C._is_tracing()
     return not watched and all(type(x) in PLAIN and x.is_cpu and x.dtype == torch.float32 for x in tensors)
 
 
@@ -95,11 +100,22 @@ def why_not() -> str:
     """Return why there can be no native code here, or ""."""
     try:
         # The first to look may count costs on tensors without numbers; the trial needs some.
-        with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.device("cpu"):
+        with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.device("cpu"), _not_traced():
             _try(_library())
     except NotNativeError as error:
         return str(error)
     return ""
+
+
+@contextmanager
+def _not_traced() -> Iterator[None]:
+    """Have what is computed meanwhile left out of a trace of ``torch.jit``, in which sizes are no numbers."""
+    trace = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(trace)  # type: ignore[attr-defined]
 
 
 @cache
