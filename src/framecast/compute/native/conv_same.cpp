@@ -318,6 +318,17 @@ static float *kernel_at(float *kernels, const Shape &s, long place, long output)
     return kernels + place * kernel_size(s) + output / PANEL * s.inputs * PANEL;
 }
 
+// Have one part in N * N of the outputs come into the cache while products run, or the transforms back would wait for them.
+template <long N>
+static void fetch_outputs(const Shape &s, const float *const *corners, long tiles, long first, long part) {
+    long lines = (std::min(s.block, s.outputs - first) + LINE - 1) / LINE;
+    for (long line = part; line < M * M * lines; line += N * N) {
+        long pixel = line / lines, from = pixel / M * s.width + pixel % M;
+        for (long t = 0; t < tiles; t++)
+            __builtin_prefetch(corners[t] + from * s.outputs + first + line % lines * LINE, 1);
+    }
+}
+
 template <long N>
 static void convolve(const Shape &s, Maps x, float *kernels, Added added, float *y, int threads) {
     long in_tile = tile_size<N>(s.channels), out_tile = tile_size<N>(s.block);
@@ -335,14 +346,8 @@ static void convolve(const Shape &s, Maps x, float *kernels, Added added, float 
                 transform_inputs<N>(s, tile, x, zeros.data(), inputs + t * in_tile, s.channels);
             }
             for (long first = 0; first < s.outputs; first += s.block) {
-                long lines = (std::min(s.block, s.outputs - first) + LINE - 1) / LINE;
                 for (long place = 0; place < N * N; place++) {
-                    // What is written comes into the cache meanwhile, or the transforms back would wait for it.
-                    for (long line = place; line < M * M * lines; line += N * N) {
-                        long pixel = line / lines, from = pixel / M * s.width + pixel % M;
-                        for (long t = 0; t < count; t++)
-                            __builtin_prefetch(corners[t] + from * s.outputs + first + line % lines * LINE, 1);
-                    }
+                    fetch_outputs<N>(s, corners, count, first, place);
                     for (long o = first; o < std::min(first + s.block, s.padded); o += PANEL)
                         multiply<false>(count, (s.padded - o) / L, {inputs + place * s.channels, in_tile, 1},
                                         kernel_at(kernels, s, place, o), PANEL, s.inputs,

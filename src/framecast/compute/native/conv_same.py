@@ -210,8 +210,8 @@ class ConvSame:
             return False
         outputs, inputs, kernel, _ = weight.shape
         # A map of one channel is channels last, however its frames lie.
-        last = all(x.shape[1] == 1 or x.is_contiguous(memory_format=LAST) for x in maps)
-        if torch.compiler.is_exporting() or not last:
+        channels_last = all(x.shape[1] == 1 or x.is_contiguous(memory_format=LAST) for x in maps)
+        if torch.compiler.is_exporting() or not channels_last:
             return False
         if plus is not None and not (all_plain(plus) and pixel_step(plus)):
             return False

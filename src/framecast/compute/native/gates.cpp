@@ -26,7 +26,7 @@ static inline V sigmoid(V x) { return 1.0f / (1.0f + exponential(-x)); }
 static inline V tanh_of(V x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
 
 // s(a) tanh(x) by one division.
-static inline V gated(V a, V x) {
+static inline V sigmoid_times_tanh(V a, V x) {
     V p = exponential(-a), q = exponential(-2.0f * x);
     return (1.0f - q) / ((1.0f + p) * (1.0f + q));
 }
@@ -47,7 +47,7 @@ extern "C" {
 // arrays: c, i, f, g, and c' to write.
 void framecast_update(const Array *a, long pixels, long channels, int threads) {
     for_pixels(pixels, channels, threads, [=](long p, long c, long n) {
-        put(a[4], p, c, n, sigmoid(at(a[2], p, c, n)) * at(a[0], p, c, n) + gated(at(a[1], p, c, n), at(a[3], p, c, n)));
+        put(a[4], p, c, n, sigmoid(at(a[2], p, c, n)) * at(a[0], p, c, n) + sigmoid_times_tanh(at(a[1], p, c, n), at(a[3], p, c, n)));
     });
 }
 
@@ -66,7 +66,7 @@ void framecast_update_gradients(const Array *a, long pixels, long channels, int 
 // arrays: o, u, and h to write.
 void framecast_expose(const Array *a, long pixels, long channels, int threads) {
     for_pixels(pixels, channels, threads, [=](long p, long c, long n) {
-        put(a[2], p, c, n, gated(at(a[0], p, c, n), at(a[1], p, c, n)));
+        put(a[2], p, c, n, sigmoid_times_tanh(at(a[0], p, c, n), at(a[1], p, c, n)));
     });
 }
 

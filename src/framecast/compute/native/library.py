@@ -49,8 +49,8 @@ class Library:
                 values.append(ctypes.c_void_p(argument.data_ptr()))
             else:
                 values.append(ctypes.c_long(argument) if isinstance(argument, int) else argument)
-        seen = torch._C._autograd._profiler_enabled()
-        with record_function(f"framecast::{name}") if seen else nullcontext():
+        profiling = torch._C._autograd._profiler_enabled()
+        with record_function(f"framecast::{name}") if profiling else nullcontext():
             result: int = self._functions[name](*values, ctypes.c_int(torch.get_num_threads()))
         return result
 
