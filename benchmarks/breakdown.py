@@ -14,7 +14,8 @@ import framecast as fc
 from framecast.models.sampling import truth_mask
 
 # Operations by the name that the profiler gives them; only the first that fits counts. What the compiler fuses between
-# convolutions has no names of its own and shows as the region that calls it.
+# convolutions has no names of its own and shows as the region that calls it. Gates that native code computes with a
+# convolution, in forecasts, count as part of it.
 PARTS = {
     "data": ("data",),
     "sampling": ("sampling", "aten::where"),

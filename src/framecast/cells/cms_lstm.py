@@ -34,7 +34,7 @@ from torch import Tensor
 from framecast.cells.attention import patch_attention
 from framecast.cells.cell import Cell, State, zeros
 from framecast.cells.convolution import SameConv2d, check_kernel
-from framecast.cells.gates import exposed, gated_update, tanh
+from framecast.cells.gates import exposed, tanh
 from framecast.cells.gating import mutual_gating
 
 BANDS = (1, 2, 4)
@@ -72,8 +72,7 @@ class CMSLSTM(Cell):
         """Take one step; the zigzag memory is handed on untouched."""
         h, c = state
         x, h = mutual_gating(x, h, self.gate_x, self.gate_h)
-        i, f, g, o = self.gates.split(x, h, parts=4)
-        c = gated_update(c, i, f, g)
+        c, o = self.gates.update(c, x, h, parts=4)
         h = exposed(o, c)
         i, g, o = self.update.split(h, self._express(h, c), parts=3)
         i = torch.sigmoid(i)

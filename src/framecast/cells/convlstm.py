@@ -17,7 +17,7 @@ from torch import Tensor
 
 from framecast.cells.cell import Cell, State, zeros
 from framecast.cells.convolution import SameConv2d, check_kernel
-from framecast.cells.gates import exposed, gated_update
+from framecast.cells.gates import exposed
 
 
 class ConvLSTM(Cell):
@@ -40,8 +40,7 @@ class ConvLSTM(Cell):
     def forward(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
         """Take one step; the zigzag memory is handed on untouched."""
         h, c = state
-        i, f, g, o = self.gates.split(x, h, parts=4)
-        c = gated_update(c, i, f, g)
+        c, o = self.gates.update(c, x, h, parts=4)
         h = exposed(o, c)
         return h, (h, c), memory
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framecast.cells import weight_gradients
+from framecast.cells.gates import exposed, gated_update
 from framecast.cells.native import native
 from framecast.cells.weight_gradients import Kernel
 from framecast.errors import OptionError
@@ -154,6 +155,43 @@ def convolve(
     return _add_and_split(weight_gradients.convolve(_join(maps), kernel), plus, parts)
 
 
+def update(owner: Convolution, c: Tensor, maps: Sequence[Tensor], parts: int = 3) -> tuple[Tensor, ...]:
+    """Return σ(f) ⊙ c + σ(i) ⊙ tanh(g) of the first parts i, f and g of a convolution, and its other parts.
+
+    A forecast on a processor uses gates as soon as they are computed and holds none.
+
+    Args:
+        owner: of the weights.
+        c: a cell's memory (B, C, H, W).
+        maps: (B, C, H, W) each.
+        parts: how many there are, C channels each.
+    """
+    code = _code_of_forecasts(c)
+    if code is not None:
+        kernel = kernel_of(owner)
+        if code.convolution.makes_gates(maps, kernel.weight, c):
+            return code.convolution.update(c, maps, kernel.weight, kernel.bias, _memo.get(), parts)  # type: ignore[no-any-return]
+    i, f, g, *others = convolve(owner, maps, parts=parts)
+    return gated_update(c, i, f, g), *others
+
+
+def expose(owner: Convolution, o: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """Return σ(o) ⊙ tanh of a convolution of maps, all (B, C, H, W): what an output gate lets through."""
+    code = _code_of_forecasts(o)
+    if code is not None:
+        kernel = kernel_of(owner)
+        if code.convolution.suits(maps, kernel.weight, o):
+            return code.convolution.expose(o, maps, kernel.weight, kernel.bias, _memo.get())  # type: ignore[no-any-return]
+    return exposed(o, convolve(owner, maps)[0])
+
+
+def _code_of_forecasts(x: Tensor) -> Any:
+    """Return the native code where it may take several operations at once, for which it has no gradients."""
+    if torch.is_grad_enabled() or not x.is_cpu or torch.compiler.is_compiling():
+        return None
+    return native()
+
+
 def _join(maps: Sequence[Tensor]) -> Tensor:
     return maps[0] if len(maps) == 1 else torch.cat([*maps], 1)
 
@@ -191,6 +229,14 @@ class SameConv2d(nn.Conv2d):
     def split(self, *maps: Tensor, parts: int) -> tuple[Tensor, ...]:
         """Convolve maps and return the result in equal parts (B, O / parts, H, W), such as the gates of a cell."""
         return convolve(self, maps, parts=parts)
+
+    def update(self, c: Tensor, *maps: Tensor, parts: int = 3) -> tuple[Tensor, ...]:
+        """Convolve maps to gates i, f, g, and others; return a memory c updated by them, and the others."""
+        return update(self, c, maps, parts)
+
+    def expose(self, o: Tensor, *maps: Tensor) -> Tensor:
+        """Return σ(o) ⊙ tanh of the convolution of maps, all (B, C, H, W)."""
+        return expose(self, o, maps)
 
     def kernel(self) -> Kernel:
         """Return weight and bias."""

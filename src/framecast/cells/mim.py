@@ -25,7 +25,7 @@ from torch import Tensor
 
 from framecast.cells.cell import Cell, State, zeros
 from framecast.cells.convolution import SameConv2d
-from framecast.cells.gates import exposed, gated_update
+from framecast.cells.gates import exposed
 from framecast.cells.predrnn import PredRNN, SpatiotemporalCell, move_bias
 
 
@@ -52,16 +52,14 @@ class MIM(SpatiotemporalCell):
         """Take one step."""
         h, c, n, s, previous = state
         difference = x - previous
-        i, f, g = self.change.split(difference, n, parts=3)
-        n = gated_update(n, i, f, g)
+        (n,) = self.change.update(n, difference, n)
         o = self.change_output(difference, n)
         change = exposed(o, n)
-        i, f, g, o = self.steady.split(change, c, parts=4)
-        s = gated_update(s, i, f, g)
+        s, o = self.steady.update(s, change, c, parts=4)
         steady = exposed(self.steady_output(s, plus=o), s)
         i, g, o = self.gates.split(x, h, parts=3)
         c = steady + exposed(i, g)
-        m, *_ = self.wander(x, memory)
+        m = self.wander(x, memory)
         h, o = self.expose(o, c, m)
         return h, o, (h, c, n, s, x.to(previous.dtype)), m
 

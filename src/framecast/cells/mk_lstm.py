@@ -22,8 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
-from framecast.cells.convolution import SameConv2d, convolve, side_by_side
-from framecast.cells.gates import exposed, gated_update
+from framecast.cells.convolution import SameConv2d, side_by_side, update
 from framecast.cells.weight_gradients import Kernel
 
 
@@ -51,14 +50,14 @@ class MKLSTM(Cell):
         h, c3, c5 = state
         c3, c5, o = self._update(side_by_side(x, h), c3, c5)
         o = self.memory5(c5, plus=self.memory3(c3, plus=o))
-        h = exposed(o, self.project(c3, c5))
+        h = self.project.expose(o, c3, c5)
         return h, (h, c3, c5), memory
 
     def _update(self, xh: tuple[Tensor, ...], c3: Tensor, c5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return both new memories and o₃ + o₅; a forecast holds the gates of one kernel at a time."""
-        c3 = gated_update(c3, *self.gates3.split(*xh, parts=3))
-        i5, f5, g5, o = convolve(self, xh, parts=4)
-        return c3, gated_update(c5, i5, f5, g5), o
+        (c3,) = self.gates3.update(c3, *xh)
+        c5, o = update(self, c5, xh, parts=4)
+        return c3, c5, o
 
     def kernel(self) -> Kernel:
         """Return the 5x5 kernels, to whose output gate the 3x3 one is added, padded with zeros."""

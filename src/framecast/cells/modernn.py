@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from framecast.cells.cell import Cell, State, zeros
 from framecast.cells.convolution import SameConv2d, check_kernel
-from framecast.cells.gates import exposed, gated_update
+from framecast.cells.gates import exposed
 from framecast.cells.gating import mutual_gating
 
 
@@ -70,8 +70,7 @@ class MoDeRNN(Cell):
         """Take one step; the zigzag memory is handed on untouched."""
         h, c = state
         x, h = mutual_gating(x, h, self.gate_x.folded(), self.gate_h.folded())
-        i, f, g, o = self.gates.split(x, h, parts=4)
-        c = gated_update(c, i, f, g)
+        c, o = self.gates.update(c, x, h, parts=4)
         h = exposed(o, c)
         return h, (h, c), memory
 

@@ -29,7 +29,6 @@ from torch import Tensor
 from framecast.cells.attention import local_attention
 from framecast.cells.cell import Cell, State, zeros
 from framecast.cells.convolution import SameConv2d, check_kernel
-from framecast.cells.gates import exposed, gated_update
 from framecast.cells.predrnn import zigzag_memory
 from framecast.errors import check_count
 
@@ -70,13 +69,13 @@ class PrecipLSTM(Cell):
         h, c, s, t, previous = state
         query, key, value = self.tokens.split(x, parts=3)
         near = x + self.attended(local_attention(query, key, value, self.window))
-        c = gated_update(c, *self.gates_c.split(near, h, parts=3))
-        m = gated_update(m, *self.gates_m.split(near, m, parts=3))
-        s = gated_update(s, *self.gates_s.split(near, s, parts=3))
-        t = gated_update(t, *self.gates_t.split(x - previous, t, parts=3))
+        (c,) = self.gates_c.update(c, near, h)
+        (m,) = self.gates_m.update(m, near, m)
+        (s,) = self.gates_s.update(s, near, s)
+        (t,) = self.gates_t.update(t, x - previous, t)
         everything = torch.cat([near, h, c, s, t, m], 1)
         memories = everything[:, 2 * self.channels :]
-        h = exposed(self.output(everything), self.project(memories))
+        h = self.project.expose(self.output(everything), memories)
         return h, (h, c, s, t, x.to(previous.dtype)), m
 
 

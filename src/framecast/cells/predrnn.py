@@ -73,17 +73,16 @@ class SpatiotemporalCell(Cell):
         h, _, state, memory = self.step(x, state, memory)
         return h, state, memory
 
-    def wander(self, x: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return m', and i and g, of which ΔM = σ(i) ⊙ tanh(g) consists, all (B, C, H, W)."""
+    def wander(self, x: Tensor, memory: Tensor | None) -> Tensor:
+        """Return m' (B, C, H, W)."""
         m = zigzag_memory(memory)
-        i, f, g = self.zigzag.split(x, m, parts=3)
-        return gated_update(m, i, f, g), i, g
+        return self.zigzag.update(m, x, m)[0]
 
     def expose(self, o: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """Return h' and o, before its non-linearity, from its share of x and h and both new memories."""
         memories = side_by_side(c, m)
         o = self.output(*memories, plus=o)
-        return exposed(o, self.project(*memories)), o
+        return self.project.expose(o, *memories), o
 
 
 class PredRNN(SpatiotemporalCell):
@@ -110,13 +109,17 @@ class PredRNN(SpatiotemporalCell):
     def step(self, x: Tensor, state: State, memory: Tensor | None) -> tuple[Tensor, Tensor, State, Tensor]:
         """Take one step."""
         h, c, *account = state
-        i, f, g, o = self.gates.split(x, h, parts=4)
-        c = gated_update(c, i, f, g)
-        m, *zigzag = self.wander(x, memory)
-        h, o = self.expose(o, c, m)
-        if self.adapter is not None and self.training:
+        if account and self.training:
+            m = zigzag_memory(memory)
+            i, f, g, o = self.gates.split(x, h, parts=4)
+            i_m, f_m, g_m = self.zigzag.split(x, m, parts=3)
+            c, m = gated_update(c, i, f, g), gated_update(m, i_m, f_m, g_m)
             total, steps = account
-            account = [total + self._overlap(exposed(i, g), exposed(*zigzag)).to(total.dtype), steps + 1]
+            account = [total + self._overlap(exposed(i, g), exposed(i_m, g_m)).to(total.dtype), steps + 1]
+        else:
+            c, o = self.gates.update(c, x, h, parts=4)
+            m = self.wander(x, memory)
+        h, o = self.expose(o, c, m)
         return h, o, (h, c, *account), m
 
     def penalty(self, state: State) -> Tensor | None:

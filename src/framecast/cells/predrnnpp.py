@@ -22,7 +22,7 @@ from torch import Tensor
 
 from framecast.cells.cell import Cell, State, zeros
 from framecast.cells.convolution import SameConv2d, check_kernel
-from framecast.cells.gates import gated_update, tanh
+from framecast.cells.gates import tanh
 from framecast.cells.predrnn import zigzag_memory
 
 
@@ -55,11 +55,9 @@ class CausalLSTM(Cell):
         """Take one step."""
         h, c = state
         m = zigzag_memory(memory)
-        i, f, g = self.gates.split(x, h, c, parts=3)
-        c = gated_update(c, i, f, g)
-        i, f, g = self.zigzag.split(x, c, m, parts=3)
+        (c,) = self.gates.update(c, x, h, c)
         # No term holds m itself, which would keep the sum in float32 under autocast.
-        m = gated_update(tanh(self.zigzag_project(m)).to(m.dtype), i, f, g)
+        (m,) = self.zigzag.update(tanh(self.zigzag_project(m)).to(m.dtype), x, c, m)
         o = tanh(self.output(x, c, m))
         h = o * tanh(self.project(c, m))
         return h, (h, c), m

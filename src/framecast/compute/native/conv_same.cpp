@@ -41,6 +41,7 @@ constexpr long PANEL = L * WIDE;  // outputs of one call of the micro-kernel
 constexpr long BLOCK = 64;        // outputs whose products are kept until they are transformed back
 constexpr long GATHERED = 24;     // tiles of a block in a gradient by the kernel
 constexpr long LINE = 16;         // floats of a line of the cache
+constexpr long GROUP = 16;        // channels of each gate that lie together, where outputs are gates
 
 static long round_up(long value, long multiple) { return (value + multiple - 1) / multiple * multiple; }
 static long panels(long outputs) { return (outputs + PANEL - 1) / PANEL; }
@@ -207,9 +208,10 @@ struct Maps {
 };
 
 struct Tile {
-    long map, top, left;
+    long map, top, left, corner;  // corner: the number of its first pixel
     Tile(const Shape &s, long number)
-        : map(number / s.of_map), top(number % s.of_map / s.across * M), left(number % s.of_map % s.across * M) {}
+        : map(number / s.of_map), top(number % s.of_map / s.across * M), left(number % s.of_map % s.across * M),
+          corner((map * s.height + top) * s.width + left) {}
 };
 
 // Transformed tiles are laid out as [tile][place][channel], so that a tile lies on few pages of memory. Neither tiles nor
@@ -250,40 +252,18 @@ template <long N> static void transform_inputs(const Shape &s, Tile tile, Maps x
     }
 }
 
-// What is added to a convolution: a bias, and a map whose pixels lie `step` floats apart; either may be null.
-struct Added {
-    const float *bias, *map;
-    long step;
-};
-
-// A' product A of a tile, for the outputs from `first` on, and what is added.
-template <long N>
-static void transform_outputs(const Shape &s, Tile tile, const float *from, long stride, long first, Added added, float *y) {
-    long rows = std::min(M, s.height - tile.top), columns = std::min(M, s.width - tile.left);
-    for (long o = first; o < std::min(first + s.block, s.outputs); o += L, from += L) {
-        V places[N], half[M * N], row[M];
-        for (long j = 0; j < N; j++) {
+// A' product A of a tile, for a vector of outputs: each of its M rows of M pixels goes to take(row number, pixels).
+template <long N, class Take> static inline void transform_outputs(const float *from, long stride, Take take) {
+    V places[N], half[M * N], row[M];
+    for (long j = 0; j < N; j++) {
 #pragma GCC unroll 8
-            for (long i = 0; i < N; i++) places[i] = *(const V *)(from + (i * N + j) * stride);
-            Points<N>::outputs(places, row);
-            for (long i = 0; i < M; i++) half[i * N + j] = row[i];
-        }
-        V bias = added.bias ? load(added.bias + o, s.outputs - o) : V{};
-        bool whole = s.outputs - o >= L && columns == M;
-        for (long i = 0; i < rows; i++) {
-            Points<N>::outputs(half + i * N, row);
-            long pixel = (tile.map * s.height + tile.top + i) * s.width + tile.left;
-#pragma GCC unroll 4
-            for (long j = 0; j < M; j++) row[j] += bias;
-            if (added.map)
-                for (long j = 0; j < columns; j++) row[j] += load(added.map + (pixel + j) * added.step + o, s.outputs - o);
-            float *to = y + pixel * s.outputs + o;
-            if (whole)
-#pragma GCC unroll 4
-                for (long j = 0; j < M; j++) *(V *)(to + j * s.outputs) = row[j];
-            else
-                for (long j = 0; j < columns; j++) store(to + j * s.outputs, row[j], s.outputs - o);
-        }
+        for (long i = 0; i < N; i++) places[i] = *(const V *)(from + (i * N + j) * stride);
+        Points<N>::outputs(places, row);
+        for (long i = 0; i < M; i++) half[i * N + j] = row[i];
+    }
+    for (long i = 0; i < M; i++) {
+        Points<N>::outputs(half + i * N, row);
+        take(i, row);
     }
 }
 
@@ -296,8 +276,7 @@ static void transform_gradients(const Shape &s, Tile tile, Maps dy, long first, 
         const Array &map = dy.arrays[o / dy.each];
         for (long i = 0; i < rows; i++)
             for (long j = 0; j < columns; j++) {
-                long pixel = (tile.map * s.height + tile.top + i) * s.width + tile.left + j;
-                patch[i * M + j] = load(map.data + pixel * map.step + o % dy.each, s.outputs - o);
+                patch[i * M + j] = at(map, tile.corner + i * s.width + j, o % dy.each, s.outputs - o);
             }
         for (long j = 0; j < M; j++) {
             Points<N>::gradients(patch + j, M, row);
@@ -318,50 +297,132 @@ static float *kernel_at(float *kernels, const Shape &s, long place, long output)
     return kernels + place * kernel_size(s) + output / PANEL * s.inputs * PANEL;
 }
 
-// Have one part in N * N of the outputs come into the cache while products run, or the transforms back would wait for them.
-template <long N>
-static void fetch_outputs(const Shape &s, const float *const *corners, long tiles, long first, long part) {
-    long lines = (std::min(s.block, s.outputs - first) + LINE - 1) / LINE;
-    for (long line = part; line < M * M * lines; line += N * N) {
-        long pixel = line / lines, from = pixel / M * s.width + pixel % M;
+// Have one part in `parts` of what tiles have of an array, from a channel on, come into the cache while products run, or
+// the transforms back would wait for it.
+static void fetch(const Shape &s, const long *corners, long tiles, const Array &a, long channel, long channels, long part,
+                  long parts) {
+    long lines = (channels + LINE - 1) / LINE;
+    for (long line = part; line < M * M * lines; line += parts) {
+        long pixel = line / lines / M * s.width + line / lines % M;
         for (long t = 0; t < tiles; t++)
-            __builtin_prefetch(corners[t] + from * s.outputs + first + line % lines * LINE, 1);
+            __builtin_prefetch(a.data + (corners[t] + pixel) * a.step + channel + line % lines * LINE, 1);
     }
 }
 
-template <long N>
-static void convolve(const Shape &s, Maps x, float *kernels, Added added, float *y, int threads) {
-    long in_tile = tile_size<N>(s.channels), out_tile = tile_size<N>(s.block);
+// What becomes of a convolution's sums: a bias and a map are added, and by a gate o they become s(o) tanh(sum). All three
+// may be null.
+struct Sums {
+    const float *bias;
+    Array plus, gate, y;
+
+    long block(const Shape &s) const { return std::min(BLOCK, s.padded); }
+
+    void fetch_tiles(const Shape &s, const long *corners, long tiles, long first, long part, long parts) const {
+        fetch(s, corners, tiles, y, first, std::min(block(s), s.outputs - first), part, parts);
+    }
+
+    void write(V sum, long pixel, long channel, long count) const {
+        if (bias) sum += load(bias + channel, count);
+        if (plus.data) sum += at(plus, pixel, channel, count);
+        if (gate.data) sum = sigmoid_times_tanh(at(gate, pixel, channel, count), sum);
+        put(y, pixel, channel, count, sum);
+    }
+
+    template <long N> void write_tile(const Shape &s, const Tile &tile, const float *products, long stride, long first) const {
+        long rows = std::min(M, s.height - tile.top), columns = std::min(M, s.width - tile.left);
+        for (long o = first; o < std::min(first + stride, s.outputs); o += L)
+            transform_outputs<N>(products + o - first, stride, [&](long i, const V *row) {
+                long pixel = tile.corner + i * s.width;
+                if (i < rows && columns == M && s.outputs - o >= L)
+#pragma GCC unroll 4
+                    for (long j = 0; j < M; j++) write(row[j], pixel + j, o, L);
+                else if (i < rows)
+                    for (long j = 0; j < columns; j++) write(row[j], pixel + j, o, s.outputs - o);
+            });
+    }
+};
+
+// The same where they are gates: of GROUP channels i, f, g and any others follow one another, then those of the next. Of
+// the first three and a memory c the memory is made anew, the others are written as they are.
+struct Gates {
+    long count;
+    const float *bias;
+    Array c, c_new, others;
+
+    long block(const Shape &s) const {
+        long block = count * GROUP;
+        while (block % PANEL && block < s.padded) block += count * GROUP;
+        return block;
+    }
+
+    void fetch_tiles(const Shape &s, const long *corners, long tiles, long first, long part, long parts) const {
+        long channel = first / count, channels = std::min(block(s), s.outputs - first) / count;
+        fetch(s, corners, tiles, c, channel, channels, part, parts);
+        fetch(s, corners, tiles, c_new, channel, channels, part, parts);
+        for (long gate = 3; gate < count; gate++)
+            fetch(s, corners, tiles, others, (gate - 3) * s.outputs / count + channel, channels, part, parts);
+    }
+
+    template <long N> void write_tile(const Shape &s, const Tile &tile, const float *products, long stride, long first) const {
+        long rows = std::min(M, s.height - tile.top), columns = std::min(M, s.width - tile.left);
+        for (long o = first; o < std::min(first + stride, s.outputs); o += count * GROUP)
+            for (long k = 0; k < GROUP; k += L) {
+                long channel = o / count + k;
+                V gates[3][M * M];
+                for (long gate = 0; gate < count; gate++) {
+                    long output = o + gate * GROUP + k;
+                    V added = bias ? *(const V *)(bias + output) : V{};
+                    transform_outputs<N>(products + output - first, stride, [&](long i, const V *row) {
+                        long pixel = tile.corner + i * s.width;
+                        if (gate < 3)
+#pragma GCC unroll 4
+                            for (long j = 0; j < M; j++) gates[gate][i * M + j] = row[j] + added;
+                        else if (i < rows)
+                            for (long j = 0; j < columns; j++)
+                                put(others, pixel + j, (gate - 3) * s.outputs / count + channel, L, row[j] + added);
+                    });
+                }
+                for (long i = 0; i < rows; i++)
+                    for (long j = 0; j < columns; j++) {
+                        long pixel = tile.corner + i * s.width + j, p = i * M + j;
+                        put(c_new, pixel, channel, L, updated(at(c, pixel, channel, L), gates[0][p], gates[1][p], gates[2][p]));
+                    }
+            }
+    }
+};
+
+template <long N, class End>
+static void convolve(const Shape &s, Maps x, float *kernels, const End &end, int threads) {
+    long block = end.block(s), in_tile = tile_size<N>(s.channels), out_tile = tile_size<N>(block);
     std::vector<float> zeros(s.channels);
 #pragma omp parallel num_threads(threads)
     {
         Buffer inputs(TILES * in_tile), products(TILES * out_tile);
 #pragma omp for schedule(dynamic)
         for (long start = 0; start < s.tiles; start += TILES) {
-            long count = std::min(TILES, s.tiles - start);
-            const float *corners[TILES];
+            long count = std::min(TILES, s.tiles - start), corners[TILES];
             for (long t = 0; t < count; t++) {
                 Tile tile(s, start + t);
-                corners[t] = y + ((tile.map * s.height + tile.top) * s.width + tile.left) * s.outputs;
+                corners[t] = tile.corner;
                 transform_inputs<N>(s, tile, x, zeros.data(), inputs + t * in_tile, s.channels);
             }
-            for (long first = 0; first < s.outputs; first += s.block) {
+            for (long first = 0; first < s.outputs; first += block) {
                 for (long place = 0; place < N * N; place++) {
-                    fetch_outputs<N>(s, corners, count, first, place);
-                    for (long o = first; o < std::min(first + s.block, s.padded); o += PANEL)
+                    end.fetch_tiles(s, corners, count, first, place, N * N);
+                    for (long o = first; o < std::min(first + block, s.padded); o += PANEL)
                         multiply<false>(count, (s.padded - o) / L, {inputs + place * s.channels, in_tile, 1},
                                         kernel_at(kernels, s, place, o), PANEL, s.inputs,
-                                        products + place * s.block + o - first, out_tile);
+                                        products + place * block + o - first, out_tile);
                 }
                 for (long t = 0; t < count; t++)
-                    transform_outputs<N>(s, Tile(s, start + t), products + t * out_tile, s.block, first, added, y);
+                    end.template write_tile<N>(s, Tile(s, start + t), products + t * out_tile, block, first);
             }
         }
     }
 }
 
 // The same with kernels of 1x1: one product, of which tiles are pixels as they lie.
-template <> void convolve<1>(const Shape &s, Maps x, float *kernels, Added added, float *y, int threads) {
+static void convolve_pixels(const Shape &s, Maps x, float *kernels, const Sums &end, int threads) {
     long pixels = s.batch * s.height * s.width;
 #pragma omp parallel num_threads(threads)
     {
@@ -377,13 +438,8 @@ template <> void convolve<1>(const Shape &s, Maps x, float *kernels, Added added
                                                            s.padded);
                 }
             for (long p = 0; p < count; p++)
-                for (long o = 0; o < s.outputs; o += L) {
-                    long left = s.outputs - o, pixel = start + p;
-                    V sum = *(const V *)(sums + p * s.padded + o);
-                    if (added.bias) sum += load(added.bias + o, left);
-                    if (added.map) sum += load(added.map + pixel * added.step + o, left);
-                    store(y + pixel * s.outputs + o, sum, left);
-                }
+                for (long o = 0; o < s.outputs; o += L)
+                    end.write(*(const V *)(sums + p * s.padded + o), start + p, o, s.outputs - o);
         }
     }
 }
@@ -497,11 +553,24 @@ void framecast_transform_kernel(const float *g, const long *strides, int turned,
     FOR_ANY_KERNEL(transform_kernel, Shape(0, 0, 0, inputs, outputs), g, at, turned, kernels, threads);
 }
 
-void framecast_convolve(const Array *x, long arrays, float *kernels, const float *bias, const float *plus, long plus_step,
-                        float *y, long batch, long height, long width, long inputs, long outputs, long kernel, int threads) {
-    Maps maps{x, inputs / arrays};
-    Added added{bias, plus, plus_step};
-    FOR_ANY_KERNEL(convolve, Shape(batch, height, width, inputs, outputs), maps, kernels, added, y, threads);
+// arrays: what is added, a gate (both may be null), and y to write.
+void framecast_convolve(const Array *x, long maps, float *kernels, const float *bias, const Array *arrays, long batch,
+                        long height, long width, long inputs, long outputs, long kernel, int threads) {
+    Shape shape(batch, height, width, inputs, outputs);
+    Maps given{x, inputs / maps};
+    Sums end{bias, arrays[0], arrays[1], arrays[2]};
+    if (kernel == 1)
+        convolve_pixels(shape, given, kernels, end, threads);
+    else
+        FOR_KERNEL(convolve, shape, given, kernels, end, threads);
+}
+
+// Kernels of 3x3 or 5x5 whose outputs are gates, in the order of Gates; arrays: c, and c' and the other gates to write.
+void framecast_convolve_gates(const Array *x, long maps, float *kernels, const float *bias, long gates, const Array *arrays,
+                              long batch, long height, long width, long inputs, long outputs, long kernel, int threads) {
+    Maps given{x, inputs / maps};
+    Gates end{gates, bias, arrays[0], arrays[1], arrays[2]};
+    FOR_KERNEL(convolve, Shape(batch, height, width, inputs, outputs), given, kernels, end, threads);
 }
 
 // Add to gathered, which is laid out as kernels of 3x3 or 5x5 are.

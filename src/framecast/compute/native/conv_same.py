@@ -11,7 +11,7 @@ gradients it takes as they come. So what a cell convolves, and the gradients of 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -44,17 +44,46 @@ def transform_kernel(library: Library, weight: Tensor, turned: bool) -> Tensor:
 
 def convolve(
     library: Library, maps: Sequence[Tensor], kernels: Tensor, outputs: int, kernel: int, bias: Tensor | None = None,
-    plus: Tensor | None = None,
+    plus: Tensor | None = None, gate: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Convolve maps (B, C, H, W) side by side with transformed kernels, and add a bias and a map (B, O, H, W)."""
+    """Convolve maps (B, C, H, W) side by side with transformed kernels, and add a bias and a map (B, O, H, W).
+
+    With a gate o (B, O, H, W) return σ(o) ⊙ tanh of that.
+    """
     batch, channels, height, width = maps[0].shape
     y = torch.empty((batch, outputs, height, width), memory_format=LAST)
-    step = 0 if plus is None else pixel_step(plus)
     library.call(
-        "convolve", arrays(*maps), len(maps), kernels, bias, plus, step, y, batch, height, width,
+        "convolve", arrays(*maps), len(maps), kernels, bias, arrays(plus, gate, y), batch, height, width,
         channels * len(maps), outputs, kernel,
     )  # fmt: skip
     return y
+
+
+def convolve_gates(
+    library: Library, maps: Sequence[Tensor], kernels: Tensor, bias: Tensor | None, c: Tensor, parts: int, kernel: int
+) -> tuple[Tensor, ...]:
+    """Convolve maps to gates i, f, g and others; return c (B, C, H, W) updated by them, and the others.
+
+    Kernels and bias are of interleaved outputs.
+    """
+    batch, channels, height, width = maps[0].shape
+    outputs = c.shape[1]
+    new = torch.empty_like(c, memory_format=LAST)
+    others = torch.empty((batch, (parts - 3) * outputs, height, width), memory_format=LAST) if parts > 3 else None
+    library.call(
+        "convolve_gates", arrays(*maps), len(maps), kernels, bias, parts, arrays(c, new, others), batch, height, width,
+        channels * len(maps), parts * outputs, kernel,
+    )  # fmt: skip
+    return (new,) if others is None else (new, *_split(others, parts - 3))
+
+
+def _split(x: Tensor, parts: int) -> tuple[Tensor, ...]:
+    return (x,) if parts == 1 else x.chunk(parts, 1)
+
+
+def interleave(x: Tensor, parts: int) -> Tensor:
+    """Return x (O, …), the outputs for gates, with WIDTH channels of each gate before the next of the first."""
+    return x.reshape(parts, -1, WIDTH, *x.shape[1:]).transpose(0, 1).flatten(0, 2)
 
 
 def gather(
@@ -111,10 +140,12 @@ class Kernels:
         self._gathered: Tensor | None = None
         self._task = -1
 
-    def convolve(self, maps: Sequence[Tensor], bias: Tensor | None, plus: Tensor | None) -> Tensor:
-        """Return the convolution of maps side by side, with what is added to it."""
+    def convolve(
+        self, maps: Sequence[Tensor], bias: Tensor | None, plus: Tensor | None = None, gate: Tensor | None = None
+    ) -> Tensor:
+        """Return the convolution of maps side by side, with what is added to it and through a gate, as ``convolve``."""
         outputs, _, kernel, _ = self.weight.shape
-        return convolve(self.library, maps, self.forward, outputs, kernel, bias, plus)
+        return convolve(self.library, maps, self.forward, outputs, kernel, bias, plus, gate)
 
     def convolve_turned(self, gradients: Sequence[Tensor]) -> Tensor:
         """Return the gradient by the maps side by side, from that of the result in parts."""
@@ -125,7 +156,7 @@ class Kernels:
 
     def gather(self, maps: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Add a step's part to the gradient of this backward pass."""
-        # A pass that asks for the gradient by the inputs only leaves its sum behind; the next one begins anew.
+        # A pass that asks for the gradient by the inputs only leaves its sum behind; the next one begins new.
         task, kernel = torch._C._current_graph_task_id(), self.weight.shape[-1]
         if self._gathered is None or self._task != task:
             self._gathered, self._task = torch.zeros_like(self.forward if kernel > 1 else self.weight), task
@@ -206,14 +237,14 @@ class ConvSame:
     @staticmethod
     def suits(maps: Sequence[Tensor], weight: Tensor, plus: Tensor | None) -> bool:
         """Return whether maps, weight and what is added are such as it takes, and faster than torch would be."""
-        if not ConvSame.reads([*maps, weight]):
+        if not ConvSame.reads([*maps, weight] if plus is None else [*maps, weight, plus]):
             return False
         outputs, inputs, kernel, _ = weight.shape
         # A map of one channel is channels last, however its frames lie.
         channels_last = all(x.shape[1] == 1 or x.is_contiguous(memory_format=LAST) for x in maps)
         if torch.compiler.is_exporting() or not channels_last:
             return False
-        if plus is not None and not (all_plain(plus) and pixel_step(plus)):
+        if plus is not None and not pixel_step(plus):
             return False
         if kernel == 1:
             return not torch.compiler.is_compiling()
@@ -221,6 +252,11 @@ class ConvSame:
             return False
         batch, _, height, width = maps[0].shape
         return pays(batch * height * width, inputs, outputs, kernel)
+
+    @staticmethod
+    def makes_gates(maps: Sequence[Tensor], weight: Tensor, c: Tensor) -> bool:
+        """Return whether it takes a convolution and a memory c that its result updates."""
+        return weight.shape[-1] in KERNELS and not c.shape[1] % WIDTH and ConvSame.suits(maps, weight, c)
 
     def convolve(
         self, maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, plus: Tensor | None,
@@ -230,20 +266,53 @@ class ConvSame:
 
         The transformed kernels are kept in the memo of a roll-out.
         """
-        place = id(weight), torch.is_grad_enabled()
-        kept = None if memo is None else memo.get(place)
-        if kept is None:
-            kernels = Kernels(self.library, weight)
-            token = _Transform.apply(weight, kernels) if torch.is_grad_enabled() else None  # type: ignore[no-untyped-call]
-            kept = weight, kernels, token
-            if memo is not None:
-                memo[place] = kept  # it holds the weight too, so no other tensor has its number meanwhile
-        _, kernels, token = kept
+        kernels, token = self._kept(memo, weight, torch.is_grad_enabled(), self._transform)
         maps = _readable_maps(maps, weight.shape[-1])
         if not torch.is_grad_enabled():
-            result = kernels.convolve(maps, bias, plus)
-            return (result,) if parts == 1 else result.chunk(parts, 1)
+            return _split(kernels.convolve(maps, bias, plus), parts)
         return _Convolve.apply(kernels, parts, token, bias, plus, *maps)  # type: ignore[no-any-return, no-untyped-call]
+
+    def expose(
+        self,
+        o: Tensor,
+        maps: Sequence[Tensor],
+        weight: Tensor,
+        bias: Tensor | None,
+        memo: MutableMapping[Any, Any] | None,
+    ) -> Tensor:
+        """Return σ(o) ⊙ tanh of a convolution, without a gradient."""
+        kernels, _ = self._kept(memo, weight, False, self._transform)
+        result: Tensor = kernels.convolve(_readable_maps(maps, weight.shape[-1]), bias, gate=o)
+        return result
+
+    def update(
+        self, c: Tensor, maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None,
+        memo: MutableMapping[Any, Any] | None, parts: int,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """Return c updated by gates i, f, g, the first parts of a convolution, and the others, without a gradient."""
+
+        def interleaved(weight: Tensor) -> tuple[Tensor, Tensor | None]:
+            kernels = transform_kernel(self.library, interleave(weight, parts), turned=False)
+            return kernels, None if bias is None else interleave(bias, parts)
+
+        kernels, bias = self._kept(memo, weight, parts, interleaved)
+        maps = _readable_maps(maps, weight.shape[-1])
+        return convolve_gates(self.library, maps, kernels, bias, c, parts, weight.shape[-1])
+
+    def _transform(self, weight: Tensor) -> tuple[Kernels, Tensor | None]:
+        kernels = Kernels(self.library, weight)
+        token = _Transform.apply(weight, kernels) if torch.is_grad_enabled() else None  # type: ignore[no-untyped-call]
+        return kernels, token
+
+    @staticmethod
+    def _kept(memo: MutableMapping[Any, Any] | None, weight: Tensor, use: object, make: Callable[[Tensor], Any]) -> Any:
+        """Return what is made of weights for a use, once in a roll-out."""
+        if memo is None:
+            return make(weight)
+        place = id(weight), use
+        if place not in memo:
+            memo[place] = weight, make(weight)  # it holds the weight too, so no other tensor has its number meanwhile
+        return memo[place][1]
 
     @staticmethod
     def operation(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

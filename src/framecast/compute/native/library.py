@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
@@ -40,19 +40,19 @@ class Library:
 
         Torch's profiler sees it as framecast::<name>.
         """
-        if name not in self._functions:
-            function = self._functions[name] = self._code[f"framecast_{name}"]
-            function.restype = ctypes.c_long
-        values: list[Any] = []
-        for argument in arguments:
-            if isinstance(argument, Tensor):
-                values.append(ctypes.c_void_p(argument.data_ptr()))
-            else:
-                values.append(ctypes.c_long(argument) if isinstance(argument, int) else argument)
+        function = self._functions.get(name) or self._find(name, arguments)
+        values = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
         profiling = torch._C._autograd._profiler_enabled()
         with record_function(f"framecast::{name}") if profiling else nullcontext():
-            result: int = self._functions[name](*values, ctypes.c_int(torch.get_num_threads()))
+            result: int = function(*values, torch.get_num_threads())
         return result
+
+    def _find(self, name: str, arguments: Sequence[Any]) -> Any:
+        """Return the function of a name, told what it takes by what it is given first: whole numbers and addresses."""
+        function = self._functions[name] = self._code[f"framecast_{name}"]
+        kinds = [ctypes.c_long if isinstance(argument, int) else ctypes.c_void_p for argument in arguments]
+        function.argtypes, function.restype = [*kinds, ctypes.c_int], ctypes.c_long
+        return function
 
 
 def all_plain(*tensors: Tensor) -> bool:
@@ -69,9 +69,9 @@ def all_plain(*tensors: Tensor) -> bool:
     return not watched and all(type(x) in PLAIN and x.is_cpu and x.dtype == torch.float32 for x in tensors)
 
 
-def arrays(*maps: Tensor) -> ctypes.Array[Any]:
-    """Return addresses and pixel steps of maps (B, C, H, W), as the compiled functions take them."""
-    words = [word for x in maps for word in (x.data_ptr(), pixel_step(x))]
+def arrays(*maps: Tensor | None) -> ctypes.Array[Any]:
+    """Return addresses and pixel steps of maps (B, C, H, W), as the compiled functions take them; None is null."""
+    words = [word for x in maps for word in ((0, 0) if x is None else (x.data_ptr(), pixel_step(x)))]
     return (ctypes.c_long * len(words))(*words)
 
 
@@ -86,7 +86,8 @@ def pixel_step(x: Tensor) -> int:
 
 def to_channels_last(x: Tensor) -> Tensor:
     """Return x (B, C, H, W) with the channels of a pixel side by side: itself, or a copy."""
-    return x if pixel_step(x) else x.contiguous(memory_format=torch.channels_last)
+    last = torch.channels_last
+    return x if x.is_contiguous(memory_format=last) or pixel_step(x) else x.contiguous(memory_format=last)
 
 
 @cache
