@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from framecast import cli
+from framecast.api.evaluate import evaluate
 from framecast.demo import demo
+from framecast.errors import MissingExtraError
 
 parts = sys.modules[demo.__module__]  # the package has the function under the module's name
 
@@ -45,13 +48,20 @@ def test_the_demo_shows_digits_rain_and_a_training(tmp_path: Path, capsys: pytes
     assert "2010-08-26, 03:20 to 04:55 UTC" in text
 
 
-def test_a_quick_one_trains_nothing_and_a_second_takes_another_folder(
+def test_a_quick_one_trains_nothing_a_second_takes_another_folder_and_what_is_missing_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def without_extras(model: str, **options: Any) -> Any:
+        if model == parts.RAIN:
+            raise MissingExtraError("pysteps", "nowcast", "extrapolation")
+        return evaluate(model, **options)
+
+    monkeypatch.setattr(parts, "evaluate", without_extras)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/demo").mkdir(parents=True)
     assert cli.main(["demo", "--quick", "--progress", "false"]) == 0
     shown = capsys.readouterr().out
     assert "1 of 2:" in shown
+    assert "and extrapolation needs pysteps, which is not installed: pip install 'framecast[nowcast]'" in shown
     assert "demo-2" in shown
     assert not (tmp_path / "runs/demo-2/training").exists()
