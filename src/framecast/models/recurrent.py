@@ -165,8 +165,9 @@ class RecurrentForecaster(Forecaster):
         layers, memory = self._start(canvas)
         kernels = self._kernels()
         frames: list[Tensor] = [canvas[:, 0]]
-        for first in range(0, steps, length):
-            segment = range(first, min(first + length, steps))
+        # The first segment is the short one, as the last is not computed again.
+        for stop in range(steps % length or length, steps + 1, length):
+            segment = range(max(0, stop - length), stop)
             # Backward begins with the last segment: what it kept is used at once.
             last = segment.stop == steps or not torch.is_grad_enabled()
             run = self._run if last else partial(self._run_again, memo)
