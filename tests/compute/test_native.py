@@ -252,6 +252,8 @@ def test_gates_of_a_convolution(
         for gradients in (False, True):
             with torch.set_grad_enabled(gradients):
                 results.append([*gates.update(c, *maps, parts=parts), project.expose(o, *maps)])
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other), "a forecast has the same bits with gradients and without"
     gates, project, x = gates.double(), project.double(), torch.cat(maps, 1).double()
     i, f, g, *others = gates(x).chunk(parts, 1)
     exact = [f.sigmoid() * c + i.sigmoid() * g.tanh(), *others, o.double().sigmoid() * project(x).tanh()]

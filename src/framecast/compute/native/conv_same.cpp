@@ -342,8 +342,8 @@ struct Sums {
     }
 };
 
-// The same where they are gates: of GROUP channels i, f, g and any others follow one another, then those of the next. Of
-// the first three and a memory c the memory is made anew, the others are written as they are.
+// The same where they are gates: GROUP channels of i, as many of f, of g and of any others, then the next of each. The first
+// three update a memory c, the others are written as they are.
 struct Gates {
     long count;
     const float *bias;

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from framecast.compute.native import gates
 from framecast.compute.native.library import Library, all_plain, arrays, find_library, pixel_step, to_channels_last
 
 KERNELS = (3, 5)
@@ -254,9 +255,14 @@ class ConvSame:
         return pays(batch * height * width, inputs, outputs, kernel)
 
     @staticmethod
-    def makes_gates(maps: Sequence[Tensor], weight: Tensor, c: Tensor) -> bool:
+    def exposes(maps: Sequence[Tensor], weight: Tensor, o: Tensor) -> bool:
+        """Return whether it takes a convolution with the gate o: where it takes both alone, for the same bits."""
+        return o.numel() >= gates.LEAST and ConvSame.suits(maps, weight, o)
+
+    @staticmethod
+    def updates(maps: Sequence[Tensor], weight: Tensor, c: Tensor) -> bool:
         """Return whether it takes a convolution and a memory c that its result updates."""
-        return weight.shape[-1] in KERNELS and not c.shape[1] % WIDTH and ConvSame.suits(maps, weight, c)
+        return weight.shape[-1] in KERNELS and not c.shape[1] % WIDTH and ConvSame.exposes(maps, weight, c)
 
     def convolve(
         self, maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, plus: Tensor | None,
