@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 TORCH := $(VENV)/.torch
 READY := $(VENV)/.ready
 RUNS := $(VENV)/.runs
-JOBS ?= 2
+# More than cores: some tests wait for processes they start.
+JOBS ?= 3
 
 .PHONY: help setup demo test lint types layers pytest docs wheel test-slow bench gpu torture format clean
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from samples.models import CONTEXT, HORIZON, REACH, RECURRENT, pyramids_in_long_form, small_clip, small_model
+from samples.native import use
 
 import framecast as fc
 from framecast.models import recurrent
@@ -188,9 +189,12 @@ class FixedHorizon(torch.nn.Module):
         return self.model(past, HORIZON)
 
 
+# What is exported is torch's alone, whatever computes beside it.
+@pytest.mark.parametrize("way", ["torch", pytest.param("native", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", pyramids_in_long_form(MODELS))
-def test_export_gives_the_same_numbers(name: str, precision: tuple[torch.dtype, float]) -> None:
-    dtype, atol = precision
+def test_export_gives_the_same_numbers(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, way)
+    dtype, atol = PRECISIONS[way]
     model, past = FixedHorizon(small_model(name).eval().to(dtype)), small_clip()[:, :CONTEXT].to(dtype)
     with torch.no_grad():
         exported = torch.export.export(model, (past,)).module()
