@@ -313,6 +313,53 @@ def test_what_it_does_not_take_is_torchs(monkeypatch: pytest.MonkeyPatch) -> Non
     assert conv_same(x, weight).grad_fn.name() == "ConvolutionBackward0", "too little to do"
 
 
+SIDE = (12, 12)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize(("maps", "plus"), [
+    ([(2, 24, *SIDE)], None),
+    ([(2, 16, *SIDE)], None),
+    ([(2, 16, *SIDE), (2, 16, 6, 6)], None),
+    ([(2, 16, *SIDE), (1, 16, *SIDE)], None),
+    ([(2, 16, *SIDE), (2, 16, *SIDE)], (2, 48, 6, 6)),
+    ([(2, 16, *SIDE), (2, 16, *SIDE)], (2, 64, *SIDE)),
+    ([(32, *SIDE), (32, *SIDE)], None),
+])  # fmt: skip
+def test_what_does_not_fit_together_is_refused(
+    maps: list[tuple[int, ...]], plus: tuple[int, ...] | None, kernel: int, gradients: bool
+) -> None:
+    conv, given = SameConv2d(32, 48, kernel), [torch.rand(*shape) for shape in maps]
+    given = [last(x) if x.dim() == 4 else x for x in given]
+    with torch.set_grad_enabled(gradients):
+        with pytest.raises(RuntimeError, match=r"[Ss]ize|channels"):
+            conv(*given, plus=None if plus is None else last(torch.rand(*plus)))
+        if plus is None:
+            with pytest.raises(RuntimeError, match=r"[Ss]ize|channels"):
+                conv.update(last(torch.rand(2, 16, *SIDE)), *given)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_gates_that_do_not_fit_are_refused_and_what_can_be_repeated_is(gradients: bool) -> None:
+    x, (gates, project) = last(torch.rand(2, 16, *SIDE)), (SameConv2d(16, 64, 3), SameConv2d(16, 16, 1))
+    with torch.set_grad_enabled(gradients):
+        for c, parts in (((2, 32, *SIDE), 4), ((2, 16, *SIDE), 3), ((2, 16, 6, 6), 4)):
+            with pytest.raises((RuntimeError, ValueError), match=r"size|unpack"):
+                gates.update(last(torch.rand(*c)), x, parts=parts)
+        for o in ((2, 32, *SIDE), (2, 16, 6, 6)):
+            with pytest.raises(RuntimeError, match="size"):
+                project.expose(last(torch.rand(*o)), x)
+        row = torch.rand(1, 16, 1, 1)
+        assert torch.equal(project(x, plus=row), project(x, plus=last(row.expand_as(x))))
+    weight, bias = torch.rand(16, 16, 3, 3), torch.ones(1)
+    with pytest.raises(RuntimeError, match="type"):
+        conv_same(x, weight, bias.double().expand(16))
+    with pytest.raises(RuntimeError, match=r"weight of size|bias"):
+        conv_same(x, weight, bias)
+    assert torch.allclose(conv_same(x, weight, bias.expand(16)), conv_same(x, weight, torch.ones(16)), atol=1e-4)
+
+
 def test_the_operation_keeps_the_rules_of_torch() -> None:
     x, weight, bias = last(torch.randn(2, 8, 9, 11)), torch.randn(16, 8, 3, 3), torch.randn(16)
     arguments = tuple(map(leaf, (x, weight, bias)))

@@ -136,7 +136,7 @@ def conv_parts(
         parts: how many there are to be.
     """
     code = native() if maps[0].is_cpu else None
-    if code is None or not code.convolution.suits(maps, weight, plus):
+    if code is None or not code.convolution.suits(maps, weight, bias, plus):
         result = F.conv2d(_join(maps), weight, bias, padding=weight.shape[-1] // 2)
     elif torch.compiler.is_compiling():
         result = code.convolution.operation(_join(maps), weight, bias)
@@ -169,7 +169,7 @@ def update(owner: Convolution, c: Tensor, maps: Sequence[Tensor], parts: int = 3
     code = _code_of_forecasts(c)
     if code is not None:
         kernel = kernel_of(owner)
-        if code.convolution.updates(maps, kernel.weight, c):
+        if code.convolution.updates(maps, kernel.weight, kernel.bias, c, parts):
             return code.convolution.update(c, maps, kernel.weight, kernel.bias, _memo.get(), parts)  # type: ignore[no-any-return]
     i, f, g, *others = convolve(owner, maps, parts=parts)
     return gated_update(c, i, f, g), *others
@@ -180,7 +180,7 @@ def expose(owner: Convolution, o: Tensor, maps: Sequence[Tensor]) -> Tensor:
     code = _code_of_forecasts(o)
     if code is not None:
         kernel = kernel_of(owner)
-        if code.convolution.exposes(maps, kernel.weight, o):
+        if code.convolution.exposes(maps, kernel.weight, kernel.bias, o):
             return code.convolution.expose(o, maps, kernel.weight, kernel.bias, _memo.get())  # type: ignore[no-any-return]
     return exposed(o, convolve(owner, maps)[0])
 
@@ -193,12 +193,12 @@ def _code_of_forecasts(x: Tensor) -> Any:
 
 
 def _join(maps: Sequence[Tensor]) -> Tensor:
-    return maps[0] if len(maps) == 1 else torch.cat([*maps], 1)
+    return maps[0] if len(maps) == 1 else torch.cat([*maps], -3)
 
 
 def _add_and_split(result: Tensor, plus: Tensor | None, parts: int) -> tuple[Tensor, ...]:
     result = result if plus is None else plus + result
-    return (result,) if parts == 1 else result.chunk(parts, 1)
+    return (result,) if parts == 1 else result.chunk(parts, -3)
 
 
 class SameConv2d(nn.Conv2d):

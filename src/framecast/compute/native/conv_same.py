@@ -236,33 +236,49 @@ class ConvSame:
         return all_plain(*maps) and not torch.is_autocast_enabled("cpu")
 
     @staticmethod
-    def suits(maps: Sequence[Tensor], weight: Tensor, plus: Tensor | None) -> bool:
-        """Return whether maps, weight and what is added are such as it takes, and faster than torch would be."""
-        if not ConvSame.reads([*maps, weight] if plus is None else [*maps, weight, plus]):
+    def suits(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, plus: Tensor | None, parts: int = 1) -> bool:
+        """Return whether it takes these and is faster than torch, which refuses what does not fit together.
+
+        Args:
+            maps: (B, C, H, W) each.
+            weight: (O, C of all, k, k).
+            bias: (O,), or None.
+            plus: (B, O / parts, H, W), or None.
+            parts: how many times as wide as ``plus`` the result is.
+        """
+        if not ConvSame.reads([x for x in (*maps, weight, bias, plus) if x is not None]):
             return False
-        outputs, inputs, kernel, _ = weight.shape
-        # A map of one channel is channels last, however its frames lie.
-        channels_last = all(x.shape[1] == 1 or x.is_contiguous(memory_format=LAST) for x in maps)
-        if torch.compiler.is_exporting() or not channels_last:
+        if torch.compiler.is_exporting() or any(x.dim() != 4 for x in maps):
             return False
-        if plus is not None and not pixel_step(plus):
+        outputs, inputs, rows, kernel = weight.shape
+        batch, _, height, width = maps[0].shape
+        widths = [x.shape[1] for x in maps]
+        if sum(widths) != inputs or rows != kernel:
             return False
+        if bias is not None and not (bias.shape == (outputs,) and bias.is_contiguous()):
+            return False
+        for x, channels in zip(maps, widths, strict=True):
+            # A map of one channel is channels last, however its frames lie.
+            in_order = channels == 1 or x.is_contiguous(memory_format=LAST)
+            if not in_order or x.shape != (batch, channels, height, width):
+                return False
+        if plus is not None:
+            fits = plus.shape == (batch, outputs // parts, height, width) and not outputs % parts
+            if not (fits and pixel_step(plus)):
+                return False
         if kernel == 1:
             return not torch.compiler.is_compiling()
-        if kernel not in KERNELS:
-            return False
-        batch, _, height, width = maps[0].shape
-        return pays(batch * height * width, inputs, outputs, kernel)
+        return kernel in KERNELS and pays(batch * height * width, inputs, outputs, kernel)
 
     @staticmethod
-    def exposes(maps: Sequence[Tensor], weight: Tensor, o: Tensor) -> bool:
+    def exposes(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, o: Tensor, parts: int = 1) -> bool:
         """Return whether it takes a convolution with the gate o: where it takes both alone, for the same bits."""
-        return o.numel() >= gates.LEAST and ConvSame.suits(maps, weight, o)
+        return o.numel() >= gates.LEAST and ConvSame.suits(maps, weight, bias, o, parts)
 
     @staticmethod
-    def updates(maps: Sequence[Tensor], weight: Tensor, c: Tensor) -> bool:
-        """Return whether it takes a convolution and a memory c that its result updates."""
-        return weight.shape[-1] in KERNELS and not c.shape[1] % WIDTH and ConvSame.exposes(maps, weight, c)
+    def updates(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, c: Tensor, parts: int) -> bool:
+        """Return whether it takes a convolution and a memory c that the first of its so many parts update."""
+        return weight.shape[-1] in KERNELS and not c.shape[1] % WIDTH and ConvSame.exposes(maps, weight, bias, c, parts)
 
     def convolve(
         self, maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, plus: Tensor | None,
