@@ -372,6 +372,18 @@ def test_the_operation_keeps_the_rules_of_torch() -> None:
         near(ours, reference, 1e-4)
 
 
+def test_the_operation_takes_any_order_and_says_what_it_does_not_take() -> None:
+    x, weight, bias = torch.randn(2, 8, 9, 11), torch.randn(16, 8, 3, 3), torch.randn(16)
+    operation = torch.ops.framecast.conv_same
+    near(operation(x, weight, torch.ones(1).expand(16)), F.conv2d(x, weight, torch.ones(16), padding=1), 1e-5)
+    for wrong in (
+        (x[0], weight, bias), (x[:, :7], weight, bias), (x, weight[..., :1], bias), (x, weight[:, :, :1, :1], bias),
+        (x, weight, bias[:15]), (x.double(), weight, bias), (x, weight, bias.double()),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="framecast::conv_same got"):
+            operation(*wrong)
+
+
 def test_the_compiler_sees_one_operation() -> None:
     model, clip = small_model("convlstm").eval(), small_clip()[:, :CONTEXT]
     names = set()

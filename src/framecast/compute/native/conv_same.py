@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from framecast.compute.native import gates
 from framecast.compute.native.library import Library, all_plain, arrays, find_library, pixel_step, to_channels_last
+from framecast.errors import OptionError
 
 KERNELS = (3, 5)
 WORTH = 2_000_000
@@ -345,10 +346,24 @@ class ConvSame:
 
 @torch.library.custom_op("framecast::conv_same", mutates_args=())
 def operation(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve x (B, C, H, W), channels last, with weights (O, C, k, k), zeros around it."""
+    """Convolve x (B, C, H, W) with weights (O, C, k, k), zeros around it.
+
+    Raises:
+        OptionError: they do not fit together, or are not what native code computes.
+    """
+    given = (x, weight) if bias is None else (x, weight, bias)
+    fit = x.dim() == 4 and weight.shape == (len(weight), x.shape[1], *2 * weight.shape[-1:])
+    fit = fit and weight.shape[-1] in KERNELS and (bias is None or bias.shape == (len(weight),))
+    if not fit or any(not one.is_cpu or one.dtype != torch.float32 for one in given):
+        kinds = ", ".join(f"{tuple(one.shape)} {one.dtype}" for one in given)
+        raise OptionError(
+            f"framecast::conv_same got {kinds}, and takes float32 on a processor: x (B, C, H, W), weights (O, C, k, k) "
+            "with k of 3 or 5, and a bias (O,); framecast.cells.convolution.conv_same takes all that torch does"
+        )
     library = _present_library()
     kernels = transform_kernel(library, weight, turned=False)
-    return convolve(library, [x], kernels, weight.shape[0], weight.shape[-1], bias)
+    bias = None if bias is None else bias.contiguous()
+    return convolve(library, [to_channels_last(x)], kernels, len(weight), weight.shape[-1], bias)
 
 
 @operation.register_fake
@@ -360,7 +375,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def gradients(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients by x and by weights."""
     library, (outputs, inputs, kernel, _) = _present_library(), weight.shape
-    gradient = gradient.contiguous(memory_format=LAST)
+    gradient, x = to_channels_last(gradient), to_channels_last(x)
     by_x = convolve(library, [gradient], transform_kernel(library, weight, turned=True), inputs, kernel)
     gathered = torch.zeros(library.call("kernel_size", inputs, outputs, kernel))
     gather(library, [x], [gradient], gathered, kernel)
