@@ -169,7 +169,7 @@ def update(owner: Convolution, c: Tensor, maps: Sequence[Tensor], parts: int = 3
     code = _code_of_forecasts(c)
     if code is not None:
         kernel = kernel_of(owner)
-        if code.convolution.updates(maps, kernel.weight, kernel.bias, c, parts):
+        if code.convolution.suits_update(maps, kernel.weight, kernel.bias, c, parts):
             return code.convolution.update(c, maps, kernel.weight, kernel.bias, _memo.get(), parts)  # type: ignore[no-any-return]
     i, f, g, *others = convolve(owner, maps, parts=parts)
     return gated_update(c, i, f, g), *others
@@ -180,7 +180,7 @@ def expose(owner: Convolution, o: Tensor, maps: Sequence[Tensor]) -> Tensor:
     code = _code_of_forecasts(o)
     if code is not None:
         kernel = kernel_of(owner)
-        if code.convolution.exposes(maps, kernel.weight, kernel.bias, o):
+        if code.convolution.suits_expose(maps, kernel.weight, kernel.bias, o):
             return code.convolution.expose(o, maps, kernel.weight, kernel.bias, _memo.get())  # type: ignore[no-any-return]
     return exposed(o, convolve(owner, maps)[0])
 

@@ -385,7 +385,7 @@ struct Gates {
                 for (long i = 0; i < rows; i++)
                     for (long j = 0; j < columns; j++) {
                         long pixel = tile.corner + i * s.width + j, p = i * M + j;
-                        put(c_new, pixel, channel, L, updated(at(c, pixel, channel, L), gates[0][p], gates[1][p], gates[2][p]));
+                        put(c_new, pixel, channel, L, update_memory(at(c, pixel, channel, L), gates[0][p], gates[1][p], gates[2][p]));
                     }
             }
     }
@@ -557,20 +557,20 @@ void framecast_transform_kernel(const float *g, const long *strides, int turned,
 void framecast_convolve(const Array *x, long maps, float *kernels, const float *bias, const Array *arrays, long batch,
                         long height, long width, long inputs, long outputs, long kernel, int threads) {
     Shape shape(batch, height, width, inputs, outputs);
-    Maps given{x, inputs / maps};
+    Maps sources{x, inputs / maps};
     Sums end{bias, arrays[0], arrays[1], arrays[2]};
     if (kernel == 1)
-        convolve_pixels(shape, given, kernels, end, threads);
+        convolve_pixels(shape, sources, kernels, end, threads);
     else
-        FOR_KERNEL(convolve, shape, given, kernels, end, threads);
+        FOR_KERNEL(convolve, shape, sources, kernels, end, threads);
 }
 
 // Kernels of 3x3 or 5x5 whose outputs are gates, in the order of Gates; arrays: c, and c' and the other gates to write.
 void framecast_convolve_gates(const Array *x, long maps, float *kernels, const float *bias, long gates, const Array *arrays,
                               long batch, long height, long width, long inputs, long outputs, long kernel, int threads) {
-    Maps given{x, inputs / maps};
+    Maps sources{x, inputs / maps};
     Gates end{gates, bias, arrays[0], arrays[1], arrays[2]};
-    FOR_KERNEL(convolve, Shape(batch, height, width, inputs, outputs), given, kernels, end, threads);
+    FOR_KERNEL(convolve, Shape(batch, height, width, inputs, outputs), sources, kernels, end, threads);
 }
 
 // Add to gathered, which is laid out as kernels of 3x3 or 5x5 are.

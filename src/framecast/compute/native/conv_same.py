@@ -272,14 +272,18 @@ class ConvSame:
         return kernel in KERNELS and pays(batch * height * width, inputs, outputs, kernel)
 
     @staticmethod
-    def exposes(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, o: Tensor, parts: int = 1) -> bool:
+    def suits_expose(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, o: Tensor, parts: int = 1) -> bool:
         """Return whether it takes a convolution with the gate o: where it takes both alone, for the same bits."""
         return o.numel() >= gates.LEAST and ConvSame.suits(maps, weight, bias, o, parts)
 
     @staticmethod
-    def updates(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, c: Tensor, parts: int) -> bool:
+    def suits_update(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, c: Tensor, parts: int) -> bool:
         """Return whether it takes a convolution and a memory c that the first of its so many parts update."""
-        return weight.shape[-1] in KERNELS and not c.shape[1] % WIDTH and ConvSame.exposes(maps, weight, bias, c, parts)
+        return (
+            weight.shape[-1] in KERNELS
+            and not c.shape[1] % WIDTH
+            and ConvSame.suits_expose(maps, weight, bias, c, parts)
+        )
 
     def convolve(
         self, maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, plus: Tensor | None,
@@ -351,11 +355,11 @@ def operation(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Raises:
         OptionError: they do not fit together, or are not what native code computes.
     """
-    given = (x, weight) if bias is None else (x, weight, bias)
+    tensors = (x, weight) if bias is None else (x, weight, bias)
     fit = x.dim() == 4 and weight.shape == (len(weight), x.shape[1], *2 * weight.shape[-1:])
     fit = fit and weight.shape[-1] in KERNELS and (bias is None or bias.shape == (len(weight),))
-    if not fit or any(not one.is_cpu or one.dtype != torch.float32 for one in given):
-        kinds = ", ".join(f"{tuple(one.shape)} {one.dtype}" for one in given)
+    if not fit or any(not tensor.is_cpu or tensor.dtype != torch.float32 for tensor in tensors):
+        kinds = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in tensors)
         raise OptionError(
             f"framecast::conv_same got {kinds}, and takes float32 on a processor: x (B, C, H, W), weights (O, C, k, k) "
             "with k of 3 or 5, and a bias (O,); framecast.cells.convolution.conv_same takes all that torch does"

@@ -18,7 +18,7 @@ extern "C" {
 // arrays: c, i, f, g, and c' to write.
 void framecast_update(const Array *a, long pixels, long channels, int threads) {
     for_pixels(pixels, channels, threads, [=](long p, long c, long n) {
-        put(a[4], p, c, n, updated(at(a[0], p, c, n), at(a[1], p, c, n), at(a[2], p, c, n), at(a[3], p, c, n)));
+        put(a[4], p, c, n, update_memory(at(a[0], p, c, n), at(a[1], p, c, n), at(a[2], p, c, n), at(a[3], p, c, n)));
     });
 }
 

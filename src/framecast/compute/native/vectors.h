@@ -59,5 +59,5 @@ static inline V sigmoid_times_tanh(V a, V x) {
     return (1.0f - q) / ((1.0f + p) * (1.0f + q));
 }
 
-// s(f) c + s(i) tanh(g): the memory of a cell, anew.
-static inline V updated(V c, V i, V f, V g) { return sigmoid(f) * c + sigmoid_times_tanh(i, g); }
+// s(f) c + s(i) tanh(g): a cell's new memory.
+static inline V update_memory(V c, V i, V f, V g) { return sigmoid(f) * c + sigmoid_times_tanh(i, g); }
