@@ -62,7 +62,7 @@ template <> struct Points<8> {
     static constexpr double weight[7] = {1, -2.0 / 9, -2.0 / 9, 1.0 / 90, 1.0 / 90, 32.0 / 45, 32.0 / 45};
 
     // t = B' d
-    static void inputs(const V *d, V *t) {
+    static INLINE void inputs(const V *d, V *t) {
         V d0 = d[0], d1 = d[1], d2 = d[2], d3 = d[3], d4 = d[4], d5 = d[5], d6 = d[6], d7 = d[7];
         t[0] = d0 - d6 + 5.25f * (d4 - d2);
         t[7] = d7 - d1 + 5.25f * (d3 - d5);
@@ -75,7 +75,7 @@ template <> struct Points<8> {
     }
 
     // y = A' s
-    static void outputs(const V *s, V *y) {
+    static INLINE void outputs(const V *s, V *y) {
         V p1 = s[1] + s[2], q1 = s[1] - s[2], p2 = s[3] + s[4], q2 = s[3] - s[4], p3 = s[5] + s[6], q3 = s[5] - s[6];
         y[0] = s[0] + p1 + p2 + p3;
         y[1] = q1 + 2.0f * q2 + 0.5f * q3;
@@ -84,7 +84,7 @@ template <> struct Points<8> {
     }
 
     // z = A y
-    static void gradients(const V *y, long step, V *z) {
+    static INLINE void gradients(const V *y, long step, V *z) {
         V y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
         V even = y0 + y2, odd = y1 + y3;
         z[0] = y0, z[1] = even + odd, z[2] = even - odd;
@@ -106,7 +106,7 @@ template <> struct Points<6> {
     static constexpr double value[5] = {0, 0.75, -0.75, 1.5, -1.5};
     static constexpr double weight[5] = {64.0 / 81, -128.0 / 243, -128.0 / 243, 32.0 / 243, 32.0 / 243};
 
-    static void inputs(const V *d, V *t) {
+    static INLINE void inputs(const V *d, V *t) {
         V d0 = d[0], d1 = d[1], d2 = d[2], d3 = d[3], d4 = d[4], d5 = d[5];
         t[0] = 1.265625f * d0 - 2.8125f * d2 + d4;
         t[5] = 1.265625f * d1 - 2.8125f * d3 + d5;
@@ -116,7 +116,7 @@ template <> struct Points<6> {
         t[3] = even + odd, t[4] = even - odd;
     }
 
-    static void outputs(const V *s, V *y) {
+    static INLINE void outputs(const V *s, V *y) {
         V p1 = s[1] + s[2], q1 = s[1] - s[2], p2 = s[3] + s[4], q2 = s[3] - s[4];
         y[0] = s[0] + p1 + p2;
         y[1] = 0.75f * q1 + 1.5f * q2;
@@ -124,7 +124,7 @@ template <> struct Points<6> {
         y[3] = 0.421875f * q1 + 3.375f * q2 + s[5];
     }
 
-    static void gradients(const V *y, long step, V *z) {
+    static INLINE void gradients(const V *y, long step, V *z) {
         V y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
         V even = y0 + 0.5625f * y2, odd = 0.75f * y1 + 0.421875f * y3;
         z[0] = y0, z[1] = even + odd, z[2] = even - odd;
@@ -143,7 +143,8 @@ template <long N> static void kernel_row(long point, double *row) {
     }
 }
 
-// ---- Products: c (rows x W vectors) = a (rows x depth) . b (depth x W vectors), or added to what c holds.
+// ---- Products: c (rows x W vectors) = a (rows x depth) . b (depth x W vectors), or added to what c holds. Where the next b
+// is known, it comes into the cache meanwhile.
 
 struct Matrix {
     const float *data;
@@ -151,13 +152,14 @@ struct Matrix {
 };
 
 template <int R, int W, bool ADD>
-static inline void multiply_tile(Matrix a, const float *b, long b_row, long depth, float *c, long c_row) {
+static INLINE void multiply_tile(Matrix a, const float *b, long b_row, long depth, float *c, long c_row, const float *next) {
     V sum[R][W];
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
         for (int w = 0; w < W; w++) sum[r][w] = ADD ? *(const V *)(c + r * c_row + w * L) : V{};
     for (long i = 0; i < depth; i++, b += b_row, a.data += a.column) {
+        if (next) __builtin_prefetch(next + i * b_row, 0, 2);
         V wide[W];
 #pragma GCC unroll 4
         for (int w = 0; w < W; w++) wide[w] = *(const V *)(b + w * L);
@@ -173,21 +175,22 @@ static inline void multiply_tile(Matrix a, const float *b, long b_row, long dept
 }
 
 template <int R, int W, bool ADD>
-static void multiply_rows(long rows, Matrix a, const float *b, long b_row, long depth, float *c, long c_row) {
-    while (rows >= R) {
-        multiply_tile<R, W, ADD>(a, b, b_row, depth, c, c_row);
+static void multiply_rows(long rows, Matrix a, const float *b, long b_row, long depth, float *c, long c_row, const float *next) {
+    for (long part = 0; rows >= R; part++) {
+        multiply_tile<R, W, ADD>(a, b, b_row, depth, c, c_row, next ? next + part % W * L : nullptr);
         rows -= R, a.data += R * a.row, c += R * c_row;
     }
     if constexpr (R > 1)
-        if (rows) multiply_rows<R - 1, W, ADD>(rows, a, b, b_row, depth, c, c_row);
+        if (rows) multiply_rows<R - 1, W, ADD>(rows, a, b, b_row, depth, c, c_row, nullptr);
 }
 
 template <bool ADD, int W = WIDE>
-static void multiply(long rows, long vectors, Matrix a, const float *b, long b_row, long depth, float *c, long c_row) {
+static void multiply(long rows, long vectors, Matrix a, const float *b, long b_row, long depth, float *c, long c_row,
+                     const float *next) {
     if (vectors >= W)
-        multiply_rows<ROWS, W, ADD>(rows, a, b, b_row, depth, c, c_row);
+        multiply_rows<ROWS, W, ADD>(rows, a, b, b_row, depth, c, c_row, next);
     else if constexpr (W > 1)
-        multiply<ADD, W - 1>(rows, vectors, a, b, b_row, depth, c, c_row);
+        multiply<ADD, W - 1>(rows, vectors, a, b, b_row, depth, c, c_row, next);
 }
 
 // ---- Tiles.
@@ -223,7 +226,7 @@ static long kernel_size(const Shape &s) { return panels(s.outputs) * s.inputs * 
 template <long N> static void transform_inputs(const Shape &s, Tile tile, Maps x, const float *zeros, float *to, long stride) {
     const float *from[N * N];
     for (long c = 0; c < s.inputs; c += L, to += L) {
-        V patch[N], half[N * N], row[N];
+        alignas(64) V patch[N], half[N * N], row[N];
         long channel = c % x.each;
         if (!channel)
             for (long i = 0; i < N; i++)
@@ -253,8 +256,8 @@ template <long N> static void transform_inputs(const Shape &s, Tile tile, Maps x
 }
 
 // A' product A of a tile, for a vector of outputs: each of its M rows of M pixels goes to take(row number, pixels).
-template <long N, class Take> static inline void transform_outputs(const float *from, long stride, Take take) {
-    V places[N], half[M * N], row[M];
+template <long N, class Take> static INLINE void transform_outputs(const float *from, long stride, Take take) {
+    alignas(64) V places[N], half[M * N], row[M];
     for (long j = 0; j < N; j++) {
 #pragma GCC unroll 8
         for (long i = 0; i < N; i++) places[i] = *(const V *)(from + (i * N + j) * stride);
@@ -272,7 +275,7 @@ template <long N>
 static void transform_gradients(const Shape &s, Tile tile, Maps dy, long first, float *to, long stride) {
     long rows = std::min(M, s.height - tile.top), columns = std::min(M, s.width - tile.left);
     for (long o = first; o < std::min(first + s.block, s.outputs); o += L, to += L) {
-        V patch[M * M]{}, half[N * M], row[N];
+        alignas(64) V patch[M * M]{}, half[N * M], row[N];
         const Array &map = dy.arrays[o / dy.each];
         for (long i = 0; i < rows; i++)
             for (long j = 0; j < columns; j++) {
@@ -321,7 +324,7 @@ struct Sums {
         fetch(s, corners, tiles, y, first, std::min(block(s), s.outputs - first), part, parts);
     }
 
-    void write(V sum, long pixel, long channel, long count) const {
+    INLINE void write(V sum, long pixel, long channel, long count) const {
         if (bias) sum += load(bias + channel, count);
         if (plus.data) sum += at(plus, pixel, channel, count);
         if (gate.data) sum = sigmoid_times_tanh(at(gate, pixel, channel, count), sum);
@@ -331,7 +334,7 @@ struct Sums {
     template <long N> void write_tile(const Shape &s, const Tile &tile, const float *products, long stride, long first) const {
         long rows = std::min(M, s.height - tile.top), columns = std::min(M, s.width - tile.left);
         for (long o = first; o < std::min(first + stride, s.outputs); o += L)
-            transform_outputs<N>(products + o - first, stride, [&](long i, const V *row) {
+            transform_outputs<N>(products + o - first, stride, [&](long i, const V *row) __attribute__((always_inline)) {
                 long pixel = tile.corner + i * s.width;
                 if (i < rows && columns == M && s.outputs - o >= L)
 #pragma GCC unroll 4
@@ -368,11 +371,11 @@ struct Gates {
         for (long o = first; o < std::min(first + stride, s.outputs); o += count * GROUP)
             for (long k = 0; k < GROUP; k += L) {
                 long channel = o / count + k;
-                V gates[3][M * M];
+                alignas(64) V gates[3][M * M];
                 for (long gate = 0; gate < count; gate++) {
                     long output = o + gate * GROUP + k;
                     V added = bias ? *(const V *)(bias + output) : V{};
-                    transform_outputs<N>(products + output - first, stride, [&](long i, const V *row) {
+                    transform_outputs<N>(products + output - first, stride, [&](long i, const V *row) __attribute__((always_inline)) {
                         long pixel = tile.corner + i * s.width;
                         if (gate < 3)
 #pragma GCC unroll 4
@@ -412,7 +415,7 @@ static void convolve(const Shape &s, Maps x, float *kernels, const End &end, int
                     for (long o = first; o < std::min(first + block, s.padded); o += PANEL)
                         multiply<false>(count, (s.padded - o) / L, {inputs + place * s.channels, in_tile, 1},
                                         kernel_at(kernels, s, place, o), PANEL, s.inputs,
-                                        products + place * block + o - first, out_tile);
+                                        products + place * block + o - first, out_tile, kernel_at(kernels, s, place + 1, o));
                 }
                 for (long t = 0; t < count; t++)
                     end.template write_tile<N>(s, Tile(s, start + t), products + t * out_tile, block, first);
@@ -435,7 +438,7 @@ static void convolve_pixels(const Shape &s, Maps x, float *kernels, const Sums &
                     const Array &map = x.arrays[c / x.each];
                     (c ? multiply<true> : multiply<false>)(count, (s.padded - o) / L, {map.data + start * map.step, map.step, 1},
                                                            kernel_at(kernels, s, 0, o) + c * PANEL, PANEL, x.each, sums + o,
-                                                           s.padded);
+                                                           s.padded, nullptr);
                 }
             for (long p = 0; p < count; p++)
                 for (long o = 0; o < s.outputs; o += L)
@@ -463,7 +466,7 @@ template <long N> static void gather(const Shape &s, Maps x, Maps dy, float *gat
                 for (long o = first; o < std::min(first + s.block, s.padded); o += PANEL)
                     multiply<true>(s.inputs, (s.padded - o) / L, {inputs + place * s.channels, 1, in_tile},
                                    gradients + place * s.block + o - first, out_tile, count,
-                                   kernel_at(gathered, s, place, o), PANEL);
+                                   kernel_at(gathered, s, place, o), PANEL, nullptr);
         }
     }
 }

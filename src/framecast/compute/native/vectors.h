@@ -11,15 +11,17 @@ constexpr long L = 8;
 // Not memcpy: with that, gcc keeps the sums of a product in memory.
 typedef float V __attribute__((vector_size(4 * L), aligned(4), may_alias));
 typedef int I __attribute__((vector_size(4 * L)));
+// Left to itself, gcc calls many of the functions below, and a call takes vectors through memory.
+#define INLINE inline __attribute__((always_inline))
 
-static inline V load(const float *from, long count) {
+static INLINE V load(const float *from, long count) {
     if (count >= L) return *(const V *)from;
     V v{};
     for (long i = 0; i < count; i++) v[i] = from[i];
     return v;
 }
 
-static inline void store(float *to, V v, long count) {
+static INLINE void store(float *to, V v, long count) {
     if (count >= L)
         *(V *)to = v;
     else
@@ -32,15 +34,15 @@ struct Array {
     long step;
 };
 
-static inline V at(const Array &a, long pixel, long channel, long count) { return load(a.data + pixel * a.step + channel, count); }
-static inline void put(const Array &a, long pixel, long channel, long count, V v) {
+static INLINE V at(const Array &a, long pixel, long channel, long count) { return load(a.data + pixel * a.step + channel, count); }
+static INLINE void put(const Array &a, long pixel, long channel, long count, V v) {
     store(a.data + pixel * a.step + channel, v, count);
 }
 
-static inline V select(I condition, V yes, V no) { return condition ? yes : no; }
+static INLINE V select(I condition, V yes, V no) { return condition ? yes : no; }
 
 // exp(x): x = n log 2 + r, exp(r) by its series to r^7, which errs by less than 2^-24 for |r| <= log(2) / 2.
-static inline V exponential(V x) {
+static INLINE V exponential(V x) {
     x = select(x > 43.0f, V{} + 43.0f, select(x < -43.0f, V{} - 43.0f, x));  // products of two are finite; NaN passes
     V shifted = x * 1.44269504f + 12582912.0f;                               // 1.5 * 2^23: the sum is rounded to n
     V n = shifted - 12582912.0f;
@@ -50,14 +52,14 @@ static inline V exponential(V x) {
     return p * (V)exponent;
 }
 
-static inline V sigmoid(V x) { return 1.0f / (1.0f + exponential(-x)); }
-static inline V tanh_of(V x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
+static INLINE V sigmoid(V x) { return 1.0f / (1.0f + exponential(-x)); }
+static INLINE V tanh_of(V x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
 
 // s(a) tanh(x) by one division.
-static inline V sigmoid_times_tanh(V a, V x) {
+static INLINE V sigmoid_times_tanh(V a, V x) {
     V p = exponential(-a), q = exponential(-2.0f * x);
     return (1.0f - q) / ((1.0f + p) * (1.0f + q));
 }
 
 // s(f) c + s(i) tanh(g): a cell's new memory.
-static inline V update_memory(V c, V i, V f, V g) { return sigmoid(f) * c + sigmoid_times_tanh(i, g); }
+static INLINE V update_memory(V c, V i, V f, V g) { return sigmoid(f) * c + sigmoid_times_tanh(i, g); }
