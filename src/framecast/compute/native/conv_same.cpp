@@ -175,7 +175,8 @@ static INLINE void multiply_tile(Matrix a, const float *b, long b_row, long dept
 }
 
 template <int R, int W, bool ADD>
-static void multiply_rows(long rows, Matrix a, const float *b, long b_row, long depth, float *c, long c_row, const float *next) {
+static void multiply_rows(long rows, Matrix a, const float *b, long b_row, long depth, float *c, long c_row,
+                          const float *next) {
     for (long part = 0; rows >= R; part++) {
         multiply_tile<R, W, ADD>(a, b, b_row, depth, c, c_row, next ? next + part % W * L : nullptr);
         rows -= R, a.data += R * a.row, c += R * c_row;
@@ -222,13 +223,15 @@ struct Tile {
 template <long N> static long tile_size(long channels) { return N * N * channels + LINE; }
 static long kernel_size(const Shape &s) { return panels(s.outputs) * s.inputs * PANEL + LINE; }
 
-// B' d B of a tile to places[place][channel].
-template <long N> static void transform_inputs(const Shape &s, Tile tile, Maps x, const float *zeros, float *to, long stride) {
+// B' d B of a tile to places[place][channel], of COUNT rows of places from START on, and of channels from `first` to `end`.
+template <long N, long START, long COUNT>
+static void transform_inputs(const Shape &s, Tile tile, Maps x, long first, long end, const float *zeros, float *to,
+                             long stride) {
     const float *from[N * N];
-    for (long c = 0; c < s.inputs; c += L, to += L) {
-        alignas(64) V patch[N], half[N * N], row[N];
+    for (long c = first; c < end; c += L, to += L) {
+        alignas(64) V patch[N], half[COUNT * N], row[N];
         long channel = c % x.each;
-        if (!channel)
+        if (!channel || c == first)
             for (long i = 0; i < N; i++)
                 for (long j = 0; j < N; j++) {
                     long row = tile.top + i - (N - M) / 2, column = tile.left + j - (N - M) / 2;
@@ -245,9 +248,9 @@ template <long N> static void transform_inputs(const Shape &s, Tile tile, Maps x
                 for (long i = 0; i < N; i++) patch[i] = load(from[i * N + j] + channel, s.inputs - c);
             Points<N>::inputs(patch, row);
 #pragma GCC unroll 8
-            for (long i = 0; i < N; i++) half[i * N + j] = row[i];
+            for (long i = 0; i < COUNT; i++) half[i * N + j] = row[START + i];
         }
-        for (long i = 0; i < N; i++) {
+        for (long i = 0; i < COUNT; i++) {
             Points<N>::inputs(half + i * N, row);
 #pragma GCC unroll 8
             for (long j = 0; j < N; j++) *(V *)(to + (i * N + j) * stride) = row[j];
@@ -270,12 +273,12 @@ template <long N, class Take> static INLINE void transform_outputs(const float *
     }
 }
 
-// A dY A' of a tile to places[place][output], for the outputs from `first` on.
-template <long N>
+// A dY A' of a tile to places[place][output], of the same rows, for the outputs from `first` on.
+template <long N, long START, long COUNT>
 static void transform_gradients(const Shape &s, Tile tile, Maps dy, long first, float *to, long stride) {
     long rows = std::min(M, s.height - tile.top), columns = std::min(M, s.width - tile.left);
     for (long o = first; o < std::min(first + s.block, s.outputs); o += L, to += L) {
-        alignas(64) V patch[M * M]{}, half[N * M], row[N];
+        alignas(64) V patch[M * M]{}, half[COUNT * M], row[N];
         const Array &map = dy.arrays[o / dy.each];
         for (long i = 0; i < rows; i++)
             for (long j = 0; j < columns; j++) {
@@ -284,9 +287,9 @@ static void transform_gradients(const Shape &s, Tile tile, Maps dy, long first, 
         for (long j = 0; j < M; j++) {
             Points<N>::gradients(patch + j, M, row);
 #pragma GCC unroll 8
-            for (long i = 0; i < N; i++) half[i * M + j] = row[i];
+            for (long i = 0; i < COUNT; i++) half[i * M + j] = row[START + i];
         }
-        for (long i = 0; i < N; i++) {
+        for (long i = 0; i < COUNT; i++) {
             Points<N>::gradients(half + i * M, 1, row);
 #pragma GCC unroll 8
             for (long j = 0; j < N; j++) *(V *)(to + (i * N + j) * stride) = row[j];
@@ -334,7 +337,7 @@ struct Sums {
     template <long N> void write_tile(const Shape &s, const Tile &tile, const float *products, long stride, long first) const {
         long rows = std::min(M, s.height - tile.top), columns = std::min(M, s.width - tile.left);
         for (long o = first; o < std::min(first + stride, s.outputs); o += L)
-            transform_outputs<N>(products + o - first, stride, [&](long i, const V *row) __attribute__((always_inline)) {
+            transform_outputs<N>(products + o - first, stride, [&](long i, const V *row) ALWAYS_INLINE {
                 long pixel = tile.corner + i * s.width;
                 if (i < rows && columns == M && s.outputs - o >= L)
 #pragma GCC unroll 4
@@ -375,7 +378,7 @@ struct Gates {
                 for (long gate = 0; gate < count; gate++) {
                     long output = o + gate * GROUP + k;
                     V added = bias ? *(const V *)(bias + output) : V{};
-                    transform_outputs<N>(products + output - first, stride, [&](long i, const V *row) __attribute__((always_inline)) {
+                    transform_outputs<N>(products + output - first, stride, [&](long i, const V *row) ALWAYS_INLINE {
                         long pixel = tile.corner + i * s.width;
                         if (gate < 3)
 #pragma GCC unroll 4
@@ -407,7 +410,7 @@ static void convolve(const Shape &s, Maps x, float *kernels, const End &end, int
             for (long t = 0; t < count; t++) {
                 Tile tile(s, start + t);
                 corners[t] = tile.corner;
-                transform_inputs<N>(s, tile, x, zeros.data(), inputs + t * in_tile, s.channels);
+                transform_inputs<N, 0, N>(s, tile, x, 0, s.inputs, zeros.data(), inputs + t * in_tile, s.channels);
             }
             for (long first = 0; first < s.outputs; first += block) {
                 for (long place = 0; place < N * N; place++) {
@@ -447,28 +450,35 @@ static void convolve_pixels(const Shape &s, Maps x, float *kernels, const Sums &
     }
 }
 
-template <long N> static void gather(const Shape &s, Maps x, Maps dy, float *gathered, int threads) {
-    long in_tile = tile_size<N>(s.channels), out_tile = tile_size<N>(s.block);
+// One half of the rows of places, and the channels of inputs from `from` to `to`.
+template <long N, long START> static void gather_part(const Shape &s, Maps x, Maps dy, long from, long to, float *gathered) {
+    constexpr long COUNT = N / 2;
+    long channels = round_up(to - from, L), in_tile = COUNT * N * channels + LINE, out_tile = COUNT * N * s.block + LINE;
     Buffer inputs(GATHERED * in_tile), gradients(GATHERED * out_tile);
     std::vector<float> zeros(s.channels);
-#pragma omp parallel num_threads(threads)
     for (long start = 0; start < s.tiles; start += GATHERED) {
         long count = std::min(GATHERED, s.tiles - start);
-#pragma omp for
         for (long t = 0; t < count; t++)
-            transform_inputs<N>(s, Tile(s, start + t), x, zeros.data(), inputs + t * in_tile, s.channels);
+            transform_inputs<N, START, COUNT>(s, Tile(s, start + t), x, from, to, zeros.data(), inputs + t * in_tile, channels);
         for (long first = 0; first < s.outputs; first += s.block) {
-#pragma omp for
             for (long t = 0; t < count; t++)
-                transform_gradients<N>(s, Tile(s, start + t), dy, first, gradients + t * out_tile, s.block);
-#pragma omp for
-            for (long place = 0; place < N * N; place++)
+                transform_gradients<N, START, COUNT>(s, Tile(s, start + t), dy, first, gradients + t * out_tile, s.block);
+            for (long place = 0; place < COUNT * N; place++)
                 for (long o = first; o < std::min(first + s.block, s.padded); o += PANEL)
-                    multiply<true>(s.inputs, (s.padded - o) / L, {inputs + place * s.channels, 1, in_tile},
+                    multiply<true>(to - from, (s.padded - o) / L, {inputs + place * channels, 1, in_tile},
                                    gradients + place * s.block + o - first, out_tile, count,
-                                   kernel_at(gathered, s, place, o), PANEL, nullptr);
+                                   kernel_at(gathered, s, START * N + place, o) + from * PANEL, PANEL, nullptr);
         }
     }
+}
+
+// Threads transform what they need themselves, part of it more than once: that takes less time than to hand it over.
+template <long N> static void gather(const Shape &s, Maps x, Maps dy, float *gathered, int threads) {
+    long parts = std::max(1L, std::min(threads / 2L, s.channels / L)), each = round_up((s.channels + parts - 1) / parts, L);
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(threads)
+    for (long from = 0; from < s.inputs; from += each)
+        for (int half = 0; half < 2; half++)
+            (half ? gather_part<N, N / 2> : gather_part<N, 0>)(s, x, dy, from, std::min(from + each, s.inputs), gathered);
 }
 
 struct Strides {

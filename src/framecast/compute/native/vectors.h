@@ -12,7 +12,8 @@ constexpr long L = 8;
 typedef float V __attribute__((vector_size(4 * L), aligned(4), may_alias));
 typedef int I __attribute__((vector_size(4 * L)));
 // Left to itself, gcc calls many of the functions below, and a call takes vectors through memory.
-#define INLINE inline __attribute__((always_inline))
+#define ALWAYS_INLINE __attribute__((always_inline))
+#define INLINE inline ALWAYS_INLINE
 
 static INLINE V load(const float *from, long count) {
     if (count >= L) return *(const V *)from;
