@@ -1,6 +1,6 @@
 """All benchmarks, as Markdown and JSON: ratios measured side by side in one run, the machine and the versions.
 
-Run: make bench, or python benchmarks/bench.py [--minutes 6] [--only speed "main job" archive cost]
+Run: make bench, or python benchmarks/bench.py [--minutes 6] [--only speed "main job" archive cost "full maps"]
 It takes hours and wants a machine that does nothing else. Each part is kept as soon as it is measured, and so are the
 rows of the table of costs; a part that is measured again the same day takes the place of its former figures.
 """
@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import full_maps
 import main_job
 import speed
 import torch
@@ -34,7 +35,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 # In this order, because the memory that a process once had stays with it: evaluation is measured by its growth, costs
 # need what is free on the machine, and training in this process takes most.
-PARTS = ("main job", "cost", "archive", "speed")
+PARTS = ("main job", "cost", "archive", "full maps", "speed")
 FIT = ("ms-lstm", (20, 1, 64, 64), 10, "4GB")
 
 
@@ -77,6 +78,8 @@ def measure(part: str, minutes: float, models: list[str], compiled: bool, rows: 
     if part == "archive":
         done = subprocess.run([sys.executable, HERE / "archive.py"], stdout=subprocess.PIPE, text=True, check=True)
         return done.stdout.splitlines()
+    if part == "full maps":
+        return full_maps.run(torch.get_num_threads())
     return speed.run(models, minutes, compiled)
 
 
@@ -93,14 +96,14 @@ def _tell(text: str) -> None:
 def page(kept: dict[str, Any]) -> str:
     """Return all figures of a day as one Markdown page."""
     about = "\n".join(f"- {key}: {value}" for key, value in kept["machine"].items())
-    paragraphs = [f"# Benchmarks, {kept['date']}", f"Made by `{kept.get('command', 'make bench')}`.", about]
-    sections = {"speed": _speed, "main job": _main_job, "cost": _cost, "archive": _archive}
+    paragraphs = [f"# Benchmarks, {kept['date']}", about]
+    sections = {"speed": _speed, "full maps": _full_maps, "main job": _main_job, "cost": _cost, "archive": _archive}
     for part, paragraphs_of in sections.items():
         if part in kept["figures"]:
             title, *rest = paragraphs_of(kept["figures"][part])
             others = kept["processors taken by others"].get(part)
-            known = [] if others is None else [f"Meanwhile other programs took {others:.2f} processors."]
-            paragraphs += [f"## {title}", *known, *rest]
+            known = "" if others is None else f" Meanwhile other programs took {others:.2f} processors."
+            paragraphs += [f"## {title}", f"Made by `{kept['commands'][part]}`.{known}", *rest]
     return "\n\n".join(paragraphs) + "\n"
 
 
@@ -121,6 +124,11 @@ def _speed(found: dict[str, Any]) -> list[str]:
     if found["missed"]:
         paragraphs += ["### Seconds of what misses its target, and of the baseline", _table(found["missed"])]
     return paragraphs
+
+
+def _full_maps(found: list[dict[str, Any]]) -> list[str]:
+    size = f"{full_maps.HEIGHT}x{full_maps.WIDTH}"
+    return [f"Forecasts of full maps, {size}", _table(found), "Memory is what the process held at most, the model apart."]
 
 
 def _main_job(found: dict[str, float]) -> list[str]:
@@ -164,19 +172,21 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     date, about = datetime.now(UTC).date().isoformat(), machine(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
-    target = given.out / f"{date}.json"
+    name = f"{date}-{torch.backends.cpu.get_cpu_capability().lower()}"
+    target = given.out / f"{name}.json"
     kept = json.loads(target.read_text()) if target.exists() else {}
     if kept.get("machine") != about:
-        kept = {"date": date, "machine": about, "processors taken by others": {}, "figures": {}}
+        kept = {"date": date, "machine": about, "commands": {}, "processors taken by others": {}, "figures": {}}
     place = ("--out", str(given.out), f"--out={given.out}")
     options = [word for word in sys.argv[1:] if word not in place]
-    kept["command"] = shlex.join(["python", "benchmarks/bench.py", *options]) if options else "make bench"
+    command = shlex.join(["python", "benchmarks/bench.py", *options]) if options else "make bench"
     for part in PARTS:
         if part in given.only:
-            rows = given.out / f"{date}-cost.csv"
+            rows = given.out / f"{name}-cost.csv"
             before = time.monotonic(), taken_by_others()
             kept["figures"][part] = measure(part, given.minutes, given.models, not given.no_compile, rows)
             elapsed, others = time.monotonic() - before[0], taken_by_others() - before[1]
+            kept["commands"][part] = command
             kept["processors taken by others"][part] = None if math.isnan(others) else others / elapsed
             target.write_text(json.dumps(kept, indent=1) + "\n")
             target.with_suffix(".md").write_text(page(kept))

@@ -3,17 +3,17 @@
 Each line is a process of its own, so that the peak of memory is its own. Memory is what the process held at most,
 beside what it held once the model was made.
 
-Run: python benchmarks/full_maps.py [--threads 2] [--rounds 3]
+Run: python benchmarks/bench.py --only "full maps"
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 MODELS = ("sms-lstm", "ms-lstm")
 HEIGHT, WIDTH, CONTEXT = 765, 700, 4
@@ -41,25 +41,20 @@ def forecast(model: str, horizon: int, threads: int, rounds: int) -> None:
     print(json.dumps({"seconds": seconds, "bytes": process_memory()[1] - before}))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        forecast(options.one[0], int(options.one[1]), options.threads, options.rounds)
-        return
-    print(f"{HEIGHT}x{WIDTH}, {options.threads} threads | seconds | GB beside the model")
+def run(threads: int, rounds: int = 3) -> list[dict[str, Any]]:
+    """Return a row for each model and horizon: the median of the rounds."""
+    rows = []
     for model in MODELS:
         for horizon in HORIZONS:
-            command = [sys.executable, __file__, "--threads", str(options.threads), "--rounds", str(options.rounds),
-                       "--one", model, str(horizon)]  # fmt: skip
+            print(f"full maps: {model}, {CONTEXT} -> {horizon}", file=sys.stderr, flush=True)
+            command = [sys.executable, __file__, model, *map(str, (horizon, threads, rounds))]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found = json.loads(done.stdout.splitlines()[-1])
-            seconds = statistics.median(found["seconds"])
-            print(f"{model}, {CONTEXT} -> {horizon} | {seconds:.1f} | {found['bytes'] / 1e9:.2f}", flush=True)
+            seconds, memory = statistics.median(found["seconds"]), found["bytes"] / 1e9
+            rows.append({"model": model, "frames": f"{CONTEXT} -> {horizon}", "seconds": seconds, "GB": memory})
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    model, *numbers = sys.argv[1:]
+    forecast(model, *map(int, numbers))
