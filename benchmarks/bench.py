@@ -127,8 +127,8 @@ def _speed(found: dict[str, Any]) -> list[str]:
 
 
 def _full_maps(found: list[dict[str, Any]]) -> list[str]:
-    size = f"{full_maps.HEIGHT}x{full_maps.WIDTH}"
-    return [f"Forecasts of full maps, {size}", _table(found), "Memory is what the process held at most, the model apart."]
+    title = f"Forecasts of full maps, {full_maps.HEIGHT}x{full_maps.WIDTH}"
+    return [title, _table(found), "Memory is what the process held at most, the model apart."]
 
 
 def _main_job(found: dict[str, float]) -> list[str]:
