@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from samples.models import CONTEXT, HORIZON, RECURRENT, small_clip, small_model
@@ -49,6 +51,24 @@ def test_fewer_results_are_kept(name: str, recompute: int | str) -> None:
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
         kept.append(sum(storages.values()) - weights)
     assert kept[1] < 0.75 * kept[0]
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_forecast_holds_one_state_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On full radar maps a state takes hundreds of MB: none may live until the end of a forecast."""
+    model = small_model(name).eval()
+    states: list[weakref.ref[torch.Tensor]] = []
+    step = model._step
+
+    def watched(frame: torch.Tensor, layers: tuple[torch.Tensor, ...], *others: object) -> object:
+        assert not any(state() is not None for state in states), "a state of an earlier step is held"
+        states.append(weakref.ref(layers[0]))
+        return step(frame, layers, *others)
+
+    monkeypatch.setattr(model, "_step", watched)
+    with torch.no_grad():
+        model(small_clip()[:, :CONTEXT], HORIZON)
+    assert len(states) == STEPS
 
 
 def test_lengths_of_segments() -> None:

@@ -213,8 +213,8 @@ class RecurrentForecaster(Forecaster):
         """Forecast (B, horizon, C, H, W) from the past (B, T, C, H, W) and the rows of ``conditions``."""
         self._check_feedback(horizon)
         count = past.shape[1]
-        state = self._take(past, None, None if rows is None else rows[:, 1 : count + 1])
-        return self._go_on(state, horizon, None if rows is None else rows[:, count + 1 :])
+        seen, later = (None, None) if rows is None else (rows[:, 1 : count + 1], rows[:, count + 1 :])
+        return self._go_on(self._take(past, None, seen), horizon, later)
 
     def observe(
         self,
@@ -306,6 +306,7 @@ class RecurrentForecaster(Forecaster):
         height, width = state.frame.shape[-2:]
         rows = None if rows is None or horizon == 1 else self._pad(rows)
         layers, memory, forecast = state.layers, state.memory, state.canvas
+        del state  # or, where nobody else holds it, it would take its memory until the end
         frames = [forecast]
         with OneRollout():
             kernels = self._kernels()
