@@ -72,9 +72,12 @@ def test_whatever_the_number_of_steps(images: int, options: dict[str, Any], toge
     assert_equal(gradients_of("ms-lstm", **options), expected)
 
 
+SLOW_TO_COMPILE = [pytest.param(name, marks=pytest.mark.slow) for name in ("ms-lstm", "ms-predrnn-v2")]
+
+
 # torch's compiler looks at .grad of all it is given, and the weights of a roll-out are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize("name", ["ms-lstm", pytest.param("ms-predrnn-v2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["convlstm", *SLOW_TO_COMPILE])
 def test_compiled_steps_too(name: str, together: Callable[..., None]) -> None:
     expected = gradients_of(name)
     together(images=4)
