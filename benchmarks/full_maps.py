@@ -4,6 +4,7 @@ Each line is a process of its own, so that the peak of memory is its own. Memory
 beside what it held once the model was made.
 
 Run: python benchmarks/bench.py --only "full maps"
+One line of it: python benchmarks/full_maps.py MODEL HORIZON THREADS ROUNDS
 """
 
 from __future__ import annotations

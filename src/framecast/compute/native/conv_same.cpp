@@ -20,8 +20,8 @@
 // Reference: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, doi:10.1109/CVPR.2016.435.
 //
 // Transforms take a vector of channels at a time; products take ROWS tiles x WIDE vectors of outputs, which fill the
-// registers; a block of TILES or GATHERED tiles stays near the second cache. Threads share out tiles, places or channels,
-// and no sum depends on how many threads there are.
+// registers; a block of TILES or GATHERED tiles stays near the second cache. Threads share out tiles, halves of the
+// places, or channels, and no sum depends on how many threads there are.
 
 #include <algorithm>
 #include <cstdlib>
